@@ -1,0 +1,22 @@
+//! `moim._native`: what Python sees of the plane. Thin: each function converts, releases the GIL and calls a crate.
+
+use pyo3::prelude::*;
+
+mod error;
+#[cfg(feature = "sfu")]
+mod sfu;
+#[cfg(feature = "turn")]
+mod turn;
+#[cfg(feature = "xmpp")]
+mod xmpp;
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    #[cfg(feature = "xmpp")]
+    xmpp::register(module)?;
+    #[cfg(feature = "turn")]
+    turn::register(module)?;
+    #[cfg(feature = "sfu")]
+    sfu::register(module)?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The sfu engine's sockets and threads.

@@ -1,0 +1,1 @@
+//! The turn engine's sockets and threads.

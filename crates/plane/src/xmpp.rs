@@ -1,0 +1,1 @@
+//! The xmpp engine's sockets and threads.

@@ -1,0 +1,2 @@
+//! A TURN server as a machine: datagrams and `now` in, datagrams and events out.
+#![forbid(unsafe_code)]

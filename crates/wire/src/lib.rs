@@ -1,0 +1,2 @@
+//! Codecs between bytes and values: no sockets, no clocks, no allocation beyond what a value needs.
+#![forbid(unsafe_code)]

@@ -1,0 +1,186 @@
+"""Reads ``moim.toml``: the site's own keys, and for each room its section as that room's frozen Settings.
+
+A room defines ``class Settings(Section)`` with a docstring under every field; ``app.py`` hands the classes in.
+An unknown key is an error that suggests the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from moim.errors import ConfigError
+from moim.model import domain_name
+
+DEV_OFFSET = 10_000
+
+
+class Section(BaseModel):
+    """Base of every room's settings: frozen, no unknown keys, documented fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Ports(Section):
+    """Which ports are bound. Catalogue numbers are the standard ones; the ``dev`` profile adds an offset."""
+
+    profile: Literal["dev", "standard"] = "dev"
+    """``standard`` binds the catalogue's ports; ``dev`` adds ``offset`` so that no privilege is needed."""
+    offset: int = DEV_OFFSET
+    """What ``dev`` adds to every catalogue port."""
+
+    def bind(self, standard: int) -> int:
+        """The port to bind (and to publish in SRV records and links) for a catalogue port."""
+        return standard + (self.offset if self.profile == "dev" else 0)
+
+
+class Node(Section):
+    """One machine of the site."""
+
+    address: str
+    """The IP address this node listens on and that the name server publishes."""
+    public_address: str = ""
+    """What clients see in front of a static NAT; empty when it is the same."""
+
+    @field_validator("address", "public_address")
+    @classmethod
+    def _is_ip(cls, value: str) -> str:
+        if value:
+            ipaddress.ip_address(value)
+        return value
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the node."""
+        return ipaddress.ip_address(self.address).is_loopback
+
+
+class Nodes(Section):
+    """The machines of the site by role."""
+
+    inside: Node = Node(address="127.0.0.1")
+    """The node with the users, the store and the media plane."""
+    edge: Node = Node(address="127.0.0.2")
+    """The node at the border: holds no user data and is reached from inside only."""
+
+
+class Log(Section):
+    """Logging."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe records that are kept."""
+
+
+class SiteSettings(Section):
+    """The keys at the top of ``moim.toml`` that belong to no room."""
+
+    domain: str = "moim.test"
+    """The domain of the users' addresses, and the service domain of discovery."""
+    ports: Ports = Ports()
+    """Port profile."""
+    nodes: Nodes = Nodes()
+    """Addresses of the nodes."""
+    log: Log = Log()
+    """Logging."""
+
+    @field_validator("domain")
+    @classmethod
+    def _is_domain(cls, value: str) -> str:
+        return domain_name(value)
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site directory and everything that its ``moim.toml`` says.
+
+    ``root`` holds ``moim.toml``, ``ca.pem`` (public), ``inside/`` and ``edge/`` (each private to its
+    node), ``run/`` and ``log/``.
+    """
+
+    root: Path
+    settings: SiteSettings
+    sections: Mapping[str, Section]
+
+    @property
+    def domain(self) -> str:
+        """The service domain, canonical form."""
+        return self.settings.domain
+
+    @property
+    def ca_file(self) -> Path:
+        """The site authority's certificate in PEM: what clients are to trust."""
+        return self.root / "ca.pem"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and process files; mode 0700; rebuilt at every start."""
+        return self.root / "run"
+
+    def node_dir(self, node: str) -> Path:
+        """A node's private directory, mode 0700."""
+        return self.root / node
+
+    def host(self, node: str) -> str:
+        """The DNS name of a node: ``inside.example.com``."""
+        return f"{node}.{self.domain}"
+
+    def section(self, kind: type[SectionType]) -> SectionType:
+        """A room's settings by their class."""
+        for value in self.sections.values():
+            if isinstance(value, kind):
+                return value
+        raise ConfigError(f"no room of this program registered {kind.__module__}.{kind.__name__}")
+
+
+def load(root: Path, rooms: Mapping[str, type[Section]]) -> Site:
+    """Reads ``root/moim.toml``. ``rooms`` maps section names to the rooms' Settings classes.
+
+    Raises ConfigError naming the file, the key and the next step.
+    """
+    path = root / "moim.toml"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no site in {root}", hint=f"make one with: moim up --site {root}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    own = {key: value for key, value in raw.items() if key not in rooms}
+    site = _validate(SiteSettings, own, path, "", also=tuple(rooms))
+    sections = {name: _validate(kind, raw.get(name, {}), path, name) for name, kind in rooms.items()}
+    return Site(root.resolve(), site, sections)
+
+
+def _validate(kind: type[SectionType], raw: Any, path: Path, where: str, also: tuple[str, ...] = ()) -> SectionType:
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (*((where,) if where else ()), *first["loc"]))
+        if first["type"] != "extra_forbidden":
+            raise ConfigError(f"{path}: {key}: {first['msg']}") from None
+        known = _keys_at(kind, tuple(str(part) for part in first["loc"][:-1]))
+        if len(first["loc"]) == 1:
+            known += also
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(sorted(known))}"
+        raise ConfigError(f"{path}: unknown key '{key}'", hint=hint) from None
+
+
+def _keys_at(kind: type[BaseModel], inner: tuple[str, ...]) -> tuple[str, ...]:
+    model = kind
+    for part in inner:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return ()
+        model = field.annotation
+    return tuple(model.model_fields)

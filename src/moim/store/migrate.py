@@ -1,0 +1,54 @@
+"""Brings a database to the newest schema. Each room keeps its own line of Alembic revisions beside its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from moim.errors import ConfigError
+from moim.store.engine import make_engine
+
+_SCRIPTS = Path(__file__).with_name("alembic")
+
+
+def migrate(path: Path, rooms: Sequence[Path]) -> None:
+    """Upgrades the database at ``path``. ``rooms`` are folders of revisions, one line (branch) per room.
+
+    A database made by a newer program is refused with ConfigError rather than touched.
+    """
+    heads = _heads(rooms)
+    engine = make_engine(path)
+    try:
+        with engine.connect() as connection:
+            known = sa.inspect(connection).has_table("alembic_version")
+            now = set(connection.scalars(sa.text("SELECT version_num FROM alembic_version"))) if known else set()
+        if now == heads:
+            return
+        _upgrade(engine, rooms, now)
+    finally:
+        engine.dispose()
+
+
+def _heads(rooms: Sequence[Path]) -> set[str]:
+    """The newest revision of each room, by file names ``<room>_<number>.py``: the highest number."""
+    return {max(room.glob("*_[0-9][0-9][0-9][0-9].py")).stem for room in rooms}
+
+
+def _upgrade(engine: sa.Engine, rooms: Sequence[Path], now: set[str]) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    names = {file.stem for room in rooms for file in room.glob("*_[0-9][0-9][0-9][0-9].py")}
+    if newer := sorted(now - names):
+        raise ConfigError(
+            f"the database was made by a newer program (revision {', '.join(newer)})",
+            hint="start that version, or restore a backup made by this one",
+        )
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.set_main_option("version_path_separator", "newline")
+    config.set_main_option("version_locations", "\n".join(str(room).replace("%", "%%") for room in rooms))
+    config.attributes["engine"] = engine
+    command.upgrade(config, "heads")
