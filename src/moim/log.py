@@ -8,7 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
+
+_FILE_BYTES = 10_000_000
+_FILES = 4
 
 session_id: ContextVar[str] = ContextVar("session_id", default="-")
 
@@ -46,9 +50,12 @@ def session(identifier: str) -> Iterator[None]:
 
 
 def configure(level: str = "INFO", path: Path | None = None) -> None:
-    """Sends the log of this process to ``path``, or to standard error. Replaces earlier configuration."""
+    """Sends this process's log to ``path`` (rotated by size) or standard error, in place of earlier configuration."""
     handler: logging.Handler
-    handler = logging.FileHandler(path, encoding="utf-8") if path else logging.StreamHandler(sys.stderr)
+    if path:
+        handler = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8")
+    else:
+        handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s [%(session)s] %(message)s"))
     handler.addFilter(_Session())
     root = logging.getLogger()

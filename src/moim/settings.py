@@ -164,7 +164,8 @@ def _validate(kind: type[SectionType], raw: Any, path: Path, where: str, also: t
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
+        found = error.errors()
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         key = ".".join(str(part) for part in (*((where,) if where else ()), *first["loc"]))
         if first["type"] != "extra_forbidden":
             raise ConfigError(f"{path}: {key}: {first['msg']}") from None

@@ -48,7 +48,7 @@ def _upgrade(engine: sa.Engine, rooms: Sequence[Path], now: set[str]) -> None:
         )
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS))
-    config.set_main_option("version_path_separator", "newline")
+    config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", "\n".join(str(room).replace("%", "%%") for room in rooms))
     config.attributes["engine"] = engine
     command.upgrade(config, "heads")

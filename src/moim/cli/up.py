@@ -1,0 +1,133 @@
+"""``moim up``: makes the site when there is none, runs it in the foreground, says where everything is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from moim import app, log
+from moim.cli import status
+from moim.cli.output import DEFAULT_SITE, SiteOption, err, out
+from moim.errors import UsageError
+from moim.settings import Site
+from moim.supervisor import Supervisor
+
+
+class PortProfile(StrEnum):
+    """Which ports a new site binds."""
+
+    dev = "dev"
+    standard = "standard"
+
+
+def up(
+    root: SiteOption = DEFAULT_SITE,
+    domain: Annotated[str, typer.Option("--domain", help="The domain of a new site.", show_default="moim.test")] = "",
+    demo: Annotated[bool, typer.Option("--demo", help="Give a new site the users alice, bob and carol.")] = False,
+    ports: Annotated[
+        PortProfile | None,
+        typer.Option("--ports", help="Ports of a new site: dev (+10000, no root) or standard.", show_default="dev"),
+    ] = None,
+    inside: Annotated[
+        str, typer.Option("--inside", help="Address of a new site's inside node.", show_default="127.0.0.1")
+    ] = "",
+    edge: Annotated[
+        str, typer.Option("--edge", help="Address of a new site's edge node.", show_default="127.0.0.2")
+    ] = "",
+) -> None:
+    """Makes a site if there is none, starts it, and runs it until Ctrl-C.
+
+    A site is a directory: moim.toml, its own certificate authority (ca.pem), the store and the secrets (mode 0600).
+    The options about a new site are refused when they contradict a site that exists.
+    """
+    began = time.monotonic()
+    os.umask(0o077)
+    if (root / "moim.toml").exists():
+        site = app.open_site(root)
+        _contradictions(site, domain, ports, inside, edge)
+    else:
+        with err.status("making the site: authority, keys, users"):
+            site = app.create_site(
+                root, domain=domain or "moim.test", demo=demo, ports=(ports or PortProfile.dev).value,
+                inside=inside or "127.0.0.1", edge=edge or "127.0.0.2",
+            )  # fmt: skip
+        out.print(f"Made a site for {site.domain} in {site.root}", markup=False)
+    (site.root / "log").mkdir(mode=0o700, exist_ok=True)
+    log.configure(site.settings.log.level, site.root / "log" / "supervisor.log")
+    asyncio.run(_run(site, began))
+
+
+def _contradictions(site: Site, domain: str, ports: PortProfile | None, inside: str, edge: str) -> None:
+    nodes = site.settings.nodes
+    for option, said, real in (
+        ("--domain", domain, site.domain),
+        ("--ports", ports.value if ports else "", site.settings.ports.profile),
+        ("--inside", inside, nodes.inside.address),
+        ("--edge", edge, nodes.edge.address),
+    ):
+        if said and said != real:
+            raise UsageError(
+                f"{option} {said} contradicts the site in {site.root}, which has {real}",
+                hint="edit its moim.toml, or name another directory with --site",
+            )
+
+
+async def _run(site: Site, began: float) -> None:
+    view = _View(site, began)
+    supervisor = Supervisor(site.root, app.NODES, lambda: view.changed(supervisor))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.stop)
+    err.print("starting …", style="dim")
+    await supervisor.run()
+    out.print("stopped.")
+
+
+class _View:
+    """Tells the person what changes: each node's state, each fault, and once the whole list of places."""
+
+    def __init__(self, site: Site, began: float) -> None:
+        self._site = site
+        self._began = began
+        self._told: dict[str, tuple[str, str]] = {}
+        self._shown = False
+
+    def changed(self, supervisor: Supervisor) -> None:
+        for node in supervisor.nodes.values():
+            said = (node.state, node.detail)
+            if self._told.get(node.name) != said:
+                self._told[node.name] = said
+                style = "red" if node.state == "failed" else "dim"
+                detail = f": {node.detail}" if node.detail else ""
+                err.print(f"{node.name} node {node.state}{detail}", style=style, markup=False)
+        if supervisor.ready and not self._shown:
+            self._shown = True
+            out.print(f"[bold green]ready[/] after {time.monotonic() - self._began:.1f} s\n")
+            _summary(self._site, status.gather(self._site, supervisor.status()))
+
+
+def _summary(site: Site, document: dict[str, Any]) -> None:
+    place = {s["name"]: f"{s['address']}:{s['port']}" for s in document["services"]}
+    out.print(f"  [bold]Sign in[/]      {document['web']}")
+    out.print(f"  [bold]From outside[/] https://{place['edge-web']}/  (through the edge; trust the CA file first)")
+    demo_file = site.root / "demo-users.json"
+    if demo_file.exists():
+        for number, user in enumerate(json.loads(demo_file.read_text(encoding="utf-8"))):
+            label = "[bold]Demo users[/]  " if number == 0 else " " * 12
+            out.print(f"  {label} {escape(user['address'])}  password {escape(user['password'])}")
+    out.print(f"  [bold]XMPP[/]         {place['xmpp-client']} (STARTTLS), {place['xmpp-client-tls']} (TLS); "
+              f"outside {place['edge-xmpp']}")  # fmt: skip
+    out.print(f"  [bold]TURN[/]         {place['turn']} (UDP)")
+    out.print(f"  [bold]DNS[/]          inside {document['dns']['inside']}, outside {document['dns']['outside']}")
+    out.print(f"  [bold]CA file[/]      {escape(document['ca'])}", soft_wrap=True)
+    out.print(
+        "\n  Stop with Ctrl-C. In another terminal: moim status, moim user add, moim discover, moim space create."
+    )

@@ -1,0 +1,44 @@
+"""The log: secrets never reach the file, the session's identifier does."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from moim import log
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password=geheim",
+        "{'password': 'geheim', 'user': 'alice'}",
+        "Authorization: Basic geheim",
+        "Authorization: Bearer geheim",
+        "GET /meeting/1?secret=geheim&name=x",
+        "Cookie: geheim",
+        '"token": "geheim"',
+    ],
+)
+def test_secrets_are_taken_out(line: str) -> None:
+    assert "geheim" not in log.redact(line)
+
+
+def test_the_rest_stays() -> None:
+    assert log.redact("alice signed in from 127.0.0.1") == "alice signed in from 127.0.0.1"
+
+
+def test_records_carry_their_session(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers = []
+    try:
+        log.configure(path=tmp_path / "x.log")
+        with log.session("c2s-7"):
+            logging.getLogger("moim.test").info("signed in, password=geheim")
+        text = (tmp_path / "x.log").read_text()
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers, root.level = before, level
+    assert "[c2s-7] signed in, password=[hidden]" in text
