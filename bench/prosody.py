@@ -1,0 +1,83 @@
+"""Prosody as a peer: Debian's package with a configuration and storage of its own, in a temporary folder."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.xmpp import Account
+
+_CONFIG = """
+pidfile = "{folder}/prosody.pid"
+data_path = "{folder}/data"
+run_as_root = true
+daemonize = false
+log = {{ error = "{folder}/error.log" }}
+interfaces = {{ "127.0.0.1" }}
+c2s_ports = {{}}
+c2s_direct_tls_ports = {{ {port} }}
+s2s_ports = {{}}
+network_backend = "epoll"
+authentication = "internal_hashed"
+storage = "internal"
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "posix", "offline" }}
+modules_disabled = {{ "s2s", "limits" }}
+ssl = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}
+c2s_direct_tls_ssl = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}
+VirtualHost "{domain}"
+"""
+
+
+def _account(folder: Path, domain: str, account: Account) -> None:
+    salt = os.urandom(16).hex()
+    salted = hashlib.pbkdf2_hmac("sha1", account.password.encode(), salt.encode(), 4096)
+    stored = hashlib.sha1(hmac.digest(salted, b"Client Key", "sha1")).hexdigest()
+    server = hmac.digest(salted, b"Server Key", "sha1").hex()
+    host = domain.replace(".", "%2e").replace("-", "%2d")
+    path = folder / "data" / host / "accounts" / f"{account.local}.dat"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'return {{ ["iteration_count"] = 4096; ["stored_key"] = "{stored}"; '
+        f'["server_key"] = "{server}"; ["salt"] = "{salt}"; }};\n'
+    )
+
+
+@contextmanager
+def prosody(folder: Path, domain: str, accounts: Sequence[Account]) -> Iterator[tuple[int, int]]:
+    """Runs Prosody with these accounts; gives its process and its direct-TLS port."""
+    program = shutil.which("prosody") or "/usr/bin/prosody"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", f"/CN={domain}", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for account in accounts:
+        _account(folder, domain, account)
+    config = folder / "prosody.cfg.lua"
+    config.write_text(_CONFIG.format(folder=folder, port=port, domain=domain))
+    process = subprocess.Popen(
+        [program, "--config", str(config), "-F"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            if process.poll() is not None:
+                raise RuntimeError(f"prosody ended: {(folder / 'error.log').read_text()}")
+            time.sleep(0.05)
+        yield process.pid, port
+    finally:
+        process.terminate()
+        process.wait(10)
