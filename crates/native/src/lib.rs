@@ -2,6 +2,8 @@
 
 use pyo3::prelude::*;
 
+#[cfg(feature = "xmpp")]
+mod element;
 mod error;
 #[cfg(feature = "sfu")]
 mod sfu;

@@ -2,6 +2,10 @@
 
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+use crate::element::{PyElement, PyXmlStream};
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyElement>()?;
+    module.add_class::<PyXmlStream>()?;
     Ok(())
 }
