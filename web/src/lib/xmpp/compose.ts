@@ -1,0 +1,38 @@
+// The stanzas the app sends, each by its name (RFC 6121, XEP-0184, XEP-0199, XEP-0359).
+import { $iq, $msg, $pres, Strophe } from 'strophe.js';
+import type { Show } from './stanzas';
+
+export type Stanza = ReturnType<typeof $pres>;
+
+const RECEIPTS = 'urn:xmpp:receipts';
+const ORIGIN = 'urn:xmpp:sid:0';
+export const PING = 'urn:xmpp:ping';
+export const ROSTER = Strophe.NS.ROSTER;
+
+export const ping = (): Stanza => $iq({ type: 'get' }).c('ping', { xmlns: PING });
+
+export const rosterGet = (): Stanza => $iq({ type: 'get' }).c('query', { xmlns: ROSTER });
+
+export const rosterSet = (address: string, name: string): Stanza =>
+  $iq({ type: 'set' }).c('query', { xmlns: ROSTER }).c('item', { jid: address, name });
+
+export const rosterRemove = (address: string): Stanza =>
+  $iq({ type: 'set' }).c('query', { xmlns: ROSTER }).c('item', { jid: address, subscription: 'remove' });
+
+export function presence(show: Exclude<Show, 'offline'>): Stanza {
+  return show === 'available' ? $pres() : $pres().c('show').t(show).up();
+}
+
+export const subscription = (to: string, type: 'subscribe' | 'subscribed' | 'unsubscribed'): Stanza => $pres({ to, type });
+
+export function chatMessage(to: string, id: string, body: string): Stanza {
+  const stanza = $msg({ to, type: 'chat', id }).c('body').t(body).up();
+  return stanza.c('request', { xmlns: RECEIPTS }).up().c('origin-id', { xmlns: ORIGIN, id }).up();
+}
+
+export const receipt = (to: string, id: string): Stanza =>
+  $msg({ to, type: 'chat', id: crypto.randomUUID() }).c('received', { xmlns: RECEIPTS, id });
+
+export function result(id: string, to: string | null): Stanza {
+  return $iq(to ? { type: 'result', id, to } : { type: 'result', id });
+}

@@ -1,0 +1,53 @@
+// Messages of one conversation: order, duplicates, what became of each. Pure.
+
+export type MessageState = 'queued' | 'sending' | 'sent' | 'delivered' | 'failed' | 'received';
+
+export interface Message {
+  id: string;
+  mine: boolean;
+  body: string;
+  at: Date;
+  state: MessageState;
+}
+
+const RANK: Record<MessageState, number> = { failed: -1, queued: 0, sending: 1, sent: 2, delivered: 3, received: 3 };
+
+/**
+ * Where a message belongs: in the order of arrival, but one that was stored while we were away goes before the messages
+ * that are younger than it.
+ */
+export function insertAt(messages: readonly Message[], message: Message, stored: boolean): number {
+  let index = messages.length;
+  if (stored) while (index > 0 && (messages[index - 1]?.at ?? message.at) > message.at) index -= 1;
+  return index;
+}
+
+/** Whether a message of the other side is here already: sent again after a lost connection. */
+export function isRepeat(messages: readonly Message[], id: string): boolean {
+  return id !== '' && messages.slice(-200).some((message) => !message.mine && message.id === id);
+}
+
+/** A message's state only moves forward, except that a lost connection puts an unconfirmed one back in the queue. */
+export function advance(current: MessageState, next: MessageState): MessageState {
+  if (next === 'queued') return current === 'sending' ? 'queued' : current;
+  if (next === 'failed') return current === 'delivered' ? current : 'failed';
+  return RANK[next] > RANK[current] ? next : current;
+}
+
+export interface Day {
+  key: string;
+  date: Date;
+  messages: Message[];
+}
+
+/** Consecutive messages of one calendar day, in this device's time zone. */
+export function byDay(messages: readonly Message[]): Day[] {
+  const days: Day[] = [];
+  for (const message of messages) {
+    const key = `${message.at.getFullYear()}-${message.at.getMonth() + 1}-${message.at.getDate()}`;
+    const last = days.at(-1);
+    if (last?.key === key) last.messages.push(message);
+    else days.push({ key, date: message.at, messages: [message] });
+  }
+  return days;
+}

@@ -1,0 +1,115 @@
+// Parsed stanzas as plain objects: the only file that reads XML. Pure; works on any DOM (RFC 6121, XEP-0184, XEP-0203).
+import { bare } from './jid';
+
+export type Show = 'available' | 'away' | 'dnd' | 'offline';
+export type Subscription = 'none' | 'to' | 'from' | 'both' | 'remove';
+
+export interface RosterItem {
+  address: string;
+  name: string;
+  subscription: Subscription;
+  asked: boolean;
+}
+
+export interface PresenceStanza {
+  from: string;
+  type: 'presence' | 'subscribe' | 'subscribed' | 'unsubscribe' | 'unsubscribed' | 'error';
+  show: Show;
+  priority: number;
+}
+
+export interface MessageStanza {
+  from: string;
+  id: string;
+  body: string | null;
+  at: Date | null;
+  wantsReceipt: boolean;
+  receiptFor: string | null;
+  error: boolean;
+}
+
+const RECEIPTS = 'urn:xmpp:receipts';
+const DELAY = 'urn:xmpp:delay';
+const MAX_BODY = 64 * 1024;
+
+function children(element: Element): Element[] {
+  return Array.from(element.childNodes).filter((node): node is Element => node.nodeType === 1);
+}
+
+/** The first child element of that name, and namespace when given. */
+export function child(element: Element, name: string, namespace?: string): Element | null {
+  return (
+    children(element).find(
+      (el) => el.localName === name && (!namespace || (el.namespaceURI ?? el.getAttribute('xmlns')) === namespace),
+    ) ?? null
+  );
+}
+
+export function readRoster(iq: Element): RosterItem[] {
+  const query = child(iq, 'query', 'jabber:iq:roster');
+  if (!query) return [];
+  return children(query)
+    .filter((el) => el.localName === 'item' && el.getAttribute('jid'))
+    .map((el) => ({
+      address: bare(el.getAttribute('jid') ?? ''),
+      name: (el.getAttribute('name') ?? '').slice(0, 256),
+      subscription: subscription(el.getAttribute('subscription')),
+      asked: el.getAttribute('ask') === 'subscribe',
+    }));
+}
+
+function subscription(value: string | null): Subscription {
+  return value === 'to' || value === 'from' || value === 'both' || value === 'remove' ? value : 'none';
+}
+
+const SPECIAL = ['subscribe', 'subscribed', 'unsubscribe', 'unsubscribed', 'error'] as const;
+
+export function readPresence(stanza: Element): PresenceStanza | null {
+  const from = stanza.getAttribute('from');
+  if (!from) return null;
+  const type = stanza.getAttribute('type');
+  const special = SPECIAL.find((name) => name === type);
+  if (type && !special && type !== 'unavailable') return null;
+  const priority = Number.parseInt(child(stanza, 'priority')?.textContent ?? '0', 10);
+  return {
+    from,
+    type: special ?? 'presence',
+    show: type === 'unavailable' ? 'offline' : show(child(stanza, 'show')?.textContent ?? ''),
+    priority: Number.isNaN(priority) ? 0 : priority,
+  };
+}
+
+function show(value: string): Show {
+  if (value === 'away' || value === 'xa') return 'away';
+  return value === 'dnd' ? 'dnd' : 'available';
+}
+
+export function readMessage(stanza: Element): MessageStanza | null {
+  const from = stanza.getAttribute('from');
+  if (!from) return null;
+  const type = stanza.getAttribute('type') ?? 'normal';
+  if (type !== 'chat' && type !== 'normal' && type !== 'error') return null;
+  const stamp = child(stanza, 'delay', DELAY)?.getAttribute('stamp') ?? null;
+  const at = stamp ? new Date(stamp) : null;
+  return {
+    from,
+    id: stanza.getAttribute('id') ?? '',
+    body: child(stanza, 'body')?.textContent?.slice(0, MAX_BODY) ?? null,
+    at: at && !Number.isNaN(at.getTime()) ? at : null,
+    wantsReceipt: child(stanza, 'request', RECEIPTS) !== null,
+    receiptFor: child(stanza, 'received', RECEIPTS)?.getAttribute('id') ?? null,
+    error: type === 'error',
+  };
+}
+
+interface Online {
+  show: Show;
+  priority: number;
+}
+
+/** What one person's devices amount to: the device with the highest priority speaks, a later one among equals. */
+export function strongest(devices: Iterable<Online>): Show {
+  let best: Online | null = null;
+  for (const device of devices) if (!best || device.priority >= best.priority) best = device;
+  return best?.show ?? 'offline';
+}
