@@ -1,4 +1,4 @@
-"""Tools that nobody here wrote, against a whole site: dig and kdig, openssl, slixmpp inside and through the edge, coturn's client."""
+"""A whole site against programs nobody here wrote: dig and kdig, openssl, slixmpp inside and through the edge."""
 
 from __future__ import annotations
 
