@@ -1,0 +1,229 @@
+"""Who signs in: verifiers for chat, password checks for everybody else, both from a cache that facts keep true."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from moim.bus import Bus
+from moim.directory.passwords import Hasher, Verifiers
+from moim.directory.profile import Profile, canonical_local
+from moim.directory.rate import SignInGate
+from moim.directory.tables import credentials, sign_ins, users
+from moim.errors import LimitExceeded, UsageError
+from moim.model import UserChanged, UserRemoved
+from moim.proto.xmpp.scram import ScramHash, ScramVerifier
+from moim.store import Store
+
+_ACCOUNTS = 20_000
+_log = logging.getLogger("moim.directory.sign_in")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person and what is kept of their password (None when nothing is)."""
+
+    profile: Profile
+    verifiers: Verifiers | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignIns:
+    """A user's last successful sign-in (seconds since 1970, 0 for never) and the failures since."""
+
+    succeeded_at: int = 0
+    source: str = ""
+    failures: int = 0
+
+
+class AccountCache:
+    """Accounts by name part, the least recently used dropped first; an account that changed is read again."""
+
+    def __init__(self, store: Store, bus: Bus, read: Callable[[sa.Connection, str], Account | None]) -> None:
+        self._store = store
+        self._read = read
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._changes = 0
+        bus.subscribe(UserChanged, self._changed)
+        bus.subscribe(UserRemoved, self._changed)
+
+    async def _changed(self, fact: UserChanged | UserRemoved) -> None:
+        self.forget(fact.address.local)
+
+    def forget(self, local: str) -> None:
+        """Drops an account whose row changed."""
+        self._changes += 1
+        self._accounts.pop(local, None)
+
+    async def get(self, local: str) -> Account | None:
+        """The account of a canonical name part, or None."""
+        if (known := self._accounts.get(local)) is not None:
+            self._accounts.move_to_end(local)
+            return known
+        before = self._changes
+        account = await self._store.read(lambda connection: self._read(connection, local))
+        if account is not None and before == self._changes:  # else it may be older than the change
+            self._accounts[local] = account
+            if len(self._accounts) > _ACCOUNTS:
+                self._accounts.popitem(last=False)
+        return account
+
+
+class SignIn:
+    """Checks passwords and slows down who guesses. Every refusal is logged with its reason."""
+
+    def __init__(
+        self,
+        store: Store,
+        accounts: AccountCache,
+        hasher: Hasher,
+        *,
+        remember: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._accounts = accounts
+        self._hasher = hasher
+        self._remember = remember
+        self._clock = clock
+        self._gate = SignInGate()
+        self._key = secrets.token_bytes(32)
+        self._right: OrderedDict[str, tuple[bytes, Verifiers, float]] = OrderedDict()
+        self._unsaved: dict[str, SignIns] = {}
+
+    async def scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
+        """The verifier of a user who may sign in, or None."""
+        account = await self._account(local)
+        if account is None or account.verifiers is None or account.profile.disabled:
+            return None
+        return account.verifiers.scram(mechanism)
+
+    async def check(self, local: str, password: str, *, source: str = "") -> bool:
+        """Whether the password is right. Raises LimitExceeded while this account or source has to wait."""
+        name = _name(local)
+        self.begin(name, source)
+        account = await self._account(local)
+        verifiers = account.verifiers if account is not None and not account.profile.disabled else None
+        if verifiers is not None and self._remembered(name, verifiers, password):
+            ok = True
+        else:
+            checked = await self._hasher.check(verifiers, password)
+            ok = checked.ok
+            if account is not None and verifiers is not None and checked.new_argon2:
+                verifiers = await self._keep_argon2(account, checked.new_argon2)
+        if ok and account is not None and verifiers is not None:
+            self._remember_right(name, verifiers, password)
+            self.succeeded(name, source, account.profile.id)
+            return True
+        reason = "no such user" if account is None else "disabled" if account.profile.disabled else "wrong password"
+        self.failed(name, source, reason, account.profile.id if account is not None else "")
+        return False
+
+    def begin(self, local: str, source: str) -> None:
+        """Counts an attempt; raises LimitExceeded when it must wait. ``succeeded`` takes a right one back."""
+        wait = self._gate.begin(_name(local), source, self._clock())
+        if wait > 0:
+            _log.warning("refused the sign-in of %r from %s: too many failures", _name(local), source or "?")
+            raise LimitExceeded("too many failed sign-ins", hint=f"try again in {max(round(wait), 1)} seconds")
+
+    def succeeded(self, local: str, source: str, user_id: str) -> None:
+        """An attempt that ``begin`` let through was right."""
+        self._gate.succeeded(_name(local), source)
+        self._unsaved[user_id] = SignIns(int(time.time()), source[:64], 0)
+
+    def failed(self, local: str, source: str, reason: str, user_id: str = "") -> None:
+        """An attempt that ``begin`` let through was wrong."""
+        _log.warning("refused the sign-in of %r from %s: %s", _name(local), source or "?", reason)
+        if user_id:
+            known = self._unsaved.get(user_id, SignIns(-1))
+            self._unsaved[user_id] = SignIns(known.succeeded_at, known.source, known.failures + 1)
+
+    async def history(self, user_id: str) -> SignIns:
+        """A user's sign-ins so far."""
+        await self.save()
+        query = sa.select(sign_ins.c.succeeded_at, sign_ins.c.source, sign_ins.c.failures).where(
+            sign_ins.c.user_id == user_id
+        )
+        row = await self._store.read(lambda connection: connection.execute(query).one_or_none())
+        return SignIns(*row) if row is not None else SignIns()
+
+    async def save(self) -> None:
+        """Writes what was counted since the last time; called every few seconds and at the end."""
+        if self._unsaved:
+            counted, self._unsaved = self._unsaved, {}
+            await self._store.write(lambda connection: _save(connection, counted))
+
+    async def _account(self, local: str) -> Account | None:
+        try:
+            return await self._accounts.get(canonical_local(local))
+        except UsageError:
+            return None
+
+    def _digest(self, name: str, password: str) -> bytes:
+        return hmac.digest(self._key, f"{name}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256)
+
+    def _remembered(self, name: str, verifiers: Verifiers, password: str) -> bool:
+        known = self._right.get(name)
+        if known is None:
+            return False
+        digest, of, until = known
+        # Verifiers are new whenever the password is, also when no fact of the change has come yet.
+        if of != verifiers or until < self._clock():
+            del self._right[name]
+            return False
+        return hmac.compare_digest(digest, self._digest(name, password))
+
+    def _remember_right(self, name: str, verifiers: Verifiers, password: str) -> None:
+        if self._remember <= 0 or name in self._right:
+            return
+        self._right[name] = (self._digest(name, password), verifiers, self._clock() + self._remember)
+        if len(self._right) > _ACCOUNTS:
+            self._right.popitem(last=False)
+
+    async def _keep_argon2(self, account: Account, phc: str) -> Verifiers:
+        old = account.verifiers
+        assert old is not None
+        # The condition keeps a password that changed meanwhile from getting the old one's hash.
+        statement = (
+            credentials.update()
+            .where(credentials.c.user_id == account.profile.id, credentials.c.scram_sha256 == old.scram_sha256)
+            .values(argon2=phc)
+        )
+        await self._store.write(lambda connection: connection.execute(statement))
+        self._accounts.forget(account.profile.address.local)
+        return Verifiers(old.scram_sha256, old.scram_sha1, phc)
+
+
+def _name(local: str) -> str:
+    """The one form of a name that attempts are counted under, also when it is no usable name."""
+    try:
+        return canonical_local(local)
+    except UsageError:
+        return local[:64].lower()
+
+
+def _save(connection: sa.Connection, counted: dict[str, SignIns]) -> None:
+    there = set(connection.scalars(sa.select(users.c.id).where(users.c.id.in_(counted))))
+    for user_id, news in counted.items():
+        if user_id not in there:
+            continue
+        insert = sqlite.insert(sign_ins)
+        if news.succeeded_at >= 0:
+            values = {"succeeded_at": news.succeeded_at, "source": news.source, "failures": news.failures}
+            statement = insert.values(user_id=user_id, **values).on_conflict_do_update(
+                index_elements=["user_id"], set_=values
+            )
+        else:  # failures only: the last success stays
+            statement = insert.values(user_id=user_id, failures=news.failures).on_conflict_do_update(
+                index_elements=["user_id"], set_={"failures": sign_ins.c.failures + news.failures}
+            )
+        connection.execute(statement)

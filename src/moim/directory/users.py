@@ -1,0 +1,295 @@
+"""The people of a site: add, find, change, remove. Facts go out after the commit."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from moim.bus import Bus
+from moim.directory import devices as device_rows
+from moim.directory.devices import Device
+from moim.directory.passwords import Hasher, Verifiers, check_policy
+from moim.directory.profile import FIELDS, Profile, canonical, canonical_local, checked_fields
+from moim.directory.sign_in import Account, AccountCache, SignIn
+from moim.directory.tables import credentials, devices, users
+from moim.errors import Conflict, NotFound, UsageError
+from moim.model import Address, UserChanged, UserRemoved
+from moim.proto.xmpp.scram import ScramHash, ScramVerifier
+from moim.store import Store
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """A person to be added, checked: the verifiers are None for an account without a password."""
+
+    address: Address
+    fields: Mapping[str, str]
+    verifiers: Verifiers | None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One condition of a search: ``how`` the field compares with ``text``, letters' case aside."""
+
+    fields: tuple[str, ...]
+    how: str
+    """``prefix``, ``suffix``, ``part`` or ``whole``"""
+    text: str
+
+
+class Users:
+    """The directory as other rooms see it. Addresses are texts (``alice@example.com``) or Address values."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        domain: str,
+        hasher: Hasher,
+        *,
+        password_min_length: int = 8,
+        remember_sign_in: float = 300,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.domain = domain
+        self._store = store
+        self._bus = bus
+        self._hasher = hasher
+        self._min_length = password_min_length
+        self._accounts = AccountCache(store, bus, lambda connection, local: _account(connection, domain, local))
+        self.sign_in = SignIn(store, self._accounts, hasher, remember=remember_sign_in, clock=clock)
+
+    # What chat, the web app and the edge ask.
+
+    async def scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
+        """A user's SCRAM verifier, or None when they do not exist, are disabled or have no password."""
+        return await self.sign_in.scram(local, mechanism)
+
+    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
+        """Whether the password is right; ``source`` is the client's IP address.
+
+        Raises LimitExceeded while the account or source has to wait, Unavailable when too many checks are under way.
+        """
+        return await self.sign_in.check(local, password, source=source)
+
+    async def profile(self, local: str) -> Profile | None:
+        """A person by the name part of their address, or None."""
+        try:
+            account = await self._accounts.get(canonical_local(local))
+        except UsageError:
+            return None
+        return account.profile if account is not None else None
+
+    async def addresses(self) -> list[Address]:
+        """Every address, sorted."""
+        query = sa.select(users.c.local).where(users.c.domain == self.domain).order_by(users.c.local)
+        return await self._store.read(
+            lambda connection: [Address(one, self.domain) for one in connection.scalars(query)]
+        )
+
+    # What administrators and UDS ask.
+
+    async def get(self, address: Address | str) -> Profile:
+        """A person. Raises NotFound."""
+        wanted = self._address(address)
+        found = await self.profile(wanted.local)
+        if found is None:
+            raise _unknown(wanted)
+        return found
+
+    async def page(
+        self, *, offset: int = 0, limit: int = PAGE, matches: Sequence[Match] = ()
+    ) -> tuple[list[Profile], int]:
+        """One page of people by address, and how many there are in all."""
+        where = sa.and_(users.c.domain == self.domain, *(_condition(match) for match in matches))
+
+        def work(connection: sa.Connection) -> tuple[list[Profile], int]:
+            total = connection.scalar(sa.select(sa.func.count()).select_from(users).where(where)) or 0
+            page = sa.select(users).where(where).order_by(users.c.local).offset(offset).limit(min(limit, PAGE))
+            return [_profile(row) for row in connection.execute(page)], total
+
+        return await self._store.read(work)
+
+    async def by_email(self, email: str) -> Profile | None:
+        """The person with this e-mail address, else the one whose own address it is."""
+        found, _ = await self.page(limit=1, matches=[Match(("email",), "whole", email)])
+        if found:
+            return found[0]
+        try:
+            return await self.profile(canonical(email, self.domain).local)
+        except UsageError:
+            return None
+
+    async def devices(self, profile: Profile) -> Sequence[Device]:
+        """A person's devices."""
+        return await self._store.read(lambda connection: device_rows.of_user(connection, profile.id))
+
+    async def device_named(self, name: str) -> tuple[Device, Profile] | None:
+        """A device by its name (``CSFALICE``), and its owner."""
+
+        def work(connection: sa.Connection) -> tuple[Device, Profile] | None:
+            found = device_rows.by_name(connection, name)
+            if found is None:
+                return None
+            device, owner = found
+            return device, _profile(connection.execute(sa.select(users).where(users.c.id == owner)).one())
+
+        return await self._store.read(work)
+
+    async def add(self, address: Address | str, password: str | None = None, **fields: str) -> Profile:
+        """Adds a person; without a password they cannot sign in. ``fields`` are those of ``profile.FIELDS``.
+
+        Raises UsageError for what cannot be taken and Conflict when the address exists.
+        """
+        wanted = self._address(address)
+        values = checked_fields(fields)
+        verifiers = None
+        if password is not None:
+            check_policy(password, min_length=self._min_length)
+            verifiers = await self._hasher.derive(password)
+        failed = await self.insert([NewUser(wanted, values, verifiers)])
+        if failed:
+            raise Conflict(f"{wanted} exists already", hint=f"change the password with: moim user passwd {wanted}")
+        return await self.get(wanted)
+
+    async def insert(self, new: Sequence[NewUser], *, all_or_nothing: bool = False) -> list[Address]:
+        """Stores people in one commit and tells the bus. Returns the addresses that exist already and were left out.
+
+        With ``all_or_nothing`` one such address keeps all of them out.
+        """
+        now = int(time.time())
+        taken = await self._store.write(lambda connection: _insert(connection, new, now, all_or_nothing))
+        if not (taken and all_or_nothing):
+            for user in new:
+                if user.address not in taken:
+                    await self._bus.publish(UserChanged(user.address, password_changed=user.verifiers is not None))
+        return sorted(taken)
+
+    async def taken(self, addresses: Sequence[Address]) -> set[Address]:
+        """Which of these addresses exist."""
+        return await self._store.read(lambda connection: _taken(connection, addresses))
+
+    async def update(self, address: Address | str, changes: Mapping[str, Any]) -> Profile:
+        """Changes fields, and ``disabled`` (bool); what is not named stays. Raises NotFound, UsageError."""
+        wanted = self._address(address)
+        rest = dict(changes)
+        values: dict[str, Any] = {}
+        if "disabled" in rest:
+            values["disabled"] = rest.pop("disabled")
+            if not isinstance(values["disabled"], bool):
+                raise UsageError("disabled is true or false")
+        for field, value in rest.items():
+            if not isinstance(value, str):
+                raise UsageError(f"{field} is a text", hint=f"fields: {', '.join((*FIELDS, 'disabled'))}")
+        values |= checked_fields(rest)
+        values["updated_at"] = int(time.time())
+        statement = users.update().where(users.c.domain == wanted.domain, users.c.local == wanted.local).values(values)
+        if not await self._store.write(lambda connection: connection.execute(statement).rowcount):
+            raise _unknown(wanted)
+        # Who is disabled loses their sessions, as when the password changes.
+        await self._bus.publish(UserChanged(wanted, password_changed=values.get("disabled", False)))
+        return await self.get(wanted)
+
+    async def set_password(self, address: Address | str, password: str) -> None:
+        """Gives a person another password. Raises NotFound, UsageError."""
+        wanted = self._address(address)
+        check_policy(password, min_length=self._min_length)
+        profile = await self.get(wanted)
+        verifiers = await self._hasher.derive(password)
+        now = int(time.time())
+
+        def work(connection: sa.Connection) -> None:
+            if not connection.scalar(sa.select(sa.exists().where(users.c.id == profile.id))):
+                raise _unknown(wanted)
+            connection.execute(credentials.delete().where(credentials.c.user_id == profile.id))
+            connection.execute(credentials.insert().values(_credential_row(profile.id, verifiers, now)))
+
+        await self._store.write(work)
+        await self._bus.publish(UserChanged(wanted, password_changed=True))
+
+    async def remove(self, address: Address | str) -> None:
+        """Removes a person with their password and devices. Raises NotFound."""
+        wanted = self._address(address)
+        statement = users.delete().where(users.c.domain == wanted.domain, users.c.local == wanted.local)
+        if not await self._store.write(lambda connection: connection.execute(statement).rowcount):
+            raise _unknown(wanted)
+        await self._bus.publish(UserRemoved(wanted))
+
+    def _address(self, address: Address | str) -> Address:
+        return canonical(address, self.domain)
+
+
+def _unknown(address: Address) -> NotFound:
+    return NotFound(f"there is no user {address}", hint="see them all with: moim user list")
+
+
+def _profile(row: sa.Row[Any]) -> Profile:
+    values = row._asdict()
+    return Profile(address=Address(values.pop("local"), values.pop("domain")), **values)
+
+
+def _account(connection: sa.Connection, domain: str, local: str) -> Account | None:
+    query = (
+        sa.select(users, credentials.c.scram_sha256, credentials.c.scram_sha1, credentials.c.argon2)
+        .select_from(users.outerjoin(credentials))
+        .where(users.c.domain == domain, users.c.local == local)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    values = row._asdict()
+    kept = [values.pop(name) for name in ("scram_sha256", "scram_sha1", "argon2")]
+    profile = Profile(address=Address(values.pop("local"), values.pop("domain")), **values)
+    return Account(profile, Verifiers(*kept) if kept[0] is not None else None)
+
+
+def _condition(match: Match) -> sa.ColumnElement[bool]:
+    escaped = match.text.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    before = "%" if match.how in ("suffix", "part") else ""
+    after = "%" if match.how in ("prefix", "part") else ""
+    pattern = f"{before}{escaped}{after}"
+    return sa.or_(*(sa.func.lower(users.c[field]).like(pattern, escape="\\") for field in match.fields))
+
+
+def _taken(connection: sa.Connection, addresses: Sequence[Address]) -> set[Address]:
+    found: set[Address] = set()
+    for start in range(0, len(addresses), 500):  # SQLite bounds the parameters of one statement
+        part = [address.local for address in addresses[start : start + 500]]
+        query = sa.select(users.c.local, users.c.domain).where(users.c.local.in_(part))
+        found.update(Address(*row) for row in connection.execute(query))
+    return found.intersection(addresses)
+
+
+def _insert(connection: sa.Connection, new: Sequence[NewUser], now: int, all_or_nothing: bool) -> set[Address]:
+    taken = _taken(connection, [user.address for user in new])
+    if taken and all_or_nothing:
+        return taken
+    for user in new:
+        if user.address in taken:
+            continue
+        user_id = uuid.uuid4().hex
+        row = {"id": user_id, "local": user.address.local, "domain": user.address.domain} | dict(user.fields)
+        connection.execute(users.insert().values(row | {"created_at": now, "updated_at": now}))
+        if user.verifiers is not None:
+            connection.execute(credentials.insert().values(_credential_row(user_id, user.verifiers, now)))
+        shown = user.fields.get("display_name") or user.address.local
+        client = device_rows.new_client(connection, user_id, user.address, shown)
+        connection.execute(devices.insert().values(client))
+    return taken
+
+
+def _credential_row(user_id: str, verifiers: Verifiers, now: int) -> dict[str, Any]:
+    return {
+        "user_id": user_id,
+        "scram_sha256": verifiers.scram_sha256,
+        "scram_sha1": verifiers.scram_sha1,
+        "argon2": verifiers.argon2,
+        "changed_at": now,
+    }

@@ -1,0 +1,117 @@
+"""A directory over a fresh database, and its UDS over real HTTPS."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from moim import directory, settings
+from moim.bus import Bus
+from moim.model import UserChanged, UserRemoved
+from moim.store import Store, migrate
+
+PASSWORD = "correct horse"
+
+
+@dataclass(frozen=True)
+class Files:
+    chain: Path
+    key: Path
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> settings.Site:
+    (tmp_path / "moim.toml").write_text('domain = "example.com"\n[directory]\nport = 0\n')
+    return settings.load(tmp_path, {"directory": directory.Settings})
+
+
+@pytest.fixture
+def store(site: settings.Site) -> Iterator[Store]:
+    path = site.root / "inside" / "moim.db"
+    path.parent.mkdir(exist_ok=True)
+    migrate(path, [Path(directory.__file__).with_name("migrations")])
+    store = Store(path)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def bus() -> Bus:
+    return Bus()
+
+
+@pytest.fixture
+def facts(bus: Bus) -> list[UserChanged | UserRemoved]:
+    """What the bus has heard of users so far."""
+    seen: list[UserChanged | UserRemoved] = []
+
+    async def note(fact: UserChanged | UserRemoved) -> None:
+        seen.append(fact)
+
+    bus.subscribe(UserChanged, note)
+    bus.subscribe(UserRemoved, note)
+    return seen
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "inside.example.com")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("inside.example.com")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    chain, key_file = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return Files(chain, key_file)
+
+
+@pytest.fixture
+async def service(site: settings.Site, store: Store, bus: Bus, files: Files) -> AsyncIterator[directory.Service]:
+    service = directory.Service(site, store, bus, credential=lambda _purpose: files)
+    yield service
+    await service.stop()
+
+
+@pytest.fixture
+async def uds(service: directory.Service, files: Files) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the running UDS that verifies its certificate by name."""
+    await service.users.add(
+        "alice@example.com", PASSWORD, display_name="Alice <& 김>", phone="+82 2 123", email="a.kim@example.com"
+    )
+    await service.users.add("bob@example.com", PASSWORD, first_name="Bob", last_name="Park")
+    await service.start()
+    context = ssl.create_default_context(cafile=str(files.chain))
+    async with httpx.AsyncClient(
+        base_url=f"https://127.0.0.1:{service.port}",
+        verify=context,
+        headers={"Host": f"inside.example.com:{service.port}"},
+        trust_env=False,
+    ) as client:
+        client.event_hooks["request"] = [_by_name]
+        yield client
+
+
+async def _by_name(request: httpx.Request) -> None:
+    request.extensions["sni_hostname"] = "inside.example.com"

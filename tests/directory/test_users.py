@@ -1,0 +1,168 @@
+"""People: add, find, change, remove; facts after the commit; sign-in by password and by SCRAM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moim import directory
+from moim.directory.users import Match
+from moim.errors import Conflict, LimitExceeded, NotFound, UsageError
+from moim.model import Address, UserChanged, UserRemoved
+from moim.proto.xmpp.scram import Outcome, ScramClient, ScramServer
+from moim.store import Store, migrate
+
+PASSWORD = "correct horse"
+ALICE = Address("alice", "example.com")
+
+
+async def test_life_of_a_user(service: directory.Service, facts: list[UserChanged | UserRemoved]) -> None:
+    users = service.users
+    added = await users.add(" Alice@Example.COM", PASSWORD, display_name=" 김앨리스 ")
+    assert added.address == ALICE
+    assert added.display_name == added.name == "김앨리스"
+    assert await users.verify_password("alice", PASSWORD)
+    with pytest.raises(Conflict):
+        await users.add(ALICE, PASSWORD)
+    changed = await users.update(ALICE, {"title": "Engineer"})
+    assert (changed.title, changed.display_name) == ("Engineer", "김앨리스")
+    await users.set_password(ALICE, "another password")
+    assert not await users.verify_password("alice", PASSWORD)
+    assert await users.verify_password("alice", "another password")
+    assert await users.addresses() == [ALICE]
+    await users.remove(ALICE)
+    assert await users.profile("alice") is None
+    assert not await users.verify_password("alice", "another password")
+    assert facts == [
+        UserChanged(ALICE, password_changed=True),
+        UserChanged(ALICE, password_changed=False),
+        UserChanged(ALICE, password_changed=True),
+        UserRemoved(ALICE),
+    ]
+    for work in (users.remove(ALICE), users.get(ALICE), users.update(ALICE, {}), users.set_password(ALICE, PASSWORD)):
+        with pytest.raises(NotFound):
+            await work
+
+
+async def test_addresses_have_one_form(service: directory.Service) -> None:
+    decomposed = "\u1100\u1161@example.com"  # 가 in two letters, as macOS writes it
+    await service.users.add(decomposed, PASSWORD)
+    with pytest.raises(Conflict):
+        await service.users.add("가@example.com", PASSWORD)
+    assert await service.users.verify_password("가", PASSWORD)
+    with pytest.raises(UsageError, match="domain"):
+        await service.users.add("carol@other.org", PASSWORD)
+
+
+@pytest.mark.parametrize("password", ["", "short", "x" * 1025, "가" * 400, "tab\tinside it"])
+async def test_unusable_passwords_are_refused(service: directory.Service, password: str) -> None:
+    with pytest.raises(UsageError):
+        await service.users.add(ALICE, password)
+    assert await service.users.profile("alice") is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"display_name": "x" * 256}, {"display_name": "a\nb"}, {"email": "nobody"}, {"shoe_size": "42"}]
+)
+async def test_unusable_fields_are_refused(service: directory.Service, fields: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        await service.users.add(ALICE, PASSWORD, **fields)
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1"])
+async def test_verifiers_take_a_real_exchange(service: directory.Service, mechanism: str) -> None:
+    await service.users.add(ALICE, "비밀번호 열자리다")
+    verifier = await service.users.scram("alice", mechanism)  # type: ignore[arg-type]
+    assert verifier is not None
+    client = ScramClient(mechanism, "alice", "비밀번호 열자리다", nonce="abc")  # type: ignore[arg-type]
+    server = ScramServer(mechanism, nonce="def", plus=False, plus_offered=False, binding=None)  # type: ignore[arg-type]
+    server.first(client.first())
+    outcome, success = server.final(client.final(server.challenge(verifier)))
+    assert outcome is Outcome.ACCEPTED
+    client.verify(success)
+
+
+async def test_who_cannot_sign_in_has_no_verifier(service: directory.Service) -> None:
+    await service.users.add(ALICE, PASSWORD)
+    await service.users.add("bob@example.com")
+    assert await service.users.scram("nobody", "SCRAM-SHA-256") is None
+    assert await service.users.scram("bob", "SCRAM-SHA-256") is None
+    assert await service.users.scram("not an address", "SCRAM-SHA-256") is None
+    await service.users.update(ALICE, {"disabled": True})
+    assert await service.users.scram("alice", "SCRAM-SHA-256") is None
+    assert not await service.users.verify_password("alice", PASSWORD)
+    await service.users.update(ALICE, {"disabled": False})
+    assert await service.users.verify_password("alice", PASSWORD)
+
+
+async def test_guessing_is_slowed_down_and_logged(service: directory.Service, caplog: pytest.LogCaptureFixture) -> None:
+    await service.users.add(ALICE, PASSWORD)
+    for _ in range(5):
+        assert not await service.users.verify_password("alice", "wrong password", source="192.0.2.1")
+    with pytest.raises(LimitExceeded):
+        await service.users.verify_password("alice", PASSWORD, source="192.0.2.1")
+    assert await service.users.verify_password("alice", PASSWORD, source="192.0.2.2")
+    assert caplog.text.count("wrong password") == 5
+    assert "too many failures" in caplog.text
+    assert PASSWORD not in caplog.text
+
+
+async def test_change_by_another_fact_is_seen(service: directory.Service) -> None:
+    await service.users.add(ALICE, PASSWORD)
+    assert await service.users.verify_password("alice", PASSWORD)
+    first = await service.users.scram("alice", "SCRAM-SHA-256")
+    await service.users.set_password(ALICE, PASSWORD)
+    assert await service.users.scram("alice", "SCRAM-SHA-256") != first
+
+
+async def test_search(service: directory.Service) -> None:
+    for local, name in (("a", "김철수"), ("b", "김영희"), ("c", "100% Cola_")):
+        await service.users.add(f"{local}@example.com", display_name=name)
+
+    async def names(how: str, text: str) -> list[str]:
+        found, total = await service.users.page(matches=[Match(("display_name",), how, text)])
+        assert total == len(found)
+        return [one.address.local for one in found]
+
+    assert await names("prefix", "김") == ["a", "b"]
+    assert await names("part", "영") == ["b"]
+    assert await names("part", "%") == ["c"]
+    assert await names("suffix", "cola_") == ["c"]
+    assert await names("whole", "김") == []
+    page, total = await service.users.page(offset=1, limit=1)
+    assert ([one.address.local for one in page], total) == (["b"], 3)
+
+
+async def test_every_user_has_a_client(service: directory.Service) -> None:
+    locals_ = ["alice", "kim.minsu", "kimminsu", "김민수", "averyveryverylongname", "averyveryverylongnam"]
+    names = set()
+    for local in locals_:
+        profile = await service.users.add(f"{local}@example.com")
+        (device,) = await service.users.devices(profile)
+        names.add(device.name)
+        assert len(device.name) <= 15
+        assert device.name.isascii()
+        found = await service.users.device_named(device.name)
+        assert found is not None
+        assert found[1].address == profile.address
+    assert len(names) == len(locals_)
+    assert {"CSFALICE", "CSFKIMMINSU"} <= names
+
+
+def test_tables_and_migration_agree(tmp_path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from moim.directory import tables
+
+    path = tmp_path / "moim.db"
+    migrate(path, [Path(directory.__file__).with_name("migrations")])
+    store = Store(path)
+    try:
+        with store.engine.connect() as connection:
+            differences = compare_metadata(MigrationContext.configure(connection), tables.metadata)
+        # Alembic's own table is nobody's metadata.
+        assert [one for one in differences if "alembic_version" not in str(one)] == []
+    finally:
+        store.close()
