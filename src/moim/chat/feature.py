@@ -1,0 +1,95 @@
+"""What a feature declares: the IQ requests it answers, what discovery says about it, and the moments it wants to know.
+
+One feature is one file with one class that has a ``feature`` attribute of this type; ``service.py`` lists them by hand,
+and everything else (routing, disco, stream features) is derived from that list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from moim.proto.xmpp import Element, Jid, StanzaError
+
+if TYPE_CHECKING:
+    from moim.chat.accounts import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Iq:
+    """A request for the server: the domain itself, or an account of it on whose behalf it answers.
+
+    ``session`` is the sender's when it is a local one. ``own``: the request is for the sender's own account.
+    """
+
+    stanza: Element
+    payload: Element
+    sender: Jid
+    to: Jid
+    session: Session | None
+
+    @property
+    def own(self) -> bool:
+        """Whether somebody asks their own account."""
+        return self.to == self.sender.bare
+
+    @property
+    def owner(self) -> Session:
+        """The session that asks its own account. Raises StanzaError when it is somebody else."""
+        if self.session is None or not self.own:
+            raise StanzaError("forbidden", "only the account's owner may do this")
+        return self.session
+
+
+Payload = Sequence[Element]
+IqHandler = Callable[[Iq], Payload | Awaitable[Payload]]
+IqKey = tuple[Literal["get", "set"], str, str]
+"""Type, namespace and name of the request's payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """The hooks of one feature. Handlers return the result's payload or raise StanzaError."""
+
+    name: str
+    """What it is, for people: ``XEP-0199 ping``."""
+    server_vars: tuple[str, ...] = ()
+    """What discovery lists for the domain."""
+    account_vars: tuple[str, ...] = ()
+    """What discovery lists for an account."""
+    server_iq: Mapping[IqKey, IqHandler] = field(default_factory=dict)
+    """Requests to the domain."""
+    account_iq: Mapping[IqKey, IqHandler] = field(default_factory=dict)
+    """Requests to an account, whoever asks; the handler decides who may."""
+    stream_features: tuple[Element, ...] = ()
+    """What the stream announces once the client is authenticated."""
+    before_available: Callable[[Session, int], Awaitable[None]] | None = None
+    """A session is about to become available with this priority; the plane does not deliver to it yet."""
+    on_available: Callable[[Session, bool], Awaitable[None]] | None = None
+    """A session became available or changed its presence; True for the first time since it was bound."""
+    on_gone: Callable[[Session], None] | None = None
+    """A session that was bound is gone."""
+    on_account_removed: Callable[[str], Awaitable[None]] | None = None
+    """An account (bare JID) was removed from the directory; its sessions are gone already."""
+
+
+Hook = TypeVar("Hook")
+
+
+def hooks(features: Iterable[Feature], pick: Callable[[Feature], Hook | None]) -> tuple[Hook, ...]:
+    """The hooks of one kind, in the order of the list."""
+    return tuple(hook for feature in features if (hook := pick(feature)) is not None)
+
+
+def iq_table(
+    features: Iterable[Feature], pick: Callable[[Feature], Mapping[IqKey, IqHandler]]
+) -> dict[IqKey, IqHandler]:
+    """All IQ handlers of one kind. Raises ValueError when two features want the same request."""
+    table: dict[IqKey, IqHandler] = {}
+    for feature in features:
+        for key, handler in pick(feature).items():
+            if key in table:
+                raise ValueError(f"{feature.name}: {key} is answered by another feature")
+            table[key] = handler
+    return table

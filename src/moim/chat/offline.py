@@ -1,0 +1,175 @@
+"""Messages for those who are away (RFC 6121 section 8.5.2.2, XEP-0160): kept on disk, handed out at sign-in.
+
+A message counts as kept once it is on disk; if it cannot be, its sender hears so. It is deleted only after it was
+handed to the plane: a crash in between delivers it twice rather than never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakValueDictionary
+
+import sqlalchemy as sa
+
+from moim.chat import tables
+from moim.chat.accounts import Accounts, Session
+from moim.chat.feature import Feature
+from moim.chat.plane import Plane
+from moim.errors import MoimError
+from moim.proto.xmpp import Element, StanzaError, delay, message_type, ns
+from moim.store import Store
+
+_MAX_WRITING = 10_000
+_PAGE = 200
+
+_log = logging.getLogger("moim.chat.offline")
+
+Bounce = Callable[[Element, StanzaError], None]
+
+
+def worth_keeping(message: Element) -> bool:
+    """Whether a message is kept for later: not when it is only about the moment, or asks not to be (XEP-0334)."""
+    if message_type(message) not in ("normal", "chat"):
+        return False
+    payload = [child for child in message.elements() if child.ns != ns.CHAT_STATES]
+    if any(child.ns == ns.HINTS and child.name in ("no-store", "no-permanent-store") for child in payload):
+        return False
+    return any(child.name not in ("thread",) and child.ns != ns.HINTS for child in payload)
+
+
+class OfflineMessages:
+    """The queue of every account that is away. ``bounce`` tells a sender that a message could not be kept."""
+
+    def __init__(
+        self,
+        domain: str,
+        *,
+        accounts: Accounts,
+        plane: Plane,
+        store: Store,
+        bounce: Bounce,
+        max_messages: int,
+        max_bytes: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._domain = domain
+        self._accounts = accounts
+        self._plane = plane
+        self._store = store
+        self._bounce = bounce
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._writing: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._count = 0
+        self._handing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.feature = Feature(
+            name="XEP-0160 offline messages",
+            server_vars=("msgoffline",) if max_messages else (),
+            before_available=self._before_available,
+            on_account_removed=self._drop,
+        )
+
+    def keep(self, owner: str, message: Element) -> None:
+        """Begins to keep a message for a bare JID; order is kept. Raises StanzaError when there is no room for it."""
+        if not self._max_messages:
+            raise StanzaError("service-unavailable")
+        if self._count >= _MAX_WRITING:
+            raise StanzaError("resource-constraint", "too many messages are being stored at this moment")
+        task = asyncio.create_task(self._keep(owner, message), name="chat:offline")
+        self._count += 1
+        self._writing[owner].add(task)
+        task.add_done_callback(lambda done: self._written(owner, done))
+
+    def _written(self, owner: str, task: asyncio.Task[None]) -> None:
+        self._count -= 1
+        writing = self._writing[owner]
+        writing.discard(task)
+        if not writing:
+            del self._writing[owner]
+
+    async def _keep(self, owner: str, message: Element) -> None:
+        text = self._without_forged_delay(message).to_xml()
+        size = len(text.encode())
+        now = self._clock().timestamp()
+        table = tables.offline
+
+        def insert(connection: sa.Connection) -> bool:
+            used = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(table.c.size), 0))
+            messages, total = connection.execute(used.where(table.c.owner == owner)).one()
+            if messages >= self._max_messages or total + size > self._max_bytes:
+                return False
+            connection.execute(sa.insert(table).values(owner=owner, stored_at=now, size=size, stanza=text))
+            return True
+
+        try:
+            kept = await self._store.write(insert)
+        except MoimError as error:
+            _log.error("a message for %s could not be kept: %s", owner, error.message)
+            self._bounce(message, StanzaError("internal-server-error", "the message could not be stored", kind="wait"))
+            return
+        if not kept:
+            self._bounce(message, StanzaError("service-unavailable", "the recipient's offline messages are full"))
+            return
+        account = self._accounts.get(owner)
+        if account is not None and (receiving := account.receiving()):
+            await self._hand_out(owner, receiving[0])  # they came online while it was written
+
+    def _without_forged_delay(self, message: Element) -> Element:
+        """Notes about delays in this domain's name are this server's to write (XEP-0203 section 4)."""
+        forged = [
+            child for child in message.elements()
+            if (child.ns, child.name) == (ns.DELAY, "delay") and child.get("from") == self._domain
+        ]  # fmt: skip
+        return message.with_children([c for c in message.children if c not in forged]) if forged else message
+
+    async def _before_available(self, session: Session, priority: int) -> None:
+        if priority < 0 or session.receives:
+            return
+        owner = session.bare
+        while writing := self._writing.get(owner):
+            await asyncio.wait(tuple(writing))
+        await self._hand_out(owner, session)
+
+    async def _hand_out(self, owner: str, session: Session) -> None:
+        lock = self._handing.get(owner)
+        if lock is None:
+            lock = self._handing[owner] = asyncio.Lock()
+        async with lock:
+            last = 0
+            while not session.gone:
+                rows = await self._page(owner, last)
+                if not rows or session.gone:
+                    break
+                self._plane.send(session.sid, [self._delayed(row.stanza, row.stored_at) for row in rows])
+                last = rows[-1].id
+                await self._handed_out(owner, last)
+
+    async def _page(self, owner: str, after: int) -> Sequence[sa.Row[Any]]:
+        table = tables.offline
+        query = sa.select(table).where(table.c.owner == owner, table.c.id > after).order_by(table.c.id).limit(_PAGE)
+        return await self._store.read(lambda connection: connection.execute(query).all())
+
+    async def _handed_out(self, owner: str, last: int) -> None:
+        table = tables.offline
+        done = sa.delete(table).where(table.c.owner == owner, table.c.id <= last)
+        await self._store.write(lambda connection: connection.execute(done))
+
+    def _delayed(self, text: str, stored_at: float) -> Element:
+        message = Element.parse(text)
+        note = delay(datetime.fromtimestamp(stored_at, UTC), self._domain)
+        return message.with_children((*message.children, note))
+
+    async def _drop(self, owner: str) -> None:
+        gone = sa.delete(tables.offline).where(tables.offline.c.owner == owner)
+        await self._store.write(lambda connection: connection.execute(gone))
+
+    async def drain(self) -> None:
+        """Returns when everything accepted so far is on disk or refused."""
+        while tasks := [task for writing in self._writing.values() for task in writing]:
+            await asyncio.wait(tasks)

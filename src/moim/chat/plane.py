@@ -1,0 +1,130 @@
+"""The chat room's face of the XMPP plane: the only file that touches ``moim._native.XmppServer``.
+
+The plane frames, encrypts, stamps ``from``, and delivers messages between available local sessions by itself. What
+its table has no row for comes up here, in batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from moim._native import XmppEvent, XmppServer
+from moim.errors import ConfigError, MoimError
+from moim.net.pump import Pump
+from moim.proto.xmpp import Element
+
+Mode = Literal["starttls", "tls", "websocket", "websocket-tls"]
+PlaneEvent = XmppEvent
+Batch = Sequence[tuple[int, Element]]
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A bound listener. ``needs_tls``: clients must use STARTTLS before anything else."""
+
+    number: int
+    name: str
+    mode: Mode
+    address: str
+    port: int
+
+    @property
+    def needs_tls(self) -> bool:
+        """Whether the connection begins without TLS and has to change that."""
+        return self.mode == "starttls"
+
+
+class Plane:
+    """One engine. Every call returns at once; calls about a session that is gone do nothing."""
+
+    def __init__(self, domain: str, *, max_stanza: int, handshake_timeout: float) -> None:
+        self._engine = XmppServer(domain, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
+        self._pump: Pump[PlaneEvent] | None = None
+        self._stopped = False
+
+    def start(self, handle: Callable[[Sequence[PlaneEvent]], None]) -> None:
+        """Begins to pass batches of events to ``handle`` in the running event loop."""
+        self._pump = Pump(self._engine, handle)
+        self._pump.start()
+
+    def stop(self) -> None:
+        """Ends every stream with system-shutdown; takes up to a second, so keep it off the event loop."""
+        self._stopped = True
+        self._engine.stop()
+
+    def detach(self) -> None:
+        """Stops passing events; call in the event loop, before ``stop``."""
+        if self._pump is not None:
+            self._pump.stop()
+            self._pump = None
+
+    def listen(
+        self,
+        name: str,
+        address: str,
+        port: int,
+        mode: Mode,
+        *,
+        proxy_protocol: bool = False,
+        origins: Sequence[str] = (),
+    ) -> Listener:
+        """Binds a listener; an ``address`` that begins with ``/`` is a Unix socket. Raises Unavailable."""
+        number, bound = self._engine.listen(address, port, mode, proxy_protocol=proxy_protocol, origins=tuple(origins))
+        return Listener(number, name, mode, address, bound)
+
+    def use_certificate(self, chain: Path, key: Path) -> None:
+        """Presents this certificate in new handshakes. Raises ConfigError, keeping the old one, when it cannot."""
+        try:
+            self._engine.set_tls(chain.read_bytes(), key.read_bytes())
+        except (OSError, MoimError) as error:
+            raise ConfigError(f"the certificate {chain} or its key cannot be used for XMPP: {error}") from error
+
+    def open_stream(self, sid: int, attrs: Mapping[str, str]) -> None:
+        """Answers the client's stream header."""
+        self._engine.open_stream(sid, attrs)
+
+    def send(self, sid: int, elements: Sequence[Element]) -> None:
+        """Sends elements to one session, in order."""
+        self._engine.send(sid, elements)
+
+    def send_many(self, batch: Batch) -> None:
+        """Sends elements to many sessions; the same element for many is serialised once."""
+        if batch:
+            self._engine.send_many(batch)
+
+    def start_tls(self, sid: int) -> None:
+        """Tells the client to proceed and begins the handshake."""
+        self._engine.starttls(sid)
+
+    def authenticated(self, sid: int, bare: str, success: Element) -> None:
+        """Sends ``success``, lifts the bounds of strangers, and expects a new stream."""
+        self._engine.authenticated(sid, bare)
+        self._engine.send(sid, [success])
+        self._engine.restart(sid)
+
+    def bind(self, sid: int, full: str) -> None:
+        """Routes the full JID to the session."""
+        self._engine.bind(sid, full)
+
+    def unbind(self, sid: int) -> None:
+        """Takes the session out of the route table."""
+        self._engine.unbind(sid)
+
+    def presence(self, sid: int, priority: int | None) -> None:
+        """Makes the session available with a priority, or unavailable."""
+        self._engine.presence(sid, priority)
+
+    def close(self, sid: int, error: Element | None = None) -> None:
+        """Ends the stream."""
+        self._engine.close(sid, error)
+
+    def channel_binding(self, sid: int) -> bytes | None:
+        """The ``tls-exporter`` bytes of the connection; None where TLS gives none."""
+        return self._engine.exporter(sid)
+
+    def stats(self) -> dict[str, int]:
+        """The plane's counters."""
+        return self._engine.stats()

@@ -1,0 +1,159 @@
+"""Who is there (RFC 6121 section 4): initial presence, broadcast, probes, directed presence, and the end of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from moim.chat.accounts import Account, Accounts, Session
+from moim.chat.feature import Feature, hooks
+from moim.chat.plane import Plane
+from moim.chat.rosters import Rosters
+from moim.chat.subscribing import waiting_requests
+from moim.proto.xmpp import Element, Jid, StanzaError, presence, priority_of
+
+Remote = Callable[[Element], Awaitable[None] | None]
+Batch = list[tuple[int, Element]]
+
+
+class Presence:
+    """Keeps what every session shows, and who is shown it."""
+
+    def __init__(
+        self,
+        domain: str,
+        *,
+        accounts: Accounts,
+        plane: Plane,
+        rosters: Rosters,
+        features: Sequence[Feature],
+        remote: Remote,
+        max_directed: int,
+    ) -> None:
+        self._domain = domain
+        self._accounts = accounts
+        self._plane = plane
+        self._rosters = rosters
+        self._remote = remote
+        self._max_directed = max_directed
+        self._before_available = hooks(features, lambda feature: feature.before_available)
+        self._on_available = hooks(features, lambda feature: feature.on_available)
+
+    async def broadcast(self, session: Session, stanza: Element) -> None:
+        """A session's presence without ``to``. Raises StanzaError for a priority that is none."""
+        if stanza.get("type") == "unavailable":
+            self._leave(session, stanza)
+        else:
+            await self._show(session, stanza, priority_of(stanza))
+
+    async def _show(self, session: Session, stanza: Element, priority: int) -> None:
+        account = session.full_account
+        account.roster = account.roster or await self._rosters.get(account.bare)
+        for before in self._before_available:
+            await before(session, priority)
+        if session.gone:
+            return
+        initial = session.presence is None
+        session.presence = stanza
+        session.priority = priority
+        self._plane.presence(session.sid, priority)
+        self._tell_subscribers(account, stanza)
+        self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
+        if initial:
+            self._introduce(session)
+        for after in self._on_available:
+            await after(session, initial)
+
+    def _introduce(self, session: Session) -> None:
+        """What a session learns when it becomes available: its own others, its contacts, and who asked meanwhile."""
+        account = session.full_account
+        batch: Batch = [
+            (session.sid, other.presence.with_attrs({"to": str(session.full)}))
+            for other in account.available()
+            if other is not session and other.presence is not None
+        ]
+        roster = account.roster
+        if roster is not None:
+            for contact in roster.watched():
+                if self._is_local(contact):
+                    batch.extend((session.sid, shown) for shown in self.shown_by(contact, to=session.full))
+                else:
+                    self._remote(presence(account.bare, contact, "probe"))
+            batch.extend((session.sid, request) for request in waiting_requests(roster))
+        self._plane.send_many(batch)
+
+    def shown_by(self, contact: str, *, to: Jid) -> list[Element]:
+        """The presence of a local contact's sessions, as far as ``to`` may see it (RFC 6121 section 4.3.2)."""
+        account = self._accounts.get(contact)
+        if account is None or account.roster is None or not account.roster.item(str(to.bare)).state.seen:
+            return []
+        return [s.presence.with_attrs({"to": str(to)}) for s in account.available() if s.presence is not None]
+
+    def directed(self, session: Session, stanza: Element, to: Jid) -> None:
+        """Presence to one address, available or not. Raises StanzaError when too many are shown it already."""
+        target = str(to)
+        account = session.full_account
+        if stanza.get("type") == "unavailable":
+            session.directed.pop(target, None)
+        elif not self._sees_anyway(account, to):
+            if target not in session.directed and len(session.directed) >= self._max_directed:
+                raise StanzaError("policy-violation", "directed presence is shown to too many addresses", kind="wait")
+            session.directed[target] = None
+        self._send_to(stanza.with_attrs({"to": target}), to)
+
+    def probe(self, session: Session, to: Jid) -> None:
+        """A client asks for a contact's presence again; it hears what it may see."""
+        if self._is_local(str(to)):
+            shown = self.shown_by(str(to.bare), to=session.full)
+            self._plane.send_many([(session.sid, stanza) for stanza in shown])
+
+    def deliver(self, stanza: Element, to: Jid) -> None:
+        """Presence that arrives for a local account or one of its sessions."""
+        self._send_to(stanza, to)
+
+    def gone(self, session: Session) -> None:
+        """The connection ended without goodbye: everybody who saw the session hears that it is gone."""
+        self._leave(session, presence(str(session.full), "", "unavailable").with_attrs({"to": None}))
+
+    def _leave(self, session: Session, stanza: Element) -> None:
+        account = session.full_account
+        directed, session.directed = session.directed, {}
+        was_available = session.presence is not None
+        session.presence = None
+        session.priority = 0
+        self._plane.presence(session.sid, None)
+        if was_available:
+            self._tell_subscribers(account, stanza)
+            self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
+        for target in directed:
+            self._send_to(stanza.with_attrs({"to": target}), Jid.parse(target))
+
+    def _tell_subscribers(self, account: Account, stanza: Element) -> None:
+        roster = account.roster
+        if roster is None:
+            return
+        batch: Batch = []
+        for contact in roster.subscribers():
+            if not self._is_local(contact):
+                self._remote(stanza.with_attrs({"to": contact}))
+                continue
+            shown: Element | None = None
+            for session in self._accounts.available(contact):
+                shown = shown or stanza.with_attrs({"to": contact})
+                batch.append((session.sid, shown))
+        self._plane.send_many(batch)
+
+    def _sees_anyway(self, account: Account, to: Jid) -> bool:
+        return to.is_bare and account.roster is not None and account.roster.item(str(to)).state.seen
+
+    def _send_to(self, stanza: Element, to: Jid) -> None:
+        if to.domain != self._domain:
+            self._remote(stanza)
+        elif to.resource:
+            session = self._accounts.session(to)
+            if session is not None:
+                self._plane.send(session.sid, [stanza])
+        elif to.local:
+            self._plane.send_many([(session.sid, stanza) for session in self._accounts.available(str(to))])
+
+    def _is_local(self, contact: str) -> bool:
+        return contact.rpartition("@")[2].partition("/")[0] == self._domain

@@ -1,0 +1,215 @@
+"""Where a stanza goes that the plane did not deliver itself: the rules of RFC 6120 section 10 and RFC 6121 section 8.
+
+A refusal is a StanzaError, which the caller turns into the error reply; nothing here answers an error or a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from inspect import isawaitable
+from typing import Protocol
+
+from moim.chat.accounts import Accounts, Session
+from moim.chat.contacts import People
+from moim.chat.feature import Feature, Iq, Payload, iq_table
+from moim.chat.offline import OfflineMessages, worth_keeping
+from moim.chat.plane import Plane
+from moim.chat.presence import Presence
+from moim.chat.subscribing import Subscriptions
+from moim.errors import ProtocolError
+from moim.proto.xmpp import (
+    SUBSCRIPTION_TYPES,
+    Element,
+    Jid,
+    StanzaError,
+    check_iq,
+    error_reply,
+    message_type,
+    ns,
+    result,
+)
+
+Work = Awaitable[None] | None
+
+
+class Federation(Protocol):
+    """The way to other domains."""
+
+    def send(self, stanza: Element) -> None:
+        """Takes a stanza for another domain; failures come back as error stanzas."""
+        ...
+
+
+class Router:
+    """Judges one stanza after the other. A result that is awaitable has to be awaited before the session's next."""
+
+    def __init__(
+        self,
+        domain: str,
+        *,
+        accounts: Accounts,
+        people: People,
+        plane: Plane,
+        offline: OfflineMessages,
+        presence: Presence,
+        subscriptions: Subscriptions,
+        features: Sequence[Feature],
+        federation: Federation | None,
+    ) -> None:
+        self._domain = domain
+        self._accounts = accounts
+        self._people = people
+        self._plane = plane
+        self._offline = offline
+        self._presence = presence
+        self._subscriptions = subscriptions
+        self._federation = federation
+        self._server_iq = iq_table(features, lambda feature: feature.server_iq)
+        self._account_iq = iq_table(features, lambda feature: feature.account_iq)
+
+    def stanza(self, session: Session, stanza: Element) -> Work:
+        """A stanza of a bound local session; the plane stamped its ``from``. Raises StanzaError."""
+        if stanza.ns != ns.CLIENT or stanza.name not in ("message", "presence", "iq"):
+            raise StanzaError("bad-request", "only message, presence and iq are stanzas")
+        to = _address(stanza, "to")
+        if stanza.name == "message":
+            return self._message(stanza, to or session.full.bare)
+        if stanza.name == "presence":
+            return self._client_presence(session, stanza, to)
+        return self._iq(session, stanza, session.full, to or session.full.bare)
+
+    def reply(self, stanza: Element, error: StanzaError) -> None:
+        """Answers ``stanza`` with an error, where one may be sent (RFC 6120 section 8.3.1)."""
+        reply = error_reply(stanza, error)
+        if reply is None:
+            return
+        sender = _address(reply, "to")
+        if sender is None:
+            return
+        if sender.domain != self._domain:
+            self._send_out(reply)
+        elif (session := self._accounts.session(sender)) is not None:
+            self._plane.send(session.sid, [reply])
+
+    def remote(self, stanza: Element) -> None:
+        """Sends to another domain. Raises StanzaError for what expects an answer while there is no federation."""
+        if self._federation is not None:
+            self._federation.send(stanza)
+        elif stanza.name != "presence" or stanza.get("type") == "subscribe":
+            raise StanzaError("remote-server-not-found", "this server exchanges nothing with other domains")
+
+    def _send_out(self, stanza: Element) -> None:
+        if self._federation is not None:
+            self._federation.send(stanza)
+
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    def _message(self, message: Element, to: Jid) -> Work:
+        message = _canonical(message, to)
+        if to.domain != self._domain:
+            self.remote(message)
+            return None
+        kind = message_type(message)
+        if to.resource and (session := self._accounts.session(to)) is not None:
+            self._plane.send(session.sid, [message])
+            return None
+        if kind == "error":
+            return None
+        if kind == "headline":
+            receiving = self._receiving(to) if to.is_bare else []
+        elif kind == "groupchat" or not to.local:
+            raise StanzaError("service-unavailable")
+        else:
+            receiving = self._receiving(to)
+            if not receiving:
+                return self._store(message, to.bare)
+        self._plane.send_many([(session.sid, message) for session in receiving])
+        return None
+
+    def _receiving(self, to: Jid) -> list[Session]:
+        account = self._accounts.get(str(to.bare))
+        return account.receiving() if account is not None else []
+
+    async def _store(self, message: Element, to: Jid) -> None:
+        if not await self._people.exists(to):
+            raise StanzaError("service-unavailable")
+        if receiving := self._receiving(to):
+            self._plane.send_many([(session.sid, message) for session in receiving])
+        elif worth_keeping(message):
+            self._offline.keep(str(to), message)
+
+    # --- presence -----------------------------------------------------------------------------------------------
+
+    def _client_presence(self, session: Session, stanza: Element, to: Jid | None) -> Work:
+        kind = stanza.get("type")
+        if kind in (None, "unavailable"):
+            if to is None:
+                return self._presence.broadcast(session, stanza)
+            self._presence.directed(session, stanza, to)
+        elif kind in SUBSCRIPTION_TYPES:
+            if to is None:
+                raise StanzaError("bad-request", "a subscription stanza needs an address")
+            if to.domain != self._domain and self._federation is None:
+                self.remote(stanza)
+            elif to.local or to.domain != self._domain:
+                return self._subscriptions.sent(session.bare, to, stanza)
+        elif kind == "probe":
+            if to is not None:
+                self._presence.probe(session, to)
+        elif kind == "error":
+            if to is not None and to.resource:
+                self._presence.deliver(_canonical(stanza, to), to)
+        else:
+            raise StanzaError("bad-request", "that is not a type of presence")
+        return None
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def _iq(self, session: Session | None, iq: Element, sender: Jid, to: Jid) -> Work:
+        payload = check_iq(iq)
+        if to.domain != self._domain:
+            self.remote(_canonical(iq, to))
+            return None
+        if to.resource:
+            target = self._accounts.session(to)
+            if target is not None:
+                self._plane.send(target.sid, [_canonical(iq, to)])
+            elif payload is not None:
+                raise StanzaError("service-unavailable")
+            return None
+        if payload is None:
+            return None  # answers to the server's own requests
+        table = self._account_iq if to.local else self._server_iq
+        handler = table.get((iq.get("type"), payload.ns, payload.name))  # type: ignore[arg-type]
+        if handler is None:
+            raise StanzaError("service-unavailable")
+        answer = handler(Iq(iq, payload, sender, to, session))
+        if isawaitable(answer):
+            return self._answer_later(iq, sender, answer)
+        self._answer(iq, sender, answer)
+        return None
+
+    async def _answer_later(self, iq: Element, sender: Jid, answer: Awaitable[Payload]) -> None:
+        self._answer(iq, sender, await answer)
+
+    def _answer(self, iq: Element, sender: Jid, payload: Payload) -> None:
+        reply = result(iq, *payload)
+        if sender.domain != self._domain:
+            self._send_out(reply)
+        elif (session := self._accounts.session(sender)) is not None:
+            self._plane.send(session.sid, [reply])
+
+
+def _address(stanza: Element, attribute: str) -> Jid | None:
+    text = stanza.get(attribute)
+    if text is None:
+        return None
+    try:
+        return Jid.parse(text)
+    except ProtocolError as error:
+        raise StanzaError("jid-malformed", error.message) from None
+
+
+def _canonical(stanza: Element, to: Jid) -> Element:
+    text = str(to)
+    return stanza if stanza.get("to") == text else stanza.with_attrs({"to": text})

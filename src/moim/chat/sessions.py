@@ -1,0 +1,336 @@
+"""Drives every client connection: the plane's events go in, negotiation and routing decide, the plane carries out.
+
+Stanzas of one session are worked on strictly in order: while one waits for the database, later ones wait in the
+session's inbox. Nothing here blocks the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from moim import log
+from moim.chat import negotiation as steps
+from moim.chat.accounts import Accounts, Connection, Session
+from moim.chat.feature import Feature, hooks
+from moim.chat.negotiation import Negotiation, Policy
+from moim.chat.plane import Listener, Plane, PlaneEvent
+from moim.chat.presence import Presence
+from moim.chat.routing import Router
+from moim.chat.throttle import AuthThrottle
+from moim.chat.verifiers import Verifiers
+from moim.errors import MoimError
+from moim.proto.xmpp import Element, StanzaError, sasl, stream_error
+
+_SWEEP_SECONDS = 5.0
+
+_log = logging.getLogger("moim.chat.sessions")
+
+
+def _token() -> str:
+    return secrets.token_urlsafe(15)
+
+
+class Sessions:
+    """Every connection of this node, from accept to close."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        plane: Plane,
+        accounts: Accounts,
+        router: Router,
+        presence: Presence,
+        verifiers: Verifiers,
+        throttle: AuthThrottle,
+        features: Sequence[Feature],
+        on_bound: Callable[[Session], Awaitable[None]],
+        max_per_account: int,
+        max_pending: int,
+        bind_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy = policy
+        self._plane = plane
+        self._accounts = accounts
+        self._router = router
+        self._presence = presence
+        self._verifiers = verifiers
+        self._throttle = throttle
+        self._on_bound = on_bound
+        self._on_gone = hooks(features, lambda feature: feature.on_gone)
+        self._max_per_account = max_per_account
+        self._max_pending = max_pending
+        self._bind_timeout = bind_timeout
+        self._clock = clock
+        self._listeners: dict[int, Listener] = {}
+        self._sessions: dict[int, Session] = {}
+        self._unbound: dict[int, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def start(self) -> None:
+        """Begins to look for connections that never get to the end of their sign-in."""
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    async def stop(self) -> None:
+        """Ends the work in progress; the connections are the plane's to close."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        tasks = tuple(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.5)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Takes the connections of a listener; call before the next batch of events."""
+        self._listeners[listener.number] = listener
+
+    def handle(self, batch: Sequence[PlaneEvent]) -> None:
+        """One batch of the plane's events."""
+        for event in batch:
+            sid = event[1]
+            try:
+                self._event(event)
+            except Exception:
+                with log.session(f"xmpp-{sid}"):
+                    _log.exception("the event '%s' could not be handled, so the connection is closed", event[0])
+                self._fail(sid)
+
+    def _fail(self, sid: int) -> None:
+        session = self._sessions.get(sid)
+        if session is not None:
+            self.end(session, stream_error("internal-server-error"))
+        else:
+            self._plane.close(sid)
+
+    def _event(self, event: PlaneEvent) -> None:
+        if event[0] == "stanza":
+            session = self._sessions.get(event[1])
+            if session is not None and not session.gone:
+                self._element(session, event[2])
+        elif event[0] == "connected":
+            self._connected(*event[1:])
+        elif event[0] == "closed":
+            self._closed(event[1], event[2])
+        else:
+            session = self._sessions.get(event[1])
+            if session is None or session.gone:
+                return
+            if event[0] == "open":
+                session.negotiation.opened(event[2])
+                self._carry_out(session)
+            elif event[0] == "tls":
+                session.negotiation.tls_started(self._plane.channel_binding(session.sid))
+                self._carry_out(session)
+            else:
+                self._leave_in_order(session)
+
+    def _connected(self, sid: int, number: int, peer: str, port: int, secure: bool) -> None:
+        listener = self._listeners[number]
+        machine = Negotiation(
+            self._policy,
+            needs_tls=listener.needs_tls,
+            tls=secure,
+            binding=self._plane.channel_binding(sid) if secure else None,
+            token=_token,
+        )
+        self._sessions[sid] = Session(Connection(sid, listener.name, peer, port), machine)
+        self._unbound[sid] = self._clock()
+
+    def _closed(self, sid: int, reason: str) -> None:
+        session = self._sessions.pop(sid, None)
+        self._unbound.pop(sid, None)
+        if session is None:
+            return
+        with log.session(f"xmpp-{sid}"):
+            _log.debug("closed: %s", reason)
+        if not session.gone:
+            self._leave_in_order(session)
+
+    def _element(self, session: Session, element: Element) -> None:
+        if not session.negotiation.bound:
+            session.negotiation.stanza(element)
+            self._carry_out(session)
+        elif session.busy:
+            if len(session.inbox) >= self._max_pending:
+                _log.warning("%s sent more than can be worked on; it is disconnected", session.jid)
+                self.end(session, stream_error("policy-violation", "too many stanzas at once"))
+            else:
+                session.inbox.append(element)
+        else:
+            self._work(session, element)
+
+    # --- sign-in ------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, session: Session) -> None:
+        with log.session(f"xmpp-{session.sid}"):
+            while not session.gone and (step := session.negotiation.next_output()) is not None:
+                self._step(session, step)
+
+    def _step(self, session: Session, step: steps.Output) -> None:
+        sid = session.sid
+        if isinstance(step, steps.Send):
+            self._plane.send(sid, step.elements)
+        elif isinstance(step, steps.OpenStream):
+            self._plane.open_stream(sid, step.attrs)
+        elif isinstance(step, steps.StartTls):
+            self._plane.start_tls(sid)
+        elif isinstance(step, steps.Lookup):
+            self._look_up(session, step.need)
+        elif isinstance(step, steps.Authenticated):
+            peer = session.connection.peer
+            self._throttle.succeeded(peer, step.jid.local, self._clock())
+            self._plane.authenticated(sid, str(step.jid), step.success)
+            _log.info("%s signed in from %s (%s, %s)", step.jid, peer, session.connection.name, step.mechanism)
+        elif isinstance(step, steps.Rejected):
+            who = f"{step.local}@{self._policy.domain}" if step.local else "somebody"
+            peer = session.connection.peer
+            _log.warning("sign-in of %s from %s refused (%s): %s", who, peer, step.mechanism or "-", step.reason)
+        elif isinstance(step, steps.BindRequest):
+            self._bind(session, step)
+        else:
+            if step.error is not None:
+                _log.info("connection from %s refused: %s", session.connection.peer, step.reason)
+            self.end(session, step.error)
+
+    def _look_up(self, session: Session, need: sasl.NeedVerifier | sasl.NeedPassword) -> None:
+        now, peer = self._clock(), session.connection.peer
+        wait = self._throttle.wait(peer, need.local, now)
+        if wait > 0:
+            session.negotiation.refuse(f"too many failed attempts; {peer} has to wait {wait:.0f} s")
+            return
+        self._throttle.attempt(peer, need.local, now)
+        self._spawn(self._look_up_now(session, need))
+
+    async def _look_up_now(self, session: Session, need: sasl.NeedVerifier | sasl.NeedPassword) -> None:
+        try:
+            if isinstance(need, sasl.NeedVerifier):
+                session.negotiation.verifier(await self._verifiers.verifier(need.local, need.mechanism))
+            else:
+                session.negotiation.password_checked(await self._verifiers.check(need.local, need.password))
+        except Exception as error:
+            expected = isinstance(error, MoimError)
+            with log.session(f"xmpp-{session.sid}"):
+                _log.error("the directory did not answer a sign-in: %s", error, exc_info=not expected)
+            session.negotiation.refuse("the directory did not answer")
+        self._carry_out(session)
+
+    def _bind(self, session: Session, request: steps.BindRequest) -> None:
+        jid = request.jid.with_resource(request.resource)
+        old = self._accounts.session(jid)
+        if old is not None:
+            _log.info("%s is bound anew; the older connection ends", jid)
+            self.end(old, stream_error("conflict", "the resource was bound by a newer connection"))
+        account = self._accounts.get(str(request.jid))
+        if account is not None and len(account.sessions) >= self._max_per_account:
+            _log.warning("%s has %d sessions already, so another is refused", request.jid, len(account.sessions))
+            refusal = StanzaError("resource-constraint", "the account has too many sessions")
+            session.negotiation.bind_refused(refusal)
+            return
+        self._plane.bind(session.sid, str(jid))
+        self._accounts.add(session, jid)
+        self._unbound.pop(session.sid, None)
+        self._plane.send(session.sid, [session.negotiation.bind_result(jid)])
+        session.busy = True
+        self._spawn(self._work_off(session, self._on_bound(session), None))
+
+    def _sweep(self) -> None:
+        limit = self._clock() - self._bind_timeout
+        for sid in [sid for sid, since in self._unbound.items() if since < limit]:
+            session = self._sessions.get(sid)
+            if session is not None and session.negotiation.authenticated is not None:
+                self.end(session, stream_error("connection-timeout", "no resource was bound in time"))
+            self._unbound.pop(sid, None)
+        self.start()
+
+    # --- stanzas ------------------------------------------------------------------------------------------------
+
+    def _work(self, session: Session, element: Element) -> None:
+        work: Awaitable[None] | None = None
+        try:
+            work = self._router.stanza(session, element)
+        except Exception as error:
+            self._refuse(element, error)
+        if work is not None:
+            session.busy = True
+            self._spawn(self._work_off(session, work, element))
+
+    async def _work_off(self, session: Session, work: Awaitable[None], element: Element | None) -> None:
+        """Finishes ``work``, then everything that came meanwhile."""
+        waiting: Awaitable[None] | None = work
+        while True:
+            try:
+                if waiting is not None:
+                    await waiting
+            except Exception as error:
+                self._refuse(element, error)
+            waiting = None
+            if session.gone or not session.inbox:
+                break
+            element = session.inbox.popleft()
+            try:
+                waiting = self._router.stanza(session, element)
+            except Exception as error:
+                self._refuse(element, error)
+        session.busy = False
+        if session.leaving and not session.gone:
+            self.end(session, None)
+
+    def _refuse(self, stanza: Element | None, error: Exception) -> None:
+        if isinstance(error, StanzaError):
+            refusal = error
+        elif isinstance(error, MoimError):
+            _log.error("a stanza could not be handled: %s", error)
+            refusal = StanzaError("internal-server-error", "the server cannot do this at the moment", kind="wait")
+        else:
+            _log.error("a stanza could not be handled", exc_info=error)
+            refusal = StanzaError("internal-server-error")
+        if stanza is not None:
+            self._router.reply(stanza, refusal)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _leave_in_order(self, session: Session) -> None:
+        """The client is done: what it sent before is worked off first."""
+        session.leaving = True
+        if not session.busy:
+            self.end(session, None)
+
+    def end(self, session: Session, error: Element | None) -> None:
+        """Ends a session now: contacts see it leave, the address is free, and the connection closes."""
+        if session.gone:
+            return
+        session.gone = True
+        session.inbox.clear()
+        if session.account is not None:
+            self._presence.gone(session)
+            for hook in self._on_gone:
+                hook(session)
+            self._accounts.remove(session)
+            self._plane.unbind(session.sid)
+        self._plane.close(session.sid, error)
+
+    def end_account(self, bare: str, error: Element) -> None:
+        """Ends every session of an account, bound or not yet."""
+        for session in tuple(self._sessions.values()):
+            authenticated = session.negotiation.authenticated
+            if authenticated is not None and str(authenticated) == bare:
+                self.end(session, error)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            await work
+
+        task = asyncio.create_task(run(), name="chat:session")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,52 @@
+"""The ``[chat]`` section of ``moim.toml``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from moim.settings import Section
+
+
+class Settings(Section):
+    """Instant messaging and presence."""
+
+    allow_plain: bool = False
+    """Offer SASL PLAIN under TLS, for clients without SCRAM. The server then sees passwords while people sign in."""
+    channel_binding: bool = True
+    """Offer the SCRAM -PLUS mechanisms (RFC 9266) where TLS gives the keys for them."""
+    default_contacts: bool = True
+    """Everybody of the domain is in everybody's contact list, with presence, until one of the two changes that."""
+    default_contacts_limit: int = Field(default=200, ge=2, le=2000)
+    """Domains with more users than this have no default contacts: lists and presence would grow with the square."""
+    default_contacts_group: str = Field(default="", max_length=200)
+    """The group that default contacts are shown in; empty for none."""
+    directory_refresh_seconds: float = Field(default=30.0, ge=1)
+    """How old the list of users may be when somebody signs in, besides the changes that the directory tells of."""
+    websocket_origins: tuple[str, ...] = ()
+    """Origins of web pages that may connect by WebSocket, besides the site's own web app."""
+    max_stanza_bytes: int = Field(default=262_144, ge=10_000, le=262_144)
+    """The largest stanza of a signed-in client (RFC 6120 section 13.12)."""
+    handshake_seconds: float = Field(default=30.0, ge=1)
+    """A connection that has not signed in by then is closed."""
+    max_sessions_per_user: int = Field(default=32, ge=1, le=1000)
+    """Resources that one account may have bound at once."""
+    max_roster_items: int = Field(default=2000, ge=1, le=100_000)
+    """Contacts that one account may add by itself."""
+    max_directed_presence: int = Field(default=500, ge=1, le=10_000)
+    """Addresses that one session may show directed presence to at once."""
+    max_pending_stanzas: int = Field(default=1000, ge=10, le=100_000)
+    """Stanzas of one session that may wait for the database; a client that sends more is disconnected."""
+    offline_messages: int = Field(default=1000, ge=0, le=100_000)
+    """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
+    offline_bytes: int = Field(default=4_194_304, ge=0)
+    """Bytes of messages kept for one account while it is away."""
+    vcard_bytes: int = Field(default=131_072, ge=1000)
+    """The largest vCard that a user may store, picture included."""
+    auth_failures_per_connection: int = Field(default=3, ge=1, le=20)
+    """Wrong passwords after which a connection is closed."""
+    auth_failures_per_address: int = Field(default=20, ge=1)
+    """Wrong passwords from one client address before it has to wait: longer each time, then forgotten again."""
+    auth_failures_per_account: int = Field(default=10, ge=1)
+    """Wrong passwords for one account before unknown addresses have to wait; those it signed in from go free."""
+    auth_backoff_max_seconds: float = Field(default=600.0, ge=1)
+    """The longest wait after wrong passwords."""

@@ -1,0 +1,185 @@
+"""Asking to see somebody's presence, and the answers (RFC 6121 section 3): the table's transitions, carried out.
+
+Each side of a subscription is worked on under its own roster's lock, never both at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import cast
+
+from moim.chat.accounts import Accounts
+from moim.chat.contacts import People
+from moim.chat.plane import Plane
+from moim.chat.roster import RosterPushes
+from moim.chat.rosters import Item, Roster, Rosters
+from moim.chat.subscriptions import Action, inbound, outbound
+from moim.proto.xmpp import Element, Jid, ns, presence
+
+_REQUEST_BYTES = 4096
+
+Remote = Callable[[Element], Awaitable[None] | None]
+
+
+class Subscriptions:
+    """Carries the four subscription stanzas between local rosters, and to and from other domains by ``remote``."""
+
+    def __init__(
+        self,
+        domain: str,
+        *,
+        accounts: Accounts,
+        people: People,
+        plane: Plane,
+        rosters: Rosters,
+        pushes: RosterPushes,
+        remote: Remote,
+        max_items: int,
+    ) -> None:
+        self._domain = domain
+        self._accounts = accounts
+        self._people = people
+        self._plane = plane
+        self._rosters = rosters
+        self._pushes = pushes
+        self._remote = remote
+        self._max_items = max_items
+
+    async def sent(self, owner: str, contact: Jid, stanza: Element) -> None:
+        """The owner of a local account sent a subscription stanza to ``contact``."""
+        action = cast(Action, stanza.get("type"))
+        bare = str(contact.bare)
+        if bare == owner:
+            return
+        roster = await self._rosters.get(owner)
+        async with roster.lock:
+            before = roster.item(bare)
+            state, routed = outbound(before.state, action)
+            after = before.with_state(state)
+            if action == "subscribe":
+                after = replace(after, listed=True)
+            elif action == "subscribed":
+                # Without a request that waits, this approves one ahead of time (RFC 6121 section 3.4).
+                ahead = not routed and (before.approved or not before.state.seen)
+                after = replace(after, approved=ahead, listed=True)
+            elif action == "unsubscribed":
+                after = replace(after, approved=False)
+            await self._save(roster, before, after)
+        if not routed:
+            return
+        if action == "unsubscribed" and before.state.seen:
+            self._show_unavailable(owner, bare)
+        await self._route(presence(owner, bare, action, stanza.children), contact)
+        if after.state.seen and not before.state.seen:
+            self._show(owner, bare)
+
+    async def received(self, owner: str, stanza: Element) -> None:
+        """A subscription stanza for a local account arrived; ``from`` and ``to`` are bare."""
+        action = cast(Action, stanza.get("type"))
+        contact = stanza.get("from") or ""
+        roster = await self._rosters.get(owner)
+        answer: Action | None = None
+        async with roster.lock:
+            before = roster.item(contact)
+            state, delivered = inbound(before.state, action)
+            if action == "subscribe" and before.state.seen:
+                answer = "subscribed"
+            elif action == "subscribe" and before.approved and delivered:
+                answer, delivered = "subscribed", False
+                state, _ = outbound(state, "subscribed")
+            elif action == "unsubscribe" and before.state.seen:
+                answer = "unsubscribed"
+            request = _request(stanza) if action == "subscribe" else None
+            after = before.with_state(state, request)
+            if answer == "subscribed":
+                after = replace(after, approved=False)
+            if after.request is not None and before.request is None and len(roster.stored) > 2 * self._max_items:
+                return
+            await self._save(roster, before, after)
+            if delivered:
+                self._deliver(roster, stanza, to_available=action == "subscribe")
+        if answer == "subscribed":
+            await self._route(presence(owner, contact, answer), Jid.parse(contact))
+            self._show(owner, contact)
+        elif answer == "unsubscribed":
+            self._show_unavailable(owner, contact)
+            if not self._is_local(Jid.parse(contact)):
+                await self._route(presence(owner, contact, answer), Jid.parse(contact))
+
+    async def after_removal(self, owner: str, item: Item) -> None:
+        """The owner removed ``item`` from the list: both directions of the subscription end (RFC 6121 2.5)."""
+        contact = Jid.parse(item.contact)
+        if item.state.seen:
+            self._show_unavailable(owner, item.contact)
+        if item.state.seen or item.state.pending_in:
+            await self._route(presence(owner, item.contact, "unsubscribed"), contact)
+        if item.state.sees or item.state.pending_out:
+            await self._route(presence(owner, item.contact, "unsubscribe"), contact)
+
+    async def _save(self, roster: Roster, before: Item, after: Item) -> None:
+        if after == before:
+            return
+        await self._rosters.save(roster, after)
+        if after.listed and replace(after, request=None) != replace(before, request=None):
+            self._pushes.push(roster, after)
+
+    async def _route(self, stanza: Element, contact: Jid) -> None:
+        if self._is_local(contact):
+            if await self._people.exists(contact.bare):
+                await self.received(str(contact.bare), stanza)
+            return
+        sent = self._remote(stanza)
+        if sent is not None:
+            await sent
+
+    def _is_local(self, contact: Jid) -> bool:
+        return contact.domain == self._domain and bool(contact.local)
+
+    def _deliver(self, roster: Roster, stanza: Element, *, to_available: bool) -> None:
+        account = self._accounts.get(roster.owner)
+        if account is None:
+            return
+        if to_available:
+            sessions = list(account.available())
+        else:
+            sessions = [session for session in account.sessions.values() if session.interested]
+        self._plane.send_many([(session.sid, stanza) for session in sessions])
+
+    def _show(self, owner: str, contact: str) -> None:
+        """Shows the owner's present sessions to a contact that may see them from now on."""
+        for session in self._accounts.available(owner):
+            if session.presence is not None:
+                session.directed.pop(contact, None)
+                self._send_presence(session.presence.with_attrs({"to": contact}), contact)
+
+    def _show_unavailable(self, owner: str, contact: str) -> None:
+        for session in self._accounts.available(owner):
+            self._send_presence(presence(str(session.full), contact, "unavailable"), contact)
+
+    def _send_presence(self, stanza: Element, contact: str) -> None:
+        if self._is_local(Jid.parse(contact)):
+            self._plane.send_many([(session.sid, stanza) for session in self._accounts.available(contact)])
+        else:
+            self._remote(stanza)
+
+
+def _request(stanza: Element) -> str:
+    """What is kept of a request until the owner answers: all of it when small, else the bare request."""
+    text = stanza.to_xml()
+    if len(text.encode()) > _REQUEST_BYTES:
+        text = stanza.with_children(()).to_xml()
+    return text
+
+
+def waiting_requests(roster: Roster) -> list[Element]:
+    """The requests that wait for the owner, as they came."""
+    found = []
+    for item in roster.requests():
+        if item.request:
+            found.append(Element.parse(item.request))
+        else:
+            found.append(
+                Element("presence", ns.CLIENT, {"from": item.contact, "to": roster.owner, "type": "subscribe"})
+            )
+    return found

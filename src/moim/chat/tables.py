@@ -1,0 +1,41 @@
+"""The chat room's tables. Owners and contacts are bare JIDs in canonical form."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+roster = sa.Table(
+    "chat_roster",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("contact", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("groups", sa.Text, nullable=False),  # a JSON list
+    sa.Column("subscription", sa.Text, nullable=False),  # none, to, from, both
+    sa.Column("ask", sa.Boolean, nullable=False),
+    sa.Column("approved", sa.Boolean, nullable=False),
+    sa.Column("listed", sa.Boolean, nullable=False),
+    sa.Column("request", sa.Text, nullable=True),  # the subscription request that waits for the owner, as XML
+    sa.Index("chat_roster_contact", "contact"),
+)
+
+offline = sa.Table(
+    "chat_offline",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("stored_at", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("stanza", sa.Text, nullable=False),
+    sa.Index("chat_offline_owner", "owner", "id"),
+    sqlite_autoincrement=True,
+)
+
+vcards = sa.Table(
+    "chat_vcards",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("vcard", sa.Text, nullable=False),
+)

@@ -1,0 +1,54 @@
+"""What the chat room needs of others: people from the directory, and the certificate that its listeners present."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from moim.model import Address
+from moim.proto.xmpp.scram import ScramHash, Verifier
+
+
+class Profile(Protocol):
+    """What is shown of a person."""
+
+    @property
+    def display_name(self) -> str: ...
+
+
+class Users(Protocol):
+    """The people of the domain. ``local`` is the part of the address before the ``@``, canonical."""
+
+    async def scram(self, local: str, mechanism: ScramHash) -> Verifier | None:
+        """The SCRAM verifier of an account that may sign in; None for anybody else."""
+        ...
+
+    async def verify_password(self, local: str, password: str) -> bool:
+        """Whether this is the account's password; takes as long for accounts that do not exist."""
+        ...
+
+    async def profile(self, local: str) -> Profile | None:
+        """What is shown of an account; None when there is none."""
+        ...
+
+    async def list(self) -> Sequence[Address]:
+        """Every account of the domain."""
+        ...
+
+
+class CertificateFiles(Protocol):
+    """Where a certificate chain and its key are, both PEM."""
+
+    @property
+    def chain(self) -> Path: ...
+    @property
+    def key(self) -> Path: ...
+
+
+class Certificates(Protocol):
+    """The certificates of the site by purpose."""
+
+    def credential(self, purpose: str) -> CertificateFiles:
+        """The files of a purpose such as ``cup-xmpp``; may touch the disk."""
+        ...

@@ -1,0 +1,66 @@
+"""XEP-0054 vcard-temp: what users store about themselves, and the directory's name where they stored none."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from moim.chat import tables
+from moim.chat.feature import Feature, Iq, Payload
+from moim.chat.users import Users
+from moim.proto.xmpp import Element, StanzaError, ns
+from moim.store import Store
+
+
+class VCards:
+    """The vCards of the domain's accounts; anybody may read them, only the owner writes."""
+
+    def __init__(self, *, users: Users, store: Store, max_bytes: int) -> None:
+        self._users = users
+        self._store = store
+        self._max_bytes = max_bytes
+        self.feature = Feature(
+            name="XEP-0054 vcard-temp",
+            server_vars=(ns.VCARD,),
+            account_vars=(ns.VCARD,),
+            server_iq={("get", ns.VCARD, "vCard"): self._server},
+            account_iq={("get", ns.VCARD, "vCard"): self._get, ("set", ns.VCARD, "vCard"): self._set},
+            on_account_removed=self._drop,
+        )
+
+    def _server(self, iq: Iq) -> Payload:
+        return (_vcard(("FN", "Moim"), ("JABBERID", str(iq.to))),)
+
+    async def _get(self, iq: Iq) -> Payload:
+        profile = await self._users.profile(iq.to.local)
+        if profile is None:
+            raise StanzaError("service-unavailable")
+        query = sa.select(tables.vcards.c.vcard).where(tables.vcards.c.owner == str(iq.to))
+        stored = await self._store.read(lambda connection: connection.execute(query).scalar())
+        own = [("FN", profile.display_name)] if profile.display_name else []
+        if stored is None:
+            return (_vcard(*own, ("JABBERID", str(iq.to))),)
+        vcard = Element.parse(stored)
+        named = vcard.find("FN", ns.VCARD)
+        if own and (named is None or not named.text.strip()):
+            rest = [child for child in vcard.children if child != named]
+            vcard = vcard.with_children((*_vcard(*own).children, *rest))
+        return (vcard,)
+
+    async def _set(self, iq: Iq) -> Payload:
+        owner = iq.owner.bare
+        text = iq.payload.to_xml()
+        if len(text.encode()) > self._max_bytes:
+            raise StanzaError("not-acceptable", f"a vCard may have {self._max_bytes} bytes")
+        upsert = insert(tables.vcards).values(owner=owner, vcard=text)
+        upsert = upsert.on_conflict_do_update(index_elements=["owner"], set_={"vcard": text})
+        await self._store.write(lambda connection: connection.execute(upsert))
+        return ()
+
+    async def _drop(self, owner: str) -> None:
+        gone = sa.delete(tables.vcards).where(tables.vcards.c.owner == owner)
+        await self._store.write(lambda connection: connection.execute(gone))
+
+
+def _vcard(*fields: tuple[str, str]) -> Element:
+    return Element("vCard", ns.VCARD, {}, tuple(Element(name, ns.VCARD, {}, (text,)) for name, text in fields))

@@ -1,0 +1,52 @@
+"""XMPP without I/O: addresses, elements, SCRAM and SASL, errors, stanzas, and a client's sign-in."""
+
+from moim.proto.xmpp import ns
+from moim.proto.xmpp.client import ClientLogin, Failed, Received, SignedIn, StartTlsNow
+from moim.proto.xmpp.element import Element, XmlStream
+from moim.proto.xmpp.errors import STANZA_CONDITIONS, STREAM_CONDITIONS, StanzaError, error_reply, stream_error
+from moim.proto.xmpp.jid import Jid, prepare_domain, prepare_local, prepare_resource
+from moim.proto.xmpp.scram import ScramVerifier, made_up_verifier, make_verifier, saslprep
+from moim.proto.xmpp.stanza import (
+    SUBSCRIPTION_TYPES,
+    check_iq,
+    delay,
+    iq_set,
+    message_type,
+    presence,
+    priority_of,
+    result,
+    timestamp,
+)
+
+__all__ = [
+    "STANZA_CONDITIONS",
+    "STREAM_CONDITIONS",
+    "SUBSCRIPTION_TYPES",
+    "ClientLogin",
+    "Element",
+    "Failed",
+    "Jid",
+    "Received",
+    "ScramVerifier",
+    "SignedIn",
+    "StanzaError",
+    "StartTlsNow",
+    "XmlStream",
+    "check_iq",
+    "delay",
+    "error_reply",
+    "iq_set",
+    "made_up_verifier",
+    "make_verifier",
+    "message_type",
+    "ns",
+    "prepare_domain",
+    "prepare_local",
+    "prepare_resource",
+    "presence",
+    "priority_of",
+    "result",
+    "saslprep",
+    "stream_error",
+    "timestamp",
+]

@@ -1,0 +1,37 @@
+"""The XML namespaces of XMPP, by the short names that the code uses. Each line ends with where it is defined."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# RFC 6120
+CLIENT: Final = "jabber:client"
+SERVER: Final = "jabber:server"
+STREAMS: Final = "http://etherx.jabber.org/streams"
+STREAM_ERRORS: Final = "urn:ietf:params:xml:ns:xmpp-streams"
+STANZA_ERRORS: Final = "urn:ietf:params:xml:ns:xmpp-stanzas"
+TLS: Final = "urn:ietf:params:xml:ns:xmpp-tls"
+SASL: Final = "urn:ietf:params:xml:ns:xmpp-sasl"
+BIND: Final = "urn:ietf:params:xml:ns:xmpp-bind"
+
+# RFC 3921 (the session request that RFC 6121 dropped; old clients still send it)
+SESSION: Final = "urn:ietf:params:xml:ns:xmpp-session"
+
+# RFC 6121
+ROSTER: Final = "jabber:iq:roster"
+ROSTER_VERSIONING: Final = "urn:xmpp:features:rosterver"
+PRE_APPROVAL: Final = "urn:xmpp:features:pre-approval"
+
+# RFC 7395
+FRAMING: Final = "urn:ietf:params:xml:ns:xmpp-framing"
+
+DISCO_INFO: Final = "http://jabber.org/protocol/disco#info"  # XEP-0030
+DISCO_ITEMS: Final = "http://jabber.org/protocol/disco#items"  # XEP-0030
+VCARD: Final = "vcard-temp"  # XEP-0054
+CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"  # XEP-0085
+VERSION: Final = "jabber:iq:version"  # XEP-0092
+PING: Final = "urn:xmpp:ping"  # XEP-0199
+TIME: Final = "urn:xmpp:time"  # XEP-0202
+DELAY: Final = "urn:xmpp:delay"  # XEP-0203
+HINTS: Final = "urn:xmpp:hints"  # XEP-0334
+CHANNEL_BINDING: Final = "urn:xmpp:sasl-cb:0"  # XEP-0440

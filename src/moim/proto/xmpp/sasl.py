@@ -1,0 +1,226 @@
+"""The server's side of SASL as XMPP uses it (RFC 6120 section 6), free of XML: mechanism names and decoded bytes.
+
+Each call returns the one step that follows. What needs the directory is a step too (``NeedVerifier``,
+``NeedPassword``); the driver asks, and calls ``verifier`` or ``password_checked`` with the answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from moim.errors import ProtocolError
+from moim.proto.xmpp.jid import Jid, prepare_domain, prepare_local
+from moim.proto.xmpp.scram import Outcome, ScramHash, ScramServer, Verifier, saslprep
+
+Condition = Literal[
+    "aborted",
+    "account-disabled",
+    "credentials-expired",
+    "encryption-required",
+    "incorrect-encoding",
+    "invalid-authzid",
+    "invalid-mechanism",
+    "malformed-request",
+    "mechanism-too-weak",
+    "not-authorized",
+    "temporary-auth-failure",
+]
+"""Failure conditions of RFC 6120 section 6.5."""
+
+_MAX_ENCODED = 8192
+_MAX_PLAIN = 2048
+_SCRAM: dict[str, ScramHash] = {
+    "SCRAM-SHA-256-PLUS": "SCRAM-SHA-256",
+    "SCRAM-SHA-256": "SCRAM-SHA-256",
+    "SCRAM-SHA-1-PLUS": "SCRAM-SHA-1",
+    "SCRAM-SHA-1": "SCRAM-SHA-1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Send these bytes and wait for the response."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The client is ``local`` of this domain; ``data`` goes along with the success."""
+
+    local: str
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The exchange failed. ``reason`` is for the log only; ``guess`` marks a failure that may be password guessing."""
+
+    condition: Condition
+    reason: str
+    local: str = ""
+    guess: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NeedVerifier:
+    """Look up the SCRAM verifier of ``local`` and call ``verifier``; for no such account pass a made-up one."""
+
+    local: str
+    mechanism: ScramHash
+
+
+@dataclass(frozen=True, slots=True)
+class NeedPassword:
+    """Check the password of ``local`` and call ``password_checked``."""
+
+    local: str
+    password: str
+
+
+Step = Challenge | Success | Failure | NeedVerifier | NeedPassword
+
+
+def mechanisms(*, encrypted: bool, channel_binding: bool, plain: bool) -> tuple[str, ...]:
+    """The mechanisms to offer, best first. PLAIN needs encryption, whatever the settings say."""
+    plus = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS") if channel_binding else ()
+    return (*plus, "SCRAM-SHA-256", "SCRAM-SHA-1", *(("PLAIN",) if plain and encrypted else ()))
+
+
+def decode(text: str) -> bytes:
+    """The bytes of an ``<auth/>`` or ``<response/>``: ``=`` alone is empty. Raises ProtocolError if not base64."""
+    stripped = text.strip()
+    if stripped in ("", "="):
+        return b""
+    if len(stripped) > _MAX_ENCODED:
+        raise ProtocolError("the SASL data is too long")
+    try:
+        return base64.b64decode(stripped, validate=True)
+    except (binascii.Error, ValueError):
+        raise ProtocolError("the SASL data is not base64") from None
+
+
+def encode(data: bytes) -> str:
+    """The text for SASL bytes; ``=`` stands for none (RFC 6120 section 6.4.2)."""
+    return base64.b64encode(data).decode() if data else "="
+
+
+class SaslServer:
+    """One authentication attempt on one stream.
+
+    ``binding``: the connection's ``tls-exporter`` bytes, None when there are none. ``nonce``: fresh printable text.
+    """
+
+    def __init__(self, *, domain: str, offered: Sequence[str], binding: bytes | None, nonce: str) -> None:
+        self._domain = prepare_domain(domain)
+        self._offered = tuple(offered)
+        self._binding = binding
+        self._nonce = nonce
+        self._mechanism = ""
+        self._scram: ScramServer | None = None
+        self._stage: Literal["new", "initial", "lookup", "final", "done"] = "new"
+        self._local = ""
+        self._authzid = ""
+
+    def start(self, mechanism: str, initial: bytes | None) -> Step:
+        """The client chose ``mechanism``; ``initial`` is its initial response, None when it sent none."""
+        if self._stage != "new":
+            return self._fail("malformed-request", "a second start in one exchange")
+        if mechanism not in self._offered:
+            return self._fail("invalid-mechanism", f"mechanism {mechanism[:40]!r} is not offered")
+        self._mechanism = mechanism
+        self._stage = "initial"
+        return Challenge(b"") if initial is None else self.respond(initial)
+
+    def respond(self, data: bytes) -> Step:
+        """The client's next bytes."""
+        try:
+            if self._stage == "initial":
+                return self._first(data)
+            if self._stage == "final":
+                return self._final(data)
+        except ProtocolError as error:
+            return self._fail("malformed-request", error.message)
+        return self._fail("malformed-request", "a response out of order")
+
+    def _first(self, data: bytes) -> Step:
+        self._stage = "lookup"
+        if self._mechanism == "PLAIN":
+            return self._plain(data)
+        hash_name = _SCRAM[self._mechanism]
+        self._scram = ScramServer(
+            hash_name,
+            nonce=self._nonce,
+            plus=self._mechanism.endswith("-PLUS"),
+            plus_offered=any(name.endswith("-PLUS") for name in self._offered),
+            binding=self._binding,
+        )
+        self._scram.first(data)
+        self._local = self._local_of(self._scram.username)
+        self._authzid = self._scram.authzid
+        return NeedVerifier(self._local, hash_name)
+
+    def _plain(self, data: bytes) -> Step:
+        parts = data.split(b"\0")
+        if len(data) > _MAX_PLAIN or len(parts) != 3:
+            return self._fail("malformed-request", "the PLAIN message has not three parts")
+        try:
+            self._authzid, name, password = (part.decode() for part in parts)
+        except UnicodeDecodeError:
+            return self._fail("malformed-request", "the PLAIN message is not UTF-8")
+        self._local = self._local_of(saslprep(name))
+        if not password:
+            return self._fail("not-authorized", "empty password", guess=True)
+        return NeedPassword(self._local, password)
+
+    def _local_of(self, name: str) -> str:
+        """The account a client means; some send the whole address instead of the name (RFC 6120 section 6.3.8)."""
+        local, at, domain = name.rpartition("@")
+        if at and prepare_domain(domain) == self._domain:
+            name = local
+        return prepare_local(name)
+
+    def verifier(self, verifier: Verifier) -> Step:
+        """The answer to ``NeedVerifier``."""
+        if self._stage != "lookup" or self._scram is None:
+            return self._fail("malformed-request", "a verifier out of order")
+        self._stage = "final"
+        return Challenge(self._scram.challenge(verifier))
+
+    def password_checked(self, right: bool) -> Step:
+        """The answer to ``NeedPassword``."""
+        if self._stage != "lookup":
+            return self._fail("malformed-request", "a password check out of order")
+        if not right:
+            return self._fail("not-authorized", "wrong password or no such account", guess=True)
+        return self._authorised(None)
+
+    def _final(self, data: bytes) -> Step:
+        if self._scram is None:
+            return self._fail("malformed-request", "a response out of order")
+        outcome, reply = self._scram.final(data)
+        if outcome is Outcome.ACCEPTED:
+            return self._authorised(reply)
+        guess = outcome is Outcome.WRONG_PROOF
+        reason = "wrong password or no such account" if guess else outcome.value
+        return self._fail("not-authorized", reason, guess=guess)
+
+    def _authorised(self, data: bytes | None) -> Step:
+        """Acting for somebody else is not possible here: an authorisation identity must be the account's own."""
+        if self._authzid:
+            try:
+                same = Jid.parse(self._authzid) == Jid(self._local, self._domain)
+            except ProtocolError:
+                same = False
+            if not same:
+                return self._fail("invalid-authzid", "the authorisation identity is not the account's own")
+        self._stage = "done"
+        return Success(self._local, data)
+
+    def _fail(self, condition: Condition, reason: str, *, guess: bool = False) -> Failure:
+        self._stage = "done"
+        return Failure(condition, reason, self._local, guess)

@@ -1,0 +1,91 @@
+"""What the three stanzas may look like (RFC 6120 section 8), and how to answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from moim.proto.xmpp import ns
+from moim.proto.xmpp.element import Element
+from moim.proto.xmpp.errors import StanzaError
+
+STANZAS: Final = frozenset({"message", "presence", "iq"})
+MESSAGE_TYPES: Final = frozenset({"normal", "chat", "groupchat", "headline", "error"})
+PRESENCE_TYPES: Final = frozenset(
+    {"unavailable", "subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe", "error"}
+)
+SUBSCRIPTION_TYPES: Final = frozenset({"subscribe", "subscribed", "unsubscribe", "unsubscribed"})
+
+
+def message_type(message: Element) -> str:
+    """A message's type; absent and unknown ones are ``normal`` (RFC 6121 section 5.2.2)."""
+    kind = message.get("type") or "normal"
+    return kind if kind in MESSAGE_TYPES else "normal"
+
+
+def check_iq(iq: Element) -> Element | None:
+    """The payload of a ``get`` or ``set``; None for a ``result`` or ``error``.
+
+    Raises StanzaError bad-request for an IQ that RFC 6120 section 8.2.3 does not allow.
+    """
+    kind = iq.get("type")
+    if kind not in ("get", "set", "result", "error"):
+        raise StanzaError("bad-request", "an iq needs the type get, set, result or error")
+    if not iq.get("id"):
+        raise StanzaError("bad-request", "an iq needs an id")
+    if kind in ("result", "error"):
+        return None
+    children = list(iq.elements())
+    if len(children) != 1:
+        raise StanzaError("bad-request", "an iq of type get or set has exactly one child")
+    return children[0]
+
+
+def result(iq: Element, *payload: Element) -> Element:
+    """The result that answers ``iq``."""
+    attrs = {"type": "result"}
+    for name, source in (("from", "to"), ("to", "from"), ("id", "id")):
+        value = iq.get(source)
+        if value is not None:
+            attrs[name] = value
+    return Element("iq", ns.CLIENT, attrs, tuple(payload))
+
+
+def iq_set(identifier: str, to: str, payload: Element) -> Element:
+    """A request of the server's own, without ``from``: it comes from the account itself."""
+    return Element("iq", ns.CLIENT, {"type": "set", "id": identifier, "to": to}, (payload,))
+
+
+def presence(sender: str, to: str, kind: str | None = None, children: Sequence[Element | str] = ()) -> Element:
+    """A presence stanza; ``kind`` None means available."""
+    attrs = {"from": sender, "to": to}
+    if kind is not None:
+        attrs["type"] = kind
+    return Element("presence", ns.CLIENT, attrs, tuple(children))
+
+
+def priority_of(stanza: Element) -> int:
+    """The priority of available presence: −128…127, 0 when absent. Raises StanzaError when it is not one."""
+    child = stanza.find("priority", ns.CLIENT)
+    if child is None:
+        return 0
+    text = child.text.strip()
+    try:
+        value = int(text) if len(text) <= 4 else 999
+    except ValueError:
+        value = 999
+    if not -128 <= value <= 127:
+        raise StanzaError("bad-request", "a presence priority is a number from -128 to 127")
+    return value
+
+
+def timestamp(moment: datetime) -> str:
+    """An instant as XEP-0082 writes it: UTC, milliseconds, ``Z``."""
+    utc = moment.astimezone(UTC)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+
+
+def delay(moment: datetime, sender: str, reason: str = "") -> Element:
+    """The note that a stanza was held back since ``moment`` by ``sender`` (XEP-0203)."""
+    return Element("delay", ns.DELAY, {"from": sender, "stamp": timestamp(moment)}, (reason,) if reason else ())
