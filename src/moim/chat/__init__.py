@@ -2,6 +2,6 @@
 
 from moim.chat.service import Service
 from moim.chat.settings import Settings
-from moim.chat.users import Certificates, Profile, Users
+from moim.chat.users import CertificateFiles, Profile, Users
 
-__all__ = ["Certificates", "Profile", "Service", "Settings", "Users"]
+__all__ = ["CertificateFiles", "Profile", "Service", "Settings", "Users"]

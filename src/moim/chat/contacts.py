@@ -20,7 +20,7 @@ _log = logging.getLogger("moim.chat.contacts")
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a look at the directory found: bare JIDs that are new or have a new name, and those gone (tell ``removed``)."""
+    """What a look at the directory found: bare JIDs that are new or have a new name, and those that are gone."""
 
     shown: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
@@ -73,7 +73,7 @@ class People:
             return Changes()
         self._looked_at = now
         listed: set[str] = set()
-        for address in await self._users.list():
+        for address in await self._users.addresses():
             try:
                 listed.add(str(Jid(prepare_local(address.local), self._domain)))
             except ProtocolError:

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moim.bus import Bus
@@ -26,7 +26,7 @@ from moim.chat.sessions import Sessions
 from moim.chat.settings import Settings
 from moim.chat.subscribing import Subscriptions
 from moim.chat.throttle import AuthThrottle
-from moim.chat.users import Certificates, Users
+from moim.chat.users import CertificateFiles, Users
 from moim.chat.vcard import VCards
 from moim.chat.verifiers import Verifiers
 from moim.errors import ProtocolError, Unavailable, UsageError
@@ -44,7 +44,7 @@ _log = logging.getLogger("moim.chat")
 class Service:
     """Instant messaging and presence for the site's domain.
 
-    ``origins`` are the web app's origins besides those that follow from the nodes' addresses. ``federation`` takes
+    ``credential`` gives the certificate of a purpose, and may touch the disk. ``origins`` are the web app's origins besides those that follow from the nodes' addresses. ``federation`` takes
     stanzas for other domains; without it they are refused.
     """
 
@@ -55,7 +55,7 @@ class Service:
         bus: Bus,
         *,
         users: Users,
-        certificates: Certificates,
+        credential: Callable[[str], CertificateFiles],
         origins: Sequence[str] = (),
         federation: Federation | None = None,
     ) -> None:
@@ -63,13 +63,13 @@ class Service:
         self._store = store
         self._bus = bus
         self._users = users
-        self._certificates = certificates
+        self._credential = credential
         self._origins = (*web_origins(site), *origins)
         self._federation = federation
         self._settings = site.section(Settings)
         self._domain = prepare_domain(site.domain)
         self._listeners: list[Listener] = []
-        self._cancels: list[object] = []
+        self._cancels: list[Callable[[], None]] = []
         self._parts: _Parts | None = None
 
     async def start(self) -> None:
@@ -100,10 +100,13 @@ class Service:
         Every connection begins with a PROXY header that names the client. TLS of ``xmpp`` ends here; that of
         ``websocket`` ended at the edge.
         """
-        for name, path, mode in (("edge-xmpp", xmpp, "starttls"), ("edge-websocket", websocket, "websocket")):
-            path.unlink(missing_ok=True)
-            self._listen(name, str(path), 0, mode, proxy_protocol=True)  # type: ignore[arg-type]
-            path.chmod(0o600)
+        self._listen_unix("edge-xmpp", xmpp, "starttls")
+        self._listen_unix("edge-websocket", websocket, "websocket")
+
+    def _listen_unix(self, name: str, path: Path, mode: Mode) -> None:
+        path.unlink(missing_ok=True)
+        self._listen(name, str(path), 0, mode, proxy_protocol=True)
+        path.chmod(0o600)
 
     def _listen(self, name: str, address: str, port: int, mode: Mode, *, proxy_protocol: bool = False) -> None:
         if self._parts is None:
@@ -117,7 +120,7 @@ class Service:
     async def stop(self) -> None:
         """Ends every stream with system-shutdown, after what was accepted is on disk."""
         for cancel in self._cancels:
-            cancel()  # type: ignore[operator]
+            cancel()
         self._cancels = []
         parts, self._parts = self._parts, None
         if parts is None:
@@ -159,7 +162,7 @@ class Service:
     async def _load_certificate(self) -> None:
         if self._parts is None:
             return
-        files = await asyncio.to_thread(self._certificates.credential, _PURPOSE)
+        files = await asyncio.to_thread(self._credential, _PURPOSE)
         self._parts.plane.use_certificate(files.chain, files.key)
 
     async def _certificate_changed(self, fact: CertificateChanged) -> None:

@@ -217,7 +217,8 @@ class Sessions:
             if isinstance(need, sasl.NeedVerifier):
                 session.negotiation.verifier(await self._verifiers.verifier(need.local, need.mechanism))
             else:
-                session.negotiation.password_checked(await self._verifiers.check(need.local, need.password))
+                right = await self._verifiers.check(need.local, need.password, session.connection.peer)
+                session.negotiation.password_checked(right)
         except Exception as error:
             expected = isinstance(error, MoimError)
             with log.session(f"xmpp-{session.sid}"):

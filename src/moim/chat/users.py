@@ -24,15 +24,18 @@ class Users(Protocol):
         """The SCRAM verifier of an account that may sign in; None for anybody else."""
         ...
 
-    async def verify_password(self, local: str, password: str) -> bool:
-        """Whether this is the account's password; takes as long for accounts that do not exist."""
+    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
+        """Whether this is the account's password; takes as long for accounts that do not exist.
+
+        ``source`` is the client's IP address.
+        """
         ...
 
     async def profile(self, local: str) -> Profile | None:
         """What is shown of an account; None when there is none."""
         ...
 
-    async def list(self) -> Sequence[Address]:
+    async def addresses(self) -> Sequence[Address]:
         """Every account of the domain."""
         ...
 
@@ -44,11 +47,3 @@ class CertificateFiles(Protocol):
     def chain(self) -> Path: ...
     @property
     def key(self) -> Path: ...
-
-
-class Certificates(Protocol):
-    """The certificates of the site by purpose."""
-
-    def credential(self, purpose: str) -> CertificateFiles:
-        """The files of a purpose such as ``cup-xmpp``; may touch the disk."""
-        ...

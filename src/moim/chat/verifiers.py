@@ -41,6 +41,6 @@ class Verifiers:
         salt_size, iterations = self._shapes.get(mechanism, (_SALT_SIZE, _ITERATIONS))
         return made_up_verifier(mechanism, local, self._secret, salt_size=salt_size, iterations=iterations)
 
-    async def check(self, local: str, password: str) -> bool:
-        """Whether this is the account's password."""
-        return await self._users.verify_password(local, password)
+    async def check(self, local: str, password: str, source: str) -> bool:
+        """Whether this is the account's password; ``source`` is the client's IP address."""
+        return await self._users.verify_password(local, password, source=source)
