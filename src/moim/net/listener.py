@@ -79,6 +79,11 @@ class Listener:
         return len(self._serving)
 
     @property
+    def secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return self._tls is not None
+
+    @property
     def listening(self) -> bool:
         """Whether the port is bound and accepted from."""
         return self._acceptor is not None and not self._acceptor.done()
@@ -161,6 +166,7 @@ class Listener:
             return
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         reader = asyncio.StreamReader(limit=CHUNK, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
