@@ -211,7 +211,7 @@ impl<'a> Attribute<'a> {
             kind::NONCE => (value.len() <= TEXT_MAX).then_some(Self::Nonce(value)),
             kind::USERHASH => value.try_into().ok().map(Self::UserHash),
             kind::MESSAGE_INTEGRITY => (value.len() == 20).then_some(Self::MessageIntegrity(value)),
-            kind::MESSAGE_INTEGRITY_SHA256 => ((16..=32).contains(&value.len()) && value.len() % 4 == 0)
+            kind::MESSAGE_INTEGRITY_SHA256 => ((16..=32).contains(&value.len()) && value.len().is_multiple_of(4))
                 .then_some(Self::MessageIntegritySha256(value)),
             kind::PASSWORD_ALGORITHMS => {
                 (!value.is_empty() && value.len() <= 256).then_some(Self::PasswordAlgorithms(Cow::Borrowed(value)))
