@@ -1,4 +1,4 @@
-"""Slows down who guesses passwords or asks too much: back-off per account and source, buckets per source.
+"""Slows down who guesses passwords: back-off per account and source, per account, per source.
 
 No clock of its own: callers pass ``now`` in seconds of any monotonic scale. Tables are bounded; the entry that was
 quiet the longest goes first.
@@ -20,7 +20,7 @@ class _Count:
 
 
 class Backoff:
-    """The failure of a key that makes ``free`` brings a wait of 1 second, each further one doubles it up to ``longest``.
+    """From the ``free``-th failure of a key on it has to wait: 1 second, doubled by each further one up to ``longest``.
 
     Every ``forget`` seconds one failure is forgotten.
     """
@@ -49,13 +49,6 @@ class Backoff:
         while len(self._counts) > _ENTRIES:
             self._counts.popitem(last=False)
 
-    def forgive(self, key: tuple[str, ...]) -> None:
-        """Takes back one failure, as when the attempt turned out right."""
-        if (count := self._counts.get(key)) is not None:
-            count.failures = max(count.failures - 1, 0)
-            if count.failures < self._free:
-                count.until = count.since
-
     def clear(self, key: tuple[str, ...]) -> None:
         """Forgets the key."""
         self._counts.pop(key, None)
@@ -73,7 +66,10 @@ class SignInGate:
         self._source = Backoff(free=200, longest=60, forget=1)
 
     def begin(self, account: str, source: str, now: float) -> float:
-        """Seconds to wait, or 0 and the attempt counts as failed until ``succeeded``; so parallel guesses count too."""
+        """Seconds to wait; with 0 the attempt may go on, and ends in ``succeeded`` or ``failed``.
+
+        Until then it counts as a failure of this source on this account, so that parallel guesses count too.
+        """
         wait = max(
             self._pair.wait((account, source), now),
             self._account.wait((account,), now),
@@ -82,34 +78,14 @@ class SignInGate:
         if wait > 0:
             return wait
         self._pair.failed((account, source), now)
+        return 0.0
+
+    def failed(self, account: str, source: str, now: float) -> None:
+        """The attempt was wrong."""
         self._account.failed((account,), now)
         if source:
             self._source.failed((source,), now)
-        return 0.0
 
     def succeeded(self, account: str, source: str) -> None:
-        """The attempt that ``begin`` let through was right."""
+        """The attempt was right: this source is trusted with this account again."""
         self._pair.clear((account, source))
-        self._account.forgive((account,))
-        if source:
-            self._source.forgive((source,))
-
-
-class Buckets:
-    """A token bucket per key: ``rate`` per second, ``burst`` at once."""
-
-    def __init__(self, *, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, key: str, now: float) -> bool:
-        """Whether the key may do one thing more now."""
-        level, at = self._levels.get(key, (self._burst, now))
-        level = min(level + (now - at) * self._rate, self._burst)
-        allowed = level >= 1
-        self._levels[key] = (level - 1 if allowed else level, now)
-        self._levels.move_to_end(key)
-        while len(self._levels) > _ENTRIES:
-            self._levels.popitem(last=False)
-        return allowed

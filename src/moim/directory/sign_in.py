@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -99,6 +100,7 @@ class SignIn:
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[str, tuple[bytes, Verifiers, float]] = OrderedDict()
         self._unsaved: dict[str, SignIns] = {}
+        self._running: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
 
     async def scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
         """The verifier of a user who may sign in, or None."""
@@ -110,10 +112,19 @@ class SignIn:
     async def check(self, local: str, password: str, *, source: str = "") -> bool:
         """Whether the password is right. Raises LimitExceeded while this account or source has to wait."""
         name = _name(local)
+        digest = self._digest(name, password)
+        running = self._running.get((source, digest))
+        if running is None:  # a client that asks several things at once makes one attempt, not several
+            running = asyncio.ensure_future(self._check(name, password, digest, source))
+            self._running[source, digest] = running
+            running.add_done_callback(lambda _: self._running.pop((source, digest), None))
+        return await asyncio.shield(running)
+
+    async def _check(self, name: str, password: str, digest: bytes, source: str) -> bool:
         self.begin(name, source)
-        account = await self._account(local)
+        account = await self._account(name)
         verifiers = account.verifiers if account is not None and not account.profile.disabled else None
-        if verifiers is not None and self._remembered(name, verifiers, password):
+        if verifiers is not None and self._remembered(name, verifiers, digest):
             ok = True
         else:
             checked = await self._hasher.check(verifiers, password)
@@ -121,7 +132,7 @@ class SignIn:
             if account is not None and verifiers is not None and checked.new_argon2:
                 verifiers = await self._keep_argon2(account, checked.new_argon2)
         if ok and account is not None and verifiers is not None:
-            self._remember_right(name, verifiers, password)
+            self._remember_right(name, verifiers, digest)
             self.succeeded(name, source, account.profile.id)
             return True
         reason = "no such user" if account is None else "disabled" if account.profile.disabled else "wrong password"
@@ -129,7 +140,7 @@ class SignIn:
         return False
 
     def begin(self, local: str, source: str) -> None:
-        """Counts an attempt; raises LimitExceeded when it must wait. ``succeeded`` takes a right one back."""
+        """Counts an attempt, which ends in ``succeeded`` or ``failed``; raises LimitExceeded when it must wait."""
         wait = self._gate.begin(_name(local), source, self._clock())
         if wait > 0:
             _log.warning("refused the sign-in of %r from %s: too many failures", _name(local), source or "?")
@@ -142,6 +153,7 @@ class SignIn:
 
     def failed(self, local: str, source: str, reason: str, user_id: str = "") -> None:
         """An attempt that ``begin`` let through was wrong."""
+        self._gate.failed(_name(local), source, self._clock())
         _log.warning("refused the sign-in of %r from %s: %s", _name(local), source or "?", reason)
         if user_id:
             known = self._unsaved.get(user_id, SignIns(-1))
@@ -171,21 +183,21 @@ class SignIn:
     def _digest(self, name: str, password: str) -> bytes:
         return hmac.digest(self._key, f"{name}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256)
 
-    def _remembered(self, name: str, verifiers: Verifiers, password: str) -> bool:
+    def _remembered(self, name: str, verifiers: Verifiers, digest: bytes) -> bool:
         known = self._right.get(name)
         if known is None:
             return False
-        digest, of, until = known
+        right, of, until = known
         # Verifiers are new whenever the password is, also when no fact of the change has come yet.
         if of != verifiers or until < self._clock():
             del self._right[name]
             return False
-        return hmac.compare_digest(digest, self._digest(name, password))
+        return hmac.compare_digest(right, digest)
 
-    def _remember_right(self, name: str, verifiers: Verifiers, password: str) -> None:
+    def _remember_right(self, name: str, verifiers: Verifiers, digest: bytes) -> None:
         if self._remember <= 0 or name in self._right:
             return
-        self._right[name] = (self._digest(name, password), verifiers, self._clock() + self._remember)
+        self._right[name] = (digest, verifiers, self._clock() + self._remember)
         if len(self._right) > _ACCOUNTS:
             self._right.popitem(last=False)
 

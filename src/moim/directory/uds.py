@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -23,10 +22,10 @@ from starlette.routing import Route
 
 from moim.directory import uds_documents as documents
 from moim.directory.profile import Profile, canonical
-from moim.directory.rate import Buckets
 from moim.directory.users import Match, Users
 from moim.errors import LimitExceeded, MoimError, NotFound, ProtocolError, Unavailable, UsageError
 from moim.model import Address
+from moim.net.http_clients import Buckets, source_of
 from moim.proto import xmldoc
 from moim.proto.xmlout import document
 
@@ -282,23 +281,6 @@ class Uds:
     async def _on_crash(self, request: Request, error: Exception) -> Response:
         _log.error("%s %s crashed", request.method, request.url.path, exc_info=error)
         return _xml(documents.error(500, "the server made a mistake"), 500)
-
-
-def source_of(request: Request) -> str:
-    """The client's IP address: what the edge's connector, on this machine, says it forwards for, else the peer."""
-    peer = request.client.host if request.client else ""
-    forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    if forwarded and peer and _local(peer, request):
-        try:
-            return str(ipaddress.ip_address(forwarded))
-        except ValueError:
-            return peer
-    return peer
-
-
-def _local(peer: str, request: Request) -> bool:
-    server = request.scope.get("server") or ("", 0)
-    return peer == server[0] or ipaddress.ip_address(peer).is_loopback
 
 
 async def _body(request: Request) -> bytes:

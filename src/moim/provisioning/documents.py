@@ -1,0 +1,85 @@
+"""The files as values in and XML out: service profile, client configuration, device configuration.
+
+Section and parameter names of the service profile are those that public troubleshooting tools read; its root element
+and the place of the IM and Presence product are not publicly documented, and chosen here alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from moim.proto.xmlout import document, element
+from moim.provisioning.settings import CONFIG_SECTIONS, PROFILE_SECTIONS, Parameters
+
+PRODUCT = "Unified CM (IM and Presence)"
+"""IM and Presence on premises, in the vendor's words; clients take the authenticator from it."""
+
+_PLACES = ("Primary", "Backup1", "Backup2")
+_PLACE_PARTS = ("Address", "Port", "Protocol")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the services of the site are: the inside node's name, and ports as they are really bound.
+
+    ``web_scheme`` is ``https``, or ``http`` on loopback.
+    """
+
+    host: str
+    uds: int
+    xmpp: int
+    web: int
+    web_scheme: str = "https"
+
+
+def service_profile(endpoints: Endpoints, own: Parameters) -> bytes:
+    """``SPDefault.cnf.xml``. Every section has its primary and backups, empty where the site has no such service.
+
+    ``own`` is what the administrator set: it wins.
+    """
+    host = endpoints.host
+    known: Parameters = {
+        "Conferencing": _primary(host, endpoints.web, endpoints.web_scheme.upper()),
+        "Directory": {"UseUDS": "true", "UseUserCredential": "true"} | _primary(host, endpoints.uds, "HTTPS"),
+        "IMandPresence": {"ProductType": PRODUCT} | _primary(host, endpoints.xmpp, "TCP"),
+    }
+    empty = {f"{place}{part}": "" for place in _PLACES for part in _PLACE_PARTS}
+    sections = {name: empty | known.get(name, {}) | own.get(name, {}) for name in PROFILE_SECTIONS}
+    return document(_sections("ServiceProfile", PROFILE_SECTIONS, sections, version="1.0"))
+
+
+def client_config(own: Parameters) -> bytes:
+    """``jabber-config.xml``: what the administrator set, by section. The service profile wins over it."""
+    return document(_sections("config", CONFIG_SECTIONS, {"Directory": {"DirectoryServerType": "UDS"}} | own))
+
+
+def device_config(name: str, user_id: str, protocol: str) -> bytes:
+    """``CSF<USER>.cnf.xml``: whose device it is. It lists no call managers while the site routes no calls."""
+    return document(
+        element(
+            "device",
+            element("fullConfig", True),
+            element("deviceName", name),
+            element("deviceProtocol", protocol),
+            element("userId", user_id),
+            element("devicePool", element("callManagerGroup", element("members"))),
+            element("vendorConfig"),
+            element("ciscoSupportField"),
+        )
+    )
+
+
+def _primary(host: str, port: int, protocol: str) -> dict[str, str]:
+    return {"PrimaryAddress": host, "PrimaryPort": str(port), "PrimaryProtocol": protocol}
+
+
+def _sections(
+    root: str, names: tuple[str, ...], values: Mapping[str, Mapping[str, str]], version: str = "1.0"
+) -> Element:
+    made = element(root, version=version)
+    for name in names:
+        if name in values:
+            made.append(element(name, *(element(key, value) for key, value in values[name].items())))
+    return made
