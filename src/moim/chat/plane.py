@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from moim._native import XmppEvent, XmppServer
+from moim._native import XmppServer
 from moim.errors import ConfigError, MoimError
 from moim.net.pump import Pump
 from moim.proto.xmpp import Element
 
+if TYPE_CHECKING:
+    from moim._native import XmppEvent
+
+    PlaneEvent: TypeAlias = XmppEvent
+
 Mode = Literal["starttls", "tls", "websocket", "websocket-tls"]
-PlaneEvent = XmppEvent
 Batch = Sequence[tuple[int, Element]]
 
 

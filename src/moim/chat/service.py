@@ -44,8 +44,9 @@ _log = logging.getLogger("moim.chat")
 class Service:
     """Instant messaging and presence for the site's domain.
 
-    ``credential`` gives the certificate of a purpose, and may touch the disk. ``origins`` are the web app's origins besides those that follow from the nodes' addresses. ``federation`` takes
-    stanzas for other domains; without it they are refused.
+    ``credential`` gives the certificate files of a purpose, and may touch the disk. ``origins`` are the web app's
+    besides those that follow from the nodes' addresses. ``federation`` takes stanzas for other domains; without it
+    they are refused.
     """
 
     def __init__(

@@ -11,19 +11,23 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from moim import log
 from moim.chat import negotiation as steps
 from moim.chat.accounts import Accounts, Connection, Session
 from moim.chat.feature import Feature, hooks
 from moim.chat.negotiation import Negotiation, Policy
-from moim.chat.plane import Listener, Plane, PlaneEvent
+from moim.chat.plane import Listener, Plane
 from moim.chat.presence import Presence
 from moim.chat.routing import Router
 from moim.chat.throttle import AuthThrottle
 from moim.chat.verifiers import Verifiers
 from moim.errors import MoimError
 from moim.proto.xmpp import Element, StanzaError, sasl, stream_error
+
+if TYPE_CHECKING:
+    from moim.chat.plane import PlaneEvent
 
 _SWEEP_SECONDS = 5.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,15 +41,47 @@ def test_the_canonical_form(text: str, canonical: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "@example.com", "a@", "a@/r", "a@example.com/", "/r", "a b@example.com", "a\u3000b@example.com", "a@b@example.com",
-        'a"b@example.com', "a&b@example.com", "a'b@example.com", "a:b@example.com", "a<b@example.com", "a>b@example.com",
-        "a@exa mple.com", "a@-example.com", "a@example-.com", "a@example..com", "a@.example.com", "a@" + "x" * 64 + ".com",
-        "a@" + ".".join(["x" * 60] * 5), "x" * 1024 + "@example.com", "a@example.com/" + "x" * 1024, "a@[::1", "a@[::1%lo]",
-        "a@[bad]", "a@example.com/\x00", "a@example.com/a\nb", "a\x7f@example.com", "a@example.com/\u202e", "a@example.com/\ue000",
-        "a@example.com/\ud800", "a\ufffd@example.com", "aא@example.com", "אa@example.com", "a@ex_am ple", "a@\u00ad",
+        "",
+        "@example.com",
+        "a@",
+        "a@/r",
+        "a@example.com/",
+        "/r",
+        "a b@example.com",
+        "a\u3000b@example.com",
+        "a@b@example.com",
+        'a"b@example.com',
+        "a&b@example.com",
+        "a'b@example.com",
+        "a:b@example.com",
+        "a<b@example.com",
+        "a>b@example.com",
+        "a@exa mple.com",
+        "a@-example.com",
+        "a@example-.com",
+        "a@example..com",
+        "a@.example.com",
+        "a@" + "x" * 64 + ".com",
+        "a@" + ".".join(["x" * 60] * 5),
+        "x" * 1024 + "@example.com",
+        "a@example.com/" + "x" * 1024,
+        "a@[::1",
+        "a@[::1%lo]",
+        "a@[bad]",
+        "a@example.com/\x00",
+        "a@example.com/a\nb",
+        "a\x7f@example.com",
+        "a@example.com/\u202e",
+        "a@example.com/\ue000",
+        "a@example.com/\ud800",
+        "a\ufffd@example.com",
+        "aא@example.com",
+        "אa@example.com",
+        "a@ex_am ple",
+        "a@\u00ad",
         "\u00ad@example.com",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ProtocolError):
         Jid.parse(text)
@@ -113,8 +147,6 @@ def test_case_does_not_tell_accounts_apart(text: str) -> None:
         lower = prepare_local(text)
     except ProtocolError:
         return
-    try:
+    with contextlib.suppress(ProtocolError):
         assert prepare_local(text.upper().lower()) == prepare_local(text.upper())
-    except ProtocolError:
-        pass
     assert lower == prepare_local(lower)

@@ -128,7 +128,7 @@ class ClientLogin:
 
     def receive(self, data: bytes, now: float) -> None:
         """Bytes from the server. In the handshake they are the driver's, and must not come here."""
-        if self._stage in ("over", "new"):
+        if self._stage in ("over", "new", "handshake"):
             return
         try:
             for item in self._parser.feed(data):

@@ -1,0 +1,285 @@
+"""A client's sign-in against a server that is a script: each test says what the server sends, and what comes of it."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moim.errors import ProtocolError
+from moim.proto.xmpp import ClientLogin, Element, Failed, Received, SignedIn, StartTlsNow, XmlStream, ns, sasl
+from moim.proto.xmpp.scram import ScramServer, make_verifier
+
+HEADER = (
+    "<?xml version='1.0'?><stream:stream from='example.com' id='s1' version='1.0' xmlns='jabber:client'"
+    " xmlns:stream='http://etherx.jabber.org/streams'>"
+)
+STARTTLS = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>"
+PROCEED = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+BIND = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
+BOUND = (
+    "<iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>"
+    "<jid>alice@example.com/r1</jid></bind></iq>"
+)
+
+
+def mechanisms(*names: str) -> str:
+    listed = "".join(f"<mechanism>{name}</mechanism>" for name in names)
+    return f"<stream:features><mechanisms xmlns='{ns.SASL}'>{listed}</mechanisms></stream:features>"
+
+
+class Script:
+    """Feeds text to the machine, and reads back what it sends."""
+
+    def __init__(self, login: ClientLogin) -> None:
+        self.login = login
+        self.sent: list[Element] = []
+        self.raw = b""
+        self._parser = XmlStream()
+
+    def takes(self, text: str) -> None:
+        self.login.receive(text.encode(), 1.0)
+        self.collect()
+
+    def collect(self) -> None:
+        while (data := self.login.next_output()) is not None:
+            self.raw += data
+            if data.startswith(b"<?xml"):
+                self._parser = XmlStream()
+            self.sent += [item[1] for item in self._parser.feed(data) if item[0] == "element"]
+
+    def event(self) -> object:
+        return self.login.next_event()
+
+
+def direct(**options: object) -> Script:
+    login = ClientLogin("alice@example.com", "pencil", tls="direct", nonce=lambda: "cn", **options)  # type: ignore[arg-type]
+    login.start(0.0)
+    script = Script(login)
+    script.collect()
+    return script
+
+
+def scram_answer(script: Script, password: str = "pencil", binding: bytes | None = None) -> str:
+    """The server's success after a whole SCRAM exchange."""
+    auth = script.sent[-1]
+    mechanism = auth.get("mechanism") or ""
+    server = ScramServer(
+        "SCRAM-SHA-256" if "256" in mechanism else "SCRAM-SHA-1",
+        nonce="sn",
+        plus=mechanism.endswith("-PLUS"),
+        plus_offered=binding is not None,
+        binding=binding,
+    )
+    server.first(sasl.decode(auth.text))
+    challenge = server.challenge(make_verifier(server.mechanism, password, b"salt", 4096))
+    script.takes(f"<challenge xmlns='{ns.SASL}'>{base64.b64encode(challenge).decode()}</challenge>")
+    _, success = server.final(sasl.decode(script.sent[-1].text))
+    return f"<success xmlns='{ns.SASL}'>{base64.b64encode(success).decode()}</success>"
+
+
+def test_the_whole_way_with_starttls() -> None:
+    login = ClientLogin("Alice@Example.com", "pencil", resource="r1", nonce=lambda: "cn")
+    script = Script(login)
+    login.start(0.0)
+    script.collect()
+    assert b'to="example.com"' in script.raw
+    assert b"alice" not in script.raw
+    script.takes(HEADER + STARTTLS)
+    assert script.sent == [Element("starttls", ns.TLS)]
+    script.takes(PROCEED)
+    assert script.event() == StartTlsNow()
+    login.receive(HEADER.encode() + mechanisms("PLAIN").encode(), 1.0)  # sent before TLS: must not count
+    login.tls_started(1.0)
+    script.takes(HEADER + mechanisms("SCRAM-SHA-1", "SCRAM-SHA-256", "PLAIN"))
+    assert script.sent[-1].get("mechanism") == "SCRAM-SHA-256"
+    script.takes(scram_answer(script))
+    script.takes(HEADER + BIND)
+    assert script.sent[-1].find("bind", ns.BIND) == Element(
+        "bind", ns.BIND, {}, (Element("resource", ns.BIND, {}, ("r1",)),)
+    )
+    script.takes(BOUND)
+    event = script.event()
+    assert isinstance(event, SignedIn)
+    assert str(event.jid) == "alice@example.com/r1"
+    assert event.mechanism == "SCRAM-SHA-256"
+    assert login.deadline() is None
+    script.takes("<message><body>안녕 👋</body></message>")
+    received = script.event()
+    assert isinstance(received, Received)
+    assert received.stanza.find("body", ns.CLIENT).text == "안녕 👋"  # type: ignore[union-attr]
+    login.send(Element("presence", ns.CLIENT))
+    login.finish()
+    script.collect()
+    assert script.raw.endswith(b"</stream:stream>")
+
+
+def test_the_channel_is_bound_when_both_can() -> None:
+    login = ClientLogin("alice@example.com", "pencil", tls="direct", nonce=lambda: "cn")
+    login.start(0.0, binding=bytes(32))
+    script = Script(login)
+    script.takes(HEADER + mechanisms("SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"))
+    assert script.sent[-1].get("mechanism") == "SCRAM-SHA-256-PLUS"
+    assert sasl.decode(script.sent[-1].text).startswith(b"p=tls-exporter,,")
+    script.takes(scram_answer(script, binding=bytes(32)))
+    script.takes(HEADER + BIND + BOUND)
+    assert isinstance(script.event(), SignedIn)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        (HEADER + "<stream:features/>", "refused", "no way to authenticate"),
+        (HEADER + mechanisms("PLAIN"), "refused", "PLAIN"),
+        (HEADER + mechanisms("EXTERNAL", "GSSAPI"), "refused", "EXTERNAL, GSSAPI"),
+        (
+            HEADER + "<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>",
+            "refused",
+            "host-unknown",
+        ),
+        (HEADER + "</stream:stream>", "closed", "closed"),
+        (HEADER + "<message/>", "protocol", "message"),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "protocol", "protocol"),
+        ("<html>", "protocol", "protocol"),
+        (HEADER + "<!-- comment -->", "protocol", "protocol"),
+        (
+            HEADER + mechanisms("SCRAM-SHA-1") + "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>",
+            "protocol",
+            "protocol",
+        ),
+        (
+            HEADER + mechanisms("SCRAM-SHA-1") + "<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>?</challenge>",
+            "protocol",
+            "base64",
+        ),
+        (
+            HEADER
+            + mechanisms("SCRAM-SHA-1")
+            + "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>",
+            "credentials",
+            "password",
+        ),
+        (
+            HEADER
+            + mechanisms("SCRAM-SHA-1")
+            + "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><temporary-auth-failure/><text>later</text></failure>",
+            "refused",
+            "later",
+        ),
+    ],
+)
+def test_a_server_that_does_not_let_us_in(text: str, kind: str, words: str) -> None:
+    script = direct()
+    script.takes(text)
+    event = script.event()
+    assert isinstance(event, Failed)
+    assert event.kind == kind
+    assert words in event.reason
+    assert script.event() is None
+    script.takes(HEADER)
+    assert script.event() is None
+
+
+def test_no_password_goes_out_without_encryption() -> None:
+    login = ClientLogin("alice@example.com", "pencil", allow_plain=True)
+    script = Script(login)
+    login.start(0.0)
+    script.takes(HEADER + mechanisms("PLAIN", "SCRAM-SHA-1"))
+    event = script.event()
+    assert isinstance(event, Failed)
+    assert event.kind == "unencrypted"
+    assert not script.sent
+
+
+def test_plain_when_allowed() -> None:
+    script = direct(allow_plain=True, username="AL")
+    script.takes(HEADER + mechanisms("PLAIN"))
+    assert sasl.decode(script.sent[-1].text) == b"\0AL\0pencil"
+    script.takes(f"<success xmlns='{ns.SASL}'/>")
+    script.takes(HEADER + BIND + BOUND)
+    assert isinstance(script.event(), SignedIn)
+
+
+def test_a_server_that_does_not_know_the_password_is_not_believed() -> None:
+    script = direct()
+    script.takes(HEADER + mechanisms("SCRAM-SHA-256"))
+    scram_answer(script)
+    script.takes(
+        f"<success xmlns='{ns.SASL}'>{base64.b64encode(b'v=' + base64.b64encode(bytes(32))).decode()}</success>"
+    )
+    event = script.event()
+    assert isinstance(event, Failed)
+    assert "did not prove" in event.reason
+
+
+def test_a_refused_resource() -> None:
+    script = direct()
+    script.takes(HEADER + mechanisms("SCRAM-SHA-256"))
+    script.takes(scram_answer(script))
+    script.takes(HEADER + BIND)
+    script.takes(
+        f"<iq type='error' id='bind'><error type='wait'><resource-constraint xmlns='{ns.STANZA_ERRORS}'/></error></iq>"
+    )
+    event = script.event()
+    assert isinstance(event, Failed)
+    assert event.condition == "resource-constraint"
+
+
+def test_time_runs_out() -> None:
+    script = direct(timeout=5.0)
+    assert script.login.deadline() == 5.0
+    script.login.tick(4.9)
+    assert script.event() is None
+    script.login.tick(5.0)
+    event = script.event()
+    assert isinstance(event, Failed)
+    assert event.kind == "timeout"
+
+
+def test_the_connection_ends() -> None:
+    script = direct()
+    script.login.closed(1.0)
+    event = script.event()
+    assert isinstance(event, Failed)
+    assert event.kind == "closed"
+
+
+def test_stanzas_wait_for_the_sign_in() -> None:
+    with pytest.raises(ProtocolError):
+        direct().login.send(Element("presence", ns.CLIENT))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                HEADER,
+                STARTTLS,
+                PROCEED,
+                BIND,
+                BOUND,
+                mechanisms("SCRAM-SHA-1"),
+                f"<success xmlns='{ns.SASL}'/>",
+                "</stream:stream>",
+                f"<challenge xmlns='{ns.SASL}'/>",
+                "<iq/>",
+                "<stream:features/>",
+                "x",
+                "\x00",
+            ]
+        ),
+        max_size=8,
+    )
+)
+def test_any_order_ends_in_an_event_at_worst(parts: list[str]) -> None:
+    for mode in ("direct", "starttls"):
+        login = ClientLogin("alice@example.com", "pencil", tls=mode)  # type: ignore[arg-type]
+        login.start(0.0)
+        for part in parts:
+            login.receive(part.encode(), 0.0)
+            while (event := login.next_event()) is not None:
+                assert not isinstance(event, SignedIn)
+                if isinstance(event, StartTlsNow):
+                    login.tls_started(0.0)
