@@ -13,8 +13,7 @@ from dns.rcode import Rcode
 
 from moim.errors import MoimError
 from moim.names.answer import refusal
-from moim.names.settings import split_address
-from moim.net.resolver import exchange
+from moim.net.resolver import exchange, parse_server
 
 _MAX_WAITING = 256
 _log = logging.getLogger("moim.names")
@@ -24,7 +23,7 @@ class Forwarder:
     """Asks ``resolvers`` (as in ``Settings.forwarders``) in order until one answers."""
 
     def __init__(self, resolvers: tuple[str, ...], seconds: float) -> None:
-        self._resolvers = [split_address(text) for text in resolvers]
+        self._resolvers = [parse_server(text) for text in resolvers]
         self._seconds = seconds
         self._waiting = 0
 

@@ -13,9 +13,10 @@ from moim.model import NodeName, ServiceState, ServiceStatus
 from moim.names.answer import Forward, Responder, truncated
 from moim.names.forward import Forwarder
 from moim.names.limiter import Limiter, Verdict
-from moim.names.settings import Settings, split_address
+from moim.names.settings import Settings
 from moim.names.zone import View, build
 from moim.net.dns_server import DnsServer
+from moim.net.resolver import parse_server
 from moim.settings import Site
 
 PORT: Final = 53
@@ -106,7 +107,7 @@ class Service:
 
     def _refuse_loop(self) -> None:
         for text in self._settings.forwarders:
-            if split_address(text) == (self._address, self._port):
+            if parse_server(text) == (self._address, self._port):
                 raise ConfigError(
                     f"moim.toml: names.forwarders names this name server itself ({text})",
                     hint="name the resolvers that your network had before",

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from moim.net.resolver import parse_server
 from moim.settings import Section
 
 _OWNER = re.compile(r"@|(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63}){0,30}|\*", re.ASCII | re.IGNORECASE)
@@ -93,24 +94,5 @@ class Settings(Section):
     @classmethod
     def _are_resolvers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            split_address(text)
+            parse_server(text)
         return value
-
-
-def split_address(text: str, default_port: int = 53) -> tuple[str, int]:
-    """``(IP address, port)`` of ``192.0.2.53``, ``192.0.2.53:5353``, ``2001:db8::1`` or ``[2001:db8::1]:5353``.
-
-    Raises ValueError.
-    """
-    host, port = text, ""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        if rest and not rest.startswith(":"):
-            raise ValueError(f"'{text}' is not an address with a port")
-        port = rest[1:]
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    ipaddress.ip_address(host)
-    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"'{text}' has no usable port")
-    return host, int(port) if port else default_port

@@ -158,6 +158,25 @@ def system_servers() -> tuple[Server, ...]:
     return tuple((str(server), configured.port) for server in configured.nameservers if isinstance(server, str))
 
 
+def parse_server(text: str, default_port: int = 53) -> Server:
+    """``(IP address, port)`` of ``192.0.2.53``, ``192.0.2.53:5353``, ``2001:db8::1`` or ``[2001:db8::1]:5353``.
+
+    Raises ValueError.
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        if rest and not rest.startswith(":"):
+            raise ValueError(f"'{text}' is not an address with a port")
+        port = rest[1:]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    ipaddress.ip_address(host)
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"'{text}' has no usable port")
+    return host, int(port) if port else default_port
+
+
 async def exchange(query: bytes, server: Server, *, timeout: float, stream: bool = False) -> bytes:  # noqa: ASYNC109
     """Sends one query to one server and returns the answer to it: same ID, same question, QR set.
 
