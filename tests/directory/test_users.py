@@ -162,7 +162,8 @@ def test_tables_and_migration_agree(tmp_path: Path) -> None:
     try:
         with store.engine.connect() as connection:
             differences = compare_metadata(MigrationContext.configure(connection), tables.metadata)
-        # Alembic's own table is nobody's metadata.
-        assert [one for one in differences if "alembic_version" not in str(one)] == []
+        # Alembic's own table is nobody's metadata; SQLite does not tell of indexes over expressions.
+        known = ("alembic_version", "ix_directory_users_email")
+        assert [one for one in differences if not any(name in str(one) for name in known)] == []
     finally:
         store.close()

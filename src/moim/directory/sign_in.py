@@ -117,8 +117,13 @@ class SignIn:
         if running is None:  # a client that asks several things at once makes one attempt, not several
             running = asyncio.ensure_future(self._check(name, password, digest, source))
             self._running[source, digest] = running
-            running.add_done_callback(lambda _: self._running.pop((source, digest), None))
+            running.add_done_callback(lambda done: self._ended((source, digest), done))
         return await asyncio.shield(running)
+
+    def _ended(self, key: tuple[str, bytes], done: asyncio.Future[bool]) -> None:
+        del self._running[key]
+        if not done.cancelled():
+            done.exception()  # taken here too, since who asked may have gone meanwhile
 
     async def _check(self, name: str, password: str, digest: bytes, source: str) -> bool:
         self.begin(name, source)

@@ -15,7 +15,7 @@ users = sa.Table(
     sa.Column("display_name", sa.String(255), nullable=False, server_default=""),
     sa.Column("first_name", sa.String(255), nullable=False, server_default=""),
     sa.Column("last_name", sa.String(255), nullable=False, server_default=""),
-    sa.Column("email", sa.String(254), nullable=False, server_default="", index=True),
+    sa.Column("email", sa.String(254), nullable=False, server_default=""),
     sa.Column("phone", sa.String(64), nullable=False, server_default=""),
     sa.Column("mobile", sa.String(64), nullable=False, server_default=""),
     sa.Column("title", sa.String(255), nullable=False, server_default=""),
@@ -27,6 +27,7 @@ users = sa.Table(
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("domain", "local"),
 )
+sa.Index("ix_directory_users_email", sa.func.lower(users.c.email))
 
 credentials = sa.Table(
     "directory_credentials",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -118,14 +119,12 @@ class Users:
         return await self._store.read(work)
 
     async def by_email(self, email: str) -> Profile | None:
-        """The person with this e-mail address, else the one whose own address it is."""
+        """The person whose address this is, else the one with it as their e-mail address."""
+        with contextlib.suppress(UsageError):
+            if (own := await self.profile(canonical(email, self.domain).local)) is not None:
+                return own
         found, _ = await self.page(limit=1, matches=[Match(("email",), "whole", email)])
-        if found:
-            return found[0]
-        try:
-            return await self.profile(canonical(email, self.domain).local)
-        except UsageError:
-            return None
+        return found[0] if found else None
 
     async def devices(self, profile: Profile) -> Sequence[Device]:
         """A person's devices."""
@@ -251,6 +250,8 @@ def _account(connection: sa.Connection, domain: str, local: str) -> Account | No
 
 
 def _condition(match: Match) -> sa.ColumnElement[bool]:
+    if match.how == "whole":
+        return sa.or_(*(sa.func.lower(users.c[field]) == match.text.lower() for field in match.fields))
     escaped = match.text.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     before = "%" if match.how in ("suffix", "part") else ""
     after = "%" if match.how in ("prefix", "part") else ""

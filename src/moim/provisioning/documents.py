@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from moim.proto.xmlout import document, element
 from moim.provisioning.settings import CONFIG_SECTIONS, PROFILE_SECTIONS, Parameters
+from moim.settings import Site
 
 PRODUCT = "Unified CM (IM and Presence)"
 """IM and Presence on premises, in the vendor's words; clients take the authenticator from it."""
@@ -33,6 +34,13 @@ class Endpoints:
     web: int
     web_scheme: str = "https"
 
+    @classmethod
+    def of(cls, site: Site) -> Endpoints:
+        """The catalogue's ports; the web app is plain HTTP where only this machine reaches it."""
+        bind, loopback = site.settings.ports.bind, site.settings.nodes.inside.loopback
+        web, scheme = (bind(8080), "http") if loopback else (bind(443), "https")
+        return cls(site.host("inside"), bind(8443), bind(5222), web, scheme)
+
 
 def service_profile(endpoints: Endpoints, own: Parameters) -> bytes:
     """``SPDefault.cnf.xml``. Every section has its primary and backups, empty where the site has no such service.
@@ -47,12 +55,13 @@ def service_profile(endpoints: Endpoints, own: Parameters) -> bytes:
     }
     empty = {f"{place}{part}": "" for place in _PLACES for part in _PLACE_PARTS}
     sections = {name: empty | known.get(name, {}) | own.get(name, {}) for name in PROFILE_SECTIONS}
-    return document(_sections("ServiceProfile", PROFILE_SECTIONS, sections, version="1.0"))
+    return document(_sections("ServiceProfile", PROFILE_SECTIONS, sections))
 
 
 def client_config(own: Parameters) -> bytes:
     """``jabber-config.xml``: what the administrator set, by section. The service profile wins over it."""
-    return document(_sections("config", CONFIG_SECTIONS, {"Directory": {"DirectoryServerType": "UDS"}} | own))
+    directory = {"DirectoryServerType": "UDS"} | own.get("Directory", {})
+    return document(_sections("config", CONFIG_SECTIONS, own | {"Directory": directory}))
 
 
 def device_config(name: str, user_id: str, protocol: str) -> bytes:
@@ -75,10 +84,8 @@ def _primary(host: str, port: int, protocol: str) -> dict[str, str]:
     return {"PrimaryAddress": host, "PrimaryPort": str(port), "PrimaryProtocol": protocol}
 
 
-def _sections(
-    root: str, names: tuple[str, ...], values: Mapping[str, Mapping[str, str]], version: str = "1.0"
-) -> Element:
-    made = element(root, version=version)
+def _sections(root: str, names: tuple[str, ...], values: Mapping[str, Mapping[str, str]]) -> Element:
+    made = element(root, version="1.0")
     for name in names:
         if name in values:
             made.append(element(name, *(element(key, value) for key, value in values[name].items())))

@@ -91,8 +91,8 @@ class Service:
         bus: Bus,
         *,
         credential: Callable[[str], Credential],
-        endpoints: Endpoints,
         devices: Devices,
+        endpoints: Endpoints | None = None,
         node: str = "inside",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -103,6 +103,7 @@ class Service:
         self._clock = clock
         settings = site.section(Settings)
         self._requests = Buckets(rate=settings.requests_per_second, burst=5 * settings.requests_per_second)
+        endpoints = endpoints or Endpoints.of(site)
         self._host = endpoints.host
         self._files = {
             "SPDefault.cnf.xml": documents.service_profile(endpoints, settings.profile),
@@ -113,6 +114,7 @@ class Service:
             site.settings.ports.bind(port) if port else 0 for port in (settings.port, settings.https_port)
         )
         self.app = Starlette(routes=[Route("/{name}", self._serve, methods=["GET"])])
+        self.app.router.redirect_slashes = False
         self._servers: list[HttpServer] = []
         self._tls: ServerTls | None = None
         self._state: ServiceState = "stopped"

@@ -34,9 +34,9 @@ class Settings(Section):
     """Catalogue port of the files over HTTPS."""
     requests_per_second: float = Field(default=200, gt=0, le=100_000)
     """Requests that one source may make per second; five times as many in a burst."""
-    profile: Parameters = {}
+    profile: Parameters = Field(default_factory=dict)
     """Parameters of the service profile by section, for example ``profile.Voicemail.PrimaryAddress``."""
-    config: Parameters = {}
+    config: Parameters = Field(default_factory=dict)
     """Parameters of ``jabber-config.xml`` by section, for example ``config.Options.StartCallWithVideo``."""
 
     @field_validator("profile")

@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("domain", "local"),
     )
-    op.create_index("ix_directory_users_email", "directory_users", ["email"])
+    op.create_index("ix_directory_users_email", "directory_users", [sa.text("lower(email)")])
     op.create_table(
         "directory_credentials",
         sa.Column("user_id", sa.String(32), sa.ForeignKey("directory_users.id", ondelete="CASCADE"), primary_key=True),
