@@ -150,6 +150,7 @@ async def test_every_user_has_a_client(service: directory.Service) -> None:
     assert {"CSFALICE", "CSFKIMMINSU"} <= names
 
 
+@pytest.mark.filterwarnings("ignore:.*expression-based index")
 def test_tables_and_migration_agree(tmp_path: Path) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
