@@ -56,9 +56,13 @@ def up(
     else:
         with err.status("making the site: authority, keys, users"):
             site = app.create_site(
-                root, domain=domain or "moim.test", demo=demo, ports=(ports or PortProfile.dev).value,
-                inside=inside or "127.0.0.1", edge=edge or "127.0.0.2",
-            )  # fmt: skip
+                root,
+                domain=domain or "moim.test",
+                demo=demo,
+                ports=(ports or PortProfile.dev).value,
+                inside=inside or "127.0.0.1",
+                edge_address=edge or "127.0.0.2",
+            )
         out.print(f"Made a site for {site.domain} in {site.root}", markup=False)
     (site.root / "log").mkdir(mode=0o700, exist_ok=True)
     log.configure(site.settings.log.level, site.root / "log" / "supervisor.log")
