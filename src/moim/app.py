@@ -141,7 +141,7 @@ def _inside(site: Site) -> Sequence[Part]:
     people = directory.Service(site, store.store, bus, credential=certificates.credential)
     files = provisioning.Service(site, bus, credential=certificates.credential, devices=people.users)
     inside_names = names.Service(site, view="inside", node="inside")
-    chat_rooms = chat.Service(site, store.store, bus, users=_ChatUsers(people.users), certificates=certificates)
+    chat_rooms = chat.Service(site, store.store, bus, users=people.users, credential=certificates.credential)
     web_sessions = portal.make_sessions(site.section(portal.Settings))
     web_socket = site.run / "web.sock"
     chat_socket, chat_web_socket = site.run / "xmpp.sock", site.run / "xmpp-websocket.sock"
@@ -253,17 +253,6 @@ class _StorePart:
     def health(self) -> list[ServiceStatus]:
         """Listens nowhere."""
         return []
-
-
-class _ChatUsers:
-    """The directory's people as the chat room asks for them."""
-
-    def __init__(self, users: directory.Users) -> None:
-        self._users = users
-        self.scram = users.scram
-        self.verify_password = users.verify_password
-        self.profile = users.profile
-        self.list = users.addresses
 
 
 class _ChatPart:
