@@ -31,7 +31,9 @@ SERVER_CPU, LOAD_CPU = 0, 1
 _err = Console(stderr=True)
 
 
-def xmpp_figures(subject: str, pid: int, host: str, port: int, domain: str, accounts: list[xmpp.Account], each: int) -> list[Figure]:
+def xmpp_figures(
+    subject: str, pid: int, host: str, port: int, domain: str, accounts: list[xmpp.Account], each: int
+) -> list[Figure]:
     """Login, message and idle memory of one server."""
     context = xmpp.insecure_context()
     figures: list[Figure] = []
@@ -46,7 +48,9 @@ def xmpp_figures(subject: str, pid: int, host: str, port: int, domain: str, acco
         sessions = await xmpp.login_all(host, port, domain, pairs, context)
         await xmpp.settle(sessions)
         wall = time.monotonic() - began
-        figures.append(Figure("login, SCRAM-SHA-1, TLS 1.3", subject, (cpu_seconds([pid]) - cpu) * 1e3 / len(pairs), "ms CPU"))
+        figures.append(
+            Figure("login, SCRAM-SHA-1, TLS 1.3", subject, (cpu_seconds([pid]) - cpu) * 1e3 / len(pairs), "ms CPU")
+        )
         figures.append(Figure("login rate", subject, len(pairs) / wall, "per s", "limited by the load's processor"))
 
         for _ in range(2):  # the second pass is the figure: caches warm, allocators grown
@@ -59,7 +63,9 @@ def xmpp_figures(subject: str, pid: int, host: str, port: int, domain: str, acco
         count = await xmpp.exchange(sessions, max(each // 10, 20), burst=1, pause=len(sessions) / 2000)
         rate = count / (time.monotonic() - began)
         figures.append(
-            Figure("delivered message, paced", subject, (cpu_seconds([pid]) - cpu) * 1e6 / count, "µs CPU", f"{rate:.0f}/s")
+            Figure(
+                "delivered message, paced", subject, (cpu_seconds([pid]) - cpu) * 1e6 / count, "µs CPU", f"{rate:.0f}/s"
+            )
         )
         await xmpp.close_all(sessions)
 
@@ -160,7 +166,9 @@ def main() -> None:
         json.dump([asdict(f) for f in figures], sys.stdout, indent=2)
     else:
         load = os.getloadavg()[0]
-        Console().print(f"{os.cpu_count()} processors, load {load:.1f}; servers on one, the load on the other", style="dim")
+        Console().print(
+            f"{os.cpu_count()} processors, load {load:.1f}; servers on one, the load on the other", style="dim"
+        )
         show(figures)
 
 

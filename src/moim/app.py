@@ -334,6 +334,24 @@ class _Discover:
 
     async def __call__(self, address: Address, *, outside: bool) -> AsyncIterator[Mapping[str, Any]]:
         node = self._site.settings.nodes.edge if outside else self._site.settings.nodes.inside
-        server = (node.address, self._site.settings.ports.bind(53))
-        async for step in discovery.steps(address, dns=[server], ca_file=self._site.ca_file):
-            yield step
+        told: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+
+        async def run() -> Mapping[str, Any]:
+            try:
+                outcome = await discovery.discover(
+                    str(address),
+                    dns=[(node.address, self._site.settings.ports.bind(53))],
+                    ca=self._site.ca_file,
+                    on_step=lambda step: told.put_nowait(step.to_json()),
+                )
+                return outcome.to_json()
+            finally:
+                told.put_nowait(None)
+
+        running = asyncio.create_task(run())
+        try:
+            while (step := await told.get()) is not None:
+                yield step
+            yield await running
+        finally:
+            running.cancel()
