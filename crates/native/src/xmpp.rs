@@ -1,11 +1,232 @@
-//! The xmpp engine for Python.
+//! The XMPP engine for Python: arguments become commands, events become tuples.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use moim_plane::xmpp::{Config, Event, ListenError, ListenerOptions, Mode, Server};
+use moim_wire::xml::{ns, Attr, Element, Str};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyTuple};
 
-use crate::element::{PyElement, PyXmlStream};
+use crate::element::{attrs_from, attrs_to, PyElement, PyXmlStream};
+use crate::error::{raise, Fault};
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyElement>()?;
     module.add_class::<PyXmlStream>()?;
+    module.add_class::<XmppServer>()?;
     Ok(())
+}
+
+/// Listeners, sessions and routes.
+#[pyclass(module = "moim._native", frozen)]
+pub struct XmppServer(Server);
+
+fn seconds(value: f64, name: &str) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| raise(Fault::Usage, format!("{name} must be a number of seconds, not {value}")))
+}
+
+#[pymethods]
+impl XmppServer {
+    #[new]
+    #[pyo3(signature = (
+        domain, *, domains=Vec::new(), max_stanza=262_144, max_stanza_unauthenticated=10_240, handshake_timeout=30.0,
+        linger=3.0, write_queue=4_194_304, write_timeout=60.0, idle_timeout=0.0, pending_events=64,
+        max_sessions=200_000, max_unauthenticated=4096, threads=0,
+    ))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        domain: &str,
+        domains: Vec<String>,
+        max_stanza: u32,
+        max_stanza_unauthenticated: u32,
+        handshake_timeout: f64,
+        linger: f64,
+        write_queue: usize,
+        write_timeout: f64,
+        idle_timeout: f64,
+        pending_events: u32,
+        max_sessions: u64,
+        max_unauthenticated: u64,
+        threads: usize,
+    ) -> PyResult<Self> {
+        if domain.is_empty() || max_stanza < 1024 || max_stanza_unauthenticated < 1024 || pending_events < 2 {
+            let message = "give a domain, stanza sizes of at least 1024 bytes, and at least 2 pending events";
+            return Err(raise(Fault::Usage, message));
+        }
+        let config = Config {
+            max_stanza,
+            max_stanza_unauthenticated,
+            handshake_timeout: seconds(handshake_timeout, "handshake_timeout")?,
+            linger: seconds(linger, "linger")?,
+            write_queue,
+            write_timeout: seconds(write_timeout, "write_timeout")?,
+            idle_timeout: seconds(idle_timeout, "idle_timeout")?,
+            pending_events,
+            max_sessions,
+            max_unauthenticated,
+            threads,
+        };
+        let server = Server::start(domain, &domains, config)
+            .map_err(|error| raise(Fault::Resource, format!("the XMPP engine cannot start: {error}")))?;
+        Ok(Self(server))
+    }
+
+    #[pyo3(signature = (
+        address, port, mode, *, proxy_protocol=false, origins=Vec::new(), path="/xmpp-websocket".to_owned(),
+    ))]
+    fn listen(
+        &self,
+        address: &str,
+        port: u16,
+        mode: &str,
+        proxy_protocol: bool,
+        origins: Vec<String>,
+        path: String,
+    ) -> PyResult<(u64, u16)> {
+        let mode = match mode {
+            "starttls" => Mode::StartTls,
+            "tls" => Mode::Tls,
+            "websocket" => Mode::WebSocket,
+            "websocket-tls" => Mode::WebSocketTls,
+            other => {
+                let message = format!("{other:?} is no mode; there are starttls, tls, websocket and websocket-tls");
+                return Err(raise(Fault::Usage, message));
+            }
+        };
+        self.0.listen(address, port, ListenerOptions { mode, proxy_protocol, origins, path }).map_err(|error| {
+            match error {
+                ListenError::Usage(message) => raise(Fault::Usage, message),
+                ListenError::Bind(error) => {
+                    let place = if address.starts_with('/') { address.to_owned() } else { format!("{address} port {port}") };
+                    raise(Fault::Resource, format!("cannot listen on {place}: {error}"))
+                }
+            }
+        })
+    }
+
+    fn unlisten(&self, listener: u64) {
+        self.0.unlisten(listener);
+    }
+
+    fn set_tls(&self, chain_pem: &[u8], key_pem: &[u8]) -> PyResult<()> {
+        self.0.set_tls(chain_pem, key_pem).map_err(|message| raise(Fault::Usage, message))
+    }
+
+    fn fileno(&self) -> i32 {
+        self.0.fileno()
+    }
+
+    fn drain<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyList>> {
+        let batch = py.detach(|| self.0.drain(limit));
+        let list = PyList::empty(py);
+        for event in batch {
+            list.append(event_to(py, event)?)?;
+        }
+        Ok(list)
+    }
+
+    fn open_stream(&self, sid: u64, attrs: &Bound<'_, PyMapping>) -> PyResult<()> {
+        let attrs: Vec<Attr> = attrs_from(attrs)?.into_iter().filter(|attr| attr.key != "xmlns").collect();
+        let open = Element::checked(Str::Static("open"), Str::Static(ns::FRAMING), attrs, Vec::new())
+            .map_err(|message| raise(Fault::Usage, message))?;
+        self.0.open_stream(sid, Arc::new(open));
+        Ok(())
+    }
+
+    fn send(&self, sid: u64, elements: Vec<Bound<'_, PyElement>>) {
+        let elements = elements.iter().map(|element| element.get().0.clone()).collect();
+        self.0.send(sid, elements);
+    }
+
+    fn send_many(&self, batch: Vec<(u64, Bound<'_, PyElement>)>) {
+        let batch = batch.iter().map(|(sid, element)| (*sid, element.get().0.clone())).collect();
+        self.0.send_many(batch);
+    }
+
+    fn starttls(&self, sid: u64) {
+        self.0.start_tls(sid);
+    }
+
+    fn restart(&self, sid: u64) {
+        self.0.restart(sid);
+    }
+
+    fn authenticated(&self, sid: u64, bare: &str) -> PyResult<()> {
+        if bare.is_empty() || bare.contains('/') {
+            return Err(raise(Fault::Usage, format!("{bare:?} is not a bare JID")));
+        }
+        self.0.authenticated(sid);
+        Ok(())
+    }
+
+    fn bind(&self, sid: u64, full: &str) -> PyResult<()> {
+        // The address goes into stanzas as it is, so it must be text that XML can carry.
+        let probe = Attr { key: Str::Static("from"), value: Str::value(full) };
+        let sendable = Element::checked(Str::Static("iq"), Str::Static(ns::CLIENT), vec![probe], Vec::new()).is_ok();
+        let whole = full.split_once('/').is_some_and(|(bare, resource)| !bare.is_empty() && !resource.is_empty());
+        if !sendable || !whole {
+            return Err(raise(Fault::Usage, format!("{full:?} is not a full JID")));
+        }
+        self.0.bind(sid, full);
+        Ok(())
+    }
+
+    #[pyo3(signature = (sid, priority))]
+    fn presence(&self, sid: u64, priority: Option<i8>) {
+        self.0.presence(sid, priority);
+    }
+
+    fn unbind(&self, sid: u64) {
+        self.0.unbind(sid);
+    }
+
+    fn tap(&self, sid: u64, on: bool) {
+        self.0.tap(sid, on);
+    }
+
+    #[pyo3(signature = (sid, error=None))]
+    fn close(&self, sid: u64, error: Option<&Bound<'_, PyElement>>) {
+        self.0.close(sid, error.map(|error| error.get().0.clone()));
+    }
+
+    fn exporter<'py>(&self, py: Python<'py>, sid: u64) -> Option<Bound<'py, PyBytes>> {
+        self.0.exporter(sid).map(|binding| PyBytes::new(py, &binding))
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        for (name, value) in self.0.stats() {
+            dict.set_item(name, value)?;
+        }
+        Ok(dict)
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.0.stop());
+    }
+}
+
+fn event_to<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>> {
+    match event {
+        Event::Stanza { sid, element, .. } => {
+            (intern!(py, "stanza"), sid, Bound::new(py, PyElement(element))?).into_pyobject(py)
+        }
+        Event::Connected { sid, listener, ip, port, secure } => {
+            (intern!(py, "connected"), sid, listener, ip, port, secure).into_pyobject(py)
+        }
+        Event::Open { sid, attrs } => (intern!(py, "open"), sid, attrs_to(py, &attrs)?).into_pyobject(py),
+        Event::Tls { sid, info } => {
+            let dict = PyDict::new(py);
+            dict.set_item("version", info.version)?;
+            dict.set_item("cipher", info.cipher)?;
+            dict.set_item("sni", info.sni)?;
+            dict.set_item("alpn", info.alpn)?;
+            (intern!(py, "tls"), sid, dict).into_pyobject(py)
+        }
+        Event::Close { sid } => (intern!(py, "close"), sid).into_pyobject(py),
+        Event::Closed { sid, reason } => (intern!(py, "closed"), sid, reason).into_pyobject(py),
+    }
 }

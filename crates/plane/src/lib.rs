@@ -8,6 +8,8 @@ pub mod runtime;
 
 #[cfg(feature = "sfu")]
 pub mod sfu;
+#[cfg(feature = "xmpp")]
+pub mod tls;
 #[cfg(feature = "turn")]
 pub mod turn;
 #[cfg(feature = "xmpp")]

@@ -1,1 +1,21 @@
-//! The xmpp engine's sockets and threads.
+//! The XMPP engine: listeners, sessions and the route table between them.
+//!
+//! A few threads share the sessions; each polls its own sockets and never waits. A message that a row of the table
+//! decides goes from socket to socket here, stamped and serialised anew; everything else goes up as an event.
+
+mod config;
+mod event;
+mod listener;
+mod proxy;
+mod routes;
+mod server;
+mod session;
+mod shared;
+mod shard;
+mod transport;
+mod upgrade;
+mod websocket;
+
+pub use config::{Config, ListenerOptions, Mode};
+pub use event::Event;
+pub use server::{ListenError, Server};

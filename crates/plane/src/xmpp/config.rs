@@ -1,0 +1,80 @@
+//! The bounds of an engine, and what a listener is told.
+
+use std::time::Duration;
+
+/// Bounds and times; sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub max_stanza: u32,
+    pub max_stanza_unauthenticated: u32,
+    /// From accepting a connection to its authentication.
+    pub handshake_timeout: Duration,
+    /// How long a closed stream may take to say goodbye.
+    pub linger: Duration,
+    /// What may wait for a slow reader.
+    pub write_queue: usize,
+    /// How long a reader may take nothing while something waits.
+    pub write_timeout: Duration,
+    /// How long a session may send nothing; zero is for ever.
+    pub idle_timeout: Duration,
+    /// Events of one session that may wait for Python before its socket is not read any more.
+    pub pending_events: u32,
+    pub max_sessions: u64,
+    pub max_unauthenticated: u64,
+    pub threads: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_stanza: 262_144,
+            max_stanza_unauthenticated: 10_240,
+            handshake_timeout: Duration::from_secs(30),
+            linger: Duration::from_secs(3),
+            write_queue: 4 << 20,
+            write_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::ZERO,
+            pending_events: 64,
+            max_sessions: 200_000,
+            max_unauthenticated: 4096,
+            threads: 0,
+        }
+    }
+}
+
+/// How a listener's connections begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// XML at once, TLS when the client asks for it.
+    StartTls,
+    /// TLS at once (XEP-0368).
+    Tls,
+    /// HTTP upgrade to WebSocket (RFC 7395).
+    WebSocket,
+    /// The same under TLS.
+    WebSocketTls,
+}
+
+impl Mode {
+    /// Whether TLS begins with the first byte.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::WebSocketTls)
+    }
+
+    /// Whether streams are framed by WebSocket.
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Self::WebSocket | Self::WebSocketTls)
+    }
+}
+
+/// What a listener accepts.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    pub mode: Mode,
+    /// Whether every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Web origins that may connect; `*` is any; none is the request's own host only.
+    pub origins: Vec<String>,
+    /// The WebSocket resource.
+    pub path: String,
+}

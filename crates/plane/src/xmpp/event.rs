@@ -1,0 +1,161 @@
+//! What goes up to Python, and the accounts that keep a slow Python from filling the memory.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use moim_wire::xml::{Attr, Element};
+
+use crate::tls::TlsInfo;
+
+/// One event of an engine.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection that has something to say; `secure` when TLS began with the first byte.
+    Connected { sid: u64, listener: u64, ip: String, port: u16, secure: bool },
+    /// The peer's stream header, checked; with the attributes as sent.
+    Open { sid: u64, attrs: Vec<Attr> },
+    /// A TLS handshake is complete.
+    Tls { sid: u64, info: Box<TlsInfo> },
+    /// An element that no row of the table decided.
+    Stanza { sid: u64, element: Arc<Element>, size: u32, flow: Arc<Flow> },
+    /// The peer ended its stream.
+    Close { sid: u64 },
+    /// The session is over.
+    Closed { sid: u64, reason: String },
+}
+
+impl Event {
+    /// Memory that the event stands for, roughly, in bytes.
+    pub fn cost(&self) -> usize {
+        match self {
+            Self::Stanza { size, .. } => 256 + *size as usize,
+            _ => 256,
+        }
+    }
+}
+
+/// The account of one session: events that wait, and whether it stopped reading because of them.
+#[derive(Debug, Default)]
+pub struct Flow {
+    waiting: AtomicU32,
+    paused: AtomicBool,
+}
+
+impl Flow {
+    /// Notes one more event; true when the session must stop reading.
+    pub fn add(&self, limit: u32) -> bool {
+        let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+        if waiting < limit {
+            return false;
+        }
+        self.paused.store(true, Ordering::SeqCst);
+        // The consumer may have taken everything between the two lines above; then nobody would wake the session.
+        self.waiting.load(Ordering::SeqCst) > limit / 2 || !self.paused.swap(false, Ordering::SeqCst)
+    }
+
+    /// Notes that an event was taken; true when the session may read again.
+    pub fn take(&self, limit: u32) -> bool {
+        let waiting = self.waiting.fetch_sub(1, Ordering::SeqCst) - 1;
+        waiting <= limit / 2 && self.paused.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether the session has stopped reading.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+}
+
+/// The account of the whole engine, in bytes.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    bytes: AtomicUsize,
+    full: AtomicBool,
+}
+
+/// Bytes of waiting events at which no session is read any more; reading goes on at half of it.
+const GAUGE_LIMIT: usize = 64 << 20;
+
+impl Gauge {
+    /// Notes an event; true when the engine must stop reading.
+    pub fn add(&self, bytes: usize) {
+        if self.bytes.fetch_add(bytes, Ordering::SeqCst) + bytes >= GAUGE_LIMIT {
+            self.full.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Notes that events were taken; true when reading may go on.
+    pub fn take(&self, bytes: usize) -> bool {
+        let left = self.bytes.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        left <= GAUGE_LIMIT / 2 && self.full.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether the engine must not read.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::SeqCst)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// What happened since the start, and how much there is now.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: AtomicU64),* }
+
+        impl Counters {
+            /// Every counter by name.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed))),*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections now.
+    sessions,
+    /// Connections now that have not signed in.
+    unauthenticated,
+    /// Connections accepted.
+    accepted,
+    /// Connections turned away: too many, or pushed out by newer ones.
+    refused,
+    /// Stanzas that came in.
+    stanzas,
+    /// Messages that a row of the table decided.
+    routed,
+    /// Deliveries those led to.
+    delivered,
+    /// Messages that no row decided.
+    missed,
+    /// Bytes from sockets.
+    bytes_in,
+    /// Bytes to sockets.
+    bytes_out,
+    /// Stream errors sent.
+    stream_errors,
+    /// TLS handshakes completed.
+    handshakes,
+    /// TLS handshakes and records that failed.
+    tls_failures,
+    /// Times a session stopped reading because Python was slow.
+    pauses,
+    /// Sessions closed because their peer read too slowly.
+    slow_readers,
+    /// Panics caught.
+    panics,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_pauses_at_the_limit_and_goes_on_at_half() {
+        let flow = Flow::default();
+        assert_eq!((0..4).map(|_| flow.add(4)).collect::<Vec<_>>(), [false, false, false, true]);
+        assert!(!flow.take(4));
+        assert!(flow.is_paused());
+        assert!(flow.take(4));
+        assert!(!flow.is_paused() && !flow.take(4));
+    }
+}

@@ -1,0 +1,240 @@
+//! The engine as its owner sees it: calls that return at once and become commands to the thread that owns a session.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use mio::{Poll, Waker};
+use moim_wire::xml::{Element, Str};
+
+use super::config::{Config, ListenerOptions};
+use super::event::Event;
+use super::listener::Listener;
+use super::shared::{Command, Inbox, Shared};
+use super::shard::{Shard, WAKER};
+use crate::tls::ServerTls;
+
+/// Threads at most, unless the configuration says a number.
+const MAX_THREADS: usize = 4;
+
+/// Why a listener could not be made.
+#[derive(Debug)]
+pub enum ListenError {
+    /// The arguments make no sense.
+    Usage(String),
+    /// The operating system refused.
+    Bind(std::io::Error),
+}
+
+/// A running engine.
+pub struct Server {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    next_listener: AtomicU64,
+}
+
+impl Server {
+    /// Starts the threads; nothing listens yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses a descriptor or a thread.
+    pub fn start(domain: &str, domains: &[String], config: Config) -> std::io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.threads == 0 { cores.min(MAX_THREADS) } else { config.threads };
+        let mut polls = Vec::with_capacity(count);
+        let mut inboxes = Vec::with_capacity(count);
+        for _ in 0..count {
+            let poll = Poll::new()?;
+            inboxes.push(Inbox::new(Waker::new(poll.registry(), WAKER)?));
+            polls.push(poll);
+        }
+        let served = domains.iter().cloned().chain([domain.to_owned()]).collect();
+        let shared = Arc::new(Shared {
+            config,
+            domain: domain.to_owned(),
+            domains: std::sync::RwLock::new(served),
+            routes: Default::default(),
+            events: crate::events::EventQueue::new()?,
+            gauge: Default::default(),
+            counters: Default::default(),
+            tls: Default::default(),
+            exporters: Default::default(),
+            inboxes,
+            next_sid: AtomicU64::new(1),
+        });
+        let server = Self { shared: shared.clone(), threads: Mutex::default(), next_listener: AtomicU64::new(1) };
+        for (index, poll) in polls.into_iter().enumerate() {
+            let shard = Shard::new(index, poll, shared.clone());
+            let thread = std::thread::Builder::new().name(format!("moim-xmpp-{index}")).spawn(|| shard.run())?;
+            server.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(server)
+    }
+
+    /// Binds a listener; its number and port. An address that begins with `/` is a Unix socket.
+    ///
+    /// # Errors
+    /// When the address makes no sense or cannot be bound.
+    pub fn listen(&self, address: &str, port: u16, options: ListenerOptions) -> Result<(u64, u16), ListenError> {
+        if options.mode.is_tls() && self.shared.server_tls().is_none() {
+            return Err(ListenError::Usage("set a certificate before listening with TLS".into()));
+        }
+        let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
+        let (listener, port) = if address.starts_with('/') {
+            (Listener::unix(id, Path::new(address), options).map_err(ListenError::Bind)?, 0)
+        } else {
+            let ip: IpAddr = address
+                .parse()
+                .map_err(|_| ListenError::Usage(format!("{address:?} is neither an IP address nor a socket's path")))?;
+            Listener::tcp(id, ip, port, options).map_err(ListenError::Bind)?
+        };
+        self.shared.inboxes[0].extend([Command::Listen(Box::new(listener))]);
+        Ok((id, port))
+    }
+
+    /// Stops accepting on a listener.
+    pub fn unlisten(&self, listener: u64) {
+        self.shared.inboxes[0].extend([Command::Unlisten(listener)]);
+    }
+
+    /// Sets the certificate of new handshakes.
+    ///
+    /// # Errors
+    /// A plain sentence when the chain and the key cannot be used.
+    pub fn set_tls(&self, chain: &[u8], key: &[u8]) -> Result<(), String> {
+        let tls = ServerTls::from_pem(chain, key)?;
+        *self.shared.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tls));
+        Ok(())
+    }
+
+    /// The descriptor that is readable while events wait.
+    pub fn fileno(&self) -> RawFd {
+        self.shared.events.fileno()
+    }
+
+    /// Takes up to `limit` events; sessions that waited for it read again.
+    pub fn drain(&self, limit: usize) -> Vec<Event> {
+        let batch = self.shared.events.drain(limit);
+        let mut cost = 0;
+        for event in &batch {
+            cost += event.cost();
+            if let Event::Stanza { sid, flow, .. } = event {
+                if flow.take(self.shared.config.pending_events) {
+                    self.command(*sid, Command::Resume(*sid));
+                }
+            }
+        }
+        if self.shared.gauge.take(cost) {
+            for inbox in &self.shared.inboxes {
+                inbox.extend([Command::ResumeAll]);
+            }
+        }
+        batch
+    }
+
+    /// Sends our stream header with the attributes of `open`.
+    pub fn open_stream(&self, sid: u64, open: Arc<Element>) {
+        self.command(sid, Command::OpenStream(sid, open));
+    }
+
+    /// Sends elements in order.
+    pub fn send(&self, sid: u64, elements: Vec<Arc<Element>>) {
+        self.command(sid, Command::Send(sid, elements));
+    }
+
+    /// Sends elements to many sessions, each thread woken once.
+    pub fn send_many(&self, batch: Vec<(u64, Arc<Element>)>) {
+        let mut by_owner: Vec<Vec<Command>> = Vec::new();
+        by_owner.resize_with(self.shared.inboxes.len(), Vec::new);
+        for (sid, element) in batch {
+            by_owner[self.shared.owner(sid)].push(Command::Send(sid, vec![element]));
+        }
+        for (inbox, commands) in self.shared.inboxes.iter().zip(by_owner) {
+            if !commands.is_empty() {
+                inbox.extend(commands);
+            }
+        }
+    }
+
+    /// Agrees to STARTTLS.
+    pub fn start_tls(&self, sid: u64) {
+        self.command(sid, Command::StartTls(sid));
+    }
+
+    /// Expects a new stream header.
+    pub fn restart(&self, sid: u64) {
+        self.command(sid, Command::Restart(sid));
+    }
+
+    /// Lifts the bounds before authentication.
+    pub fn authenticated(&self, sid: u64) {
+        self.command(sid, Command::Authenticated(sid));
+    }
+
+    /// Adds a row to the route table; `full` is a prepared full JID.
+    pub fn bind(&self, sid: u64, full: &str) {
+        self.command(sid, Command::Bind(sid, Str::value(full)));
+    }
+
+    /// Sets a row's priority; `None` is unavailable.
+    pub fn presence(&self, sid: u64, priority: Option<i8>) {
+        self.command(sid, Command::Presence(sid, priority));
+    }
+
+    /// Removes a row.
+    pub fn unbind(&self, sid: u64) {
+        self.command(sid, Command::Unbind(sid));
+    }
+
+    /// Makes messages from and to a session misses, or not.
+    pub fn tap(&self, sid: u64, on: bool) {
+        self.command(sid, Command::Tap(sid, on));
+    }
+
+    /// Ends a stream.
+    pub fn close(&self, sid: u64, error: Option<Arc<Element>>) {
+        self.command(sid, Command::Close(sid, error));
+    }
+
+    /// The tls-exporter channel binding of a session that has not signed in yet.
+    pub fn exporter(&self, sid: u64) -> Option<[u8; 32]> {
+        self.shared.exporters.lock().unwrap_or_else(PoisonError::into_inner).get(&sid).copied()
+    }
+
+    /// Every counter and gauge by name.
+    pub fn stats(&self) -> Vec<(&'static str, u64)> {
+        let mut all = self.shared.counters.snapshot();
+        all.push(("events", self.shared.events.len() as u64));
+        all.push(("routes", self.shared.routes.len() as u64));
+        all
+    }
+
+    /// Ends every stream and thread; returns when they are gone, within half a second.
+    pub fn stop(&self) {
+        self.signal_stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A thread that panicked has ended, which is all that is wanted here.
+            let _ = thread.join();
+        }
+    }
+
+    fn signal_stop(&self) {
+        for inbox in &self.shared.inboxes {
+            inbox.extend([Command::Stop]);
+        }
+    }
+
+    fn command(&self, sid: u64, command: Command) {
+        self.shared.inboxes[self.shared.owner(sid)].extend([command]);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.signal_stop();
+    }
+}

@@ -1,0 +1,446 @@
+//! One connection's life: from its first byte to the end of its linger time. What it may send is judged in `stanza`, how
+//! bytes become elements in `input`, what Python asks of it in `control`.
+
+use std::io::{ErrorKind, Read};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Instant;
+
+use moim_wire::xml::{self, ns, Condition, Element, Form, Framer, Limits, Node, Str};
+
+use super::config::ListenerOptions;
+use super::event::{Event, Flow};
+use super::listener::Peer;
+use super::shared::{Accepted, Context};
+use super::transport::{Queue, Transport};
+use super::websocket;
+use crate::tls::TlsInfo;
+
+mod control;
+mod input;
+mod stanza;
+
+/// What a connection's bytes are at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A PROXY header, before everything else.
+    Proxy,
+    /// The HTTP request that opens a WebSocket.
+    Upgrade,
+    /// XMPP.
+    Stream,
+    /// Over for Python; what is left is to flush and to read the peer's farewell.
+    Leaving,
+}
+
+/// Why the next element must wait for Python's answer to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    No,
+    StartTls,
+    Sasl,
+    Restart,
+}
+
+/// Framing by WebSocket, where there is any.
+struct WebSocket {
+    decoder: websocket::Decoder,
+    message: Option<(Element, u32)>,
+}
+
+/// Who a session is, once bound.
+struct Identity {
+    full: Str,
+    bare_len: usize,
+}
+
+impl Identity {
+    fn bare(&self) -> &str {
+        &self.full[..self.bare_len]
+    }
+
+    fn resource(&self) -> &str {
+        &self.full[self.bare_len + 1..]
+    }
+}
+
+/// Bytes that a leaving peer may still send before it is cut off.
+const MAX_FAREWELL: usize = 1 << 20;
+/// Reads of one session before the others get their turn.
+const READS_PER_TURN: usize = 4;
+
+/// One connection.
+pub struct Session {
+    pub sid: u64,
+    pub transport: Transport,
+    /// Whether the socket may have something to read.
+    pub readable: bool,
+    /// Whether the poll said that the peer sends no more; then only a read tells the end.
+    pub hangup: bool,
+    /// Whether the session stands in the thread's list of those to read.
+    pub in_ready: bool,
+    /// Whether it stands in the list of those to flush.
+    pub in_dirty: bool,
+    /// Nothing is left to do; the thread drops the session.
+    pub over: bool,
+    pub authenticated: bool,
+    pub last_read: Instant,
+    /// Since when the peer takes nothing of what waits.
+    pub blocked_since: Option<Instant>,
+    out: Queue,
+    listener: u64,
+    options: Arc<ListenerOptions>,
+    peer: Peer,
+    phase: Phase,
+    hold: Hold,
+    websocket: Option<Box<WebSocket>>,
+    framer: Framer,
+    flow: Arc<Flow>,
+    identity: Option<Box<Identity>>,
+    tls_info: Option<Box<TlsInfo>>,
+    /// Decrypted bytes that wait because of a hold or of back-pressure.
+    pending: Vec<u8>,
+    /// A PROXY header or HTTP request that is not complete yet.
+    head: Vec<u8>,
+    farewell: usize,
+    announced: bool,
+    /// Whether the peer's header has come.
+    header_seen: bool,
+    /// Whether ours has gone.
+    opened: bool,
+    peer_closed: bool,
+    tapped: bool,
+    stalled: bool,
+    silent: bool,
+}
+
+impl Session {
+    /// A connection just accepted. `None` when it needs TLS and there is no certificate.
+    pub fn new(accepted: Accepted, context: &Context) -> Option<Self> {
+        let Accepted { sid, stream, peer, listener, options } = accepted;
+        let mode = options.mode;
+        let limits = Limits::bytes(context.shared.config.max_stanza_unauthenticated);
+        let websocket = mode.is_websocket();
+        let phase = match (options.proxy_protocol, websocket) {
+            (true, _) => Phase::Proxy,
+            (false, true) => Phase::Upgrade,
+            (false, false) => Phase::Stream,
+        };
+        let mut session = Self {
+            sid,
+            transport: Transport::new(stream),
+            readable: false,
+            hangup: false,
+            in_ready: false,
+            in_dirty: false,
+            over: false,
+            authenticated: false,
+            last_read: context.now,
+            blocked_since: None,
+            out: Queue::default(),
+            listener,
+            options,
+            peer,
+            phase,
+            hold: Hold::No,
+            websocket: websocket
+                .then(|| Box::new(WebSocket { decoder: websocket::Decoder::default(), message: None })),
+            framer: if websocket { Framer::document(limits) } else { Framer::stream(limits) },
+            flow: Arc::default(),
+            identity: None,
+            tls_info: None,
+            pending: Vec::new(),
+            head: Vec::new(),
+            farewell: 0,
+            announced: false,
+            header_seen: false,
+            opened: false,
+            peer_closed: false,
+            tapped: false,
+            stalled: false,
+            silent: true,
+        };
+        if mode.is_tls() && phase != Phase::Proxy {
+            session.begin_tls(context).then_some(session)
+        } else {
+            Some(session)
+        }
+    }
+
+    /// Reads what the socket has, for one turn; true when there may be more.
+    pub fn read(&mut self, context: &mut Context) -> bool {
+        let mut raw = std::mem::take(&mut context.raw);
+        let more = self.read_into(&mut raw, context);
+        context.raw = raw;
+        more
+    }
+
+    fn read_into(&mut self, raw: &mut [u8], context: &mut Context) -> bool {
+        for _ in 0..READS_PER_TURN {
+            if self.over || !self.readable || self.must_wait(context) {
+                return false;
+            }
+            match self.transport.stream.read(raw) {
+                Ok(0) => {
+                    self.readable = false;
+                    self.end_of_input(context);
+                    return false;
+                }
+                Ok(length) => {
+                    context.tally.bytes_in += length as u64;
+                    self.last_read = context.now;
+                    self.silent = false;
+                    if length < raw.len() && !self.hangup {
+                        self.readable = false;
+                    }
+                    self.input(&raw[..length], context);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return false;
+                }
+                Err(error) => {
+                    self.lose(format!("the connection broke: {error}"), context);
+                    return false;
+                }
+            }
+        }
+        self.readable
+    }
+
+    /// Whether the socket must not be read now.
+    fn must_wait(&mut self, context: &mut Context) -> bool {
+        if self.phase == Phase::Leaving {
+            return false;
+        }
+        if context.shared.gauge.is_full() {
+            if !self.stalled {
+                self.stalled = true;
+                context.stalled.push(self.sid);
+            }
+            return true;
+        }
+        self.hold != Hold::No || !self.pending.is_empty() || self.flow.is_paused()
+    }
+
+    /// Writes what waits.
+    pub fn flush(&mut self, context: &mut Context) {
+        if self.over {
+            return;
+        }
+        match self.transport.flush(&mut self.out) {
+            Ok(written) => {
+                context.tally.bytes_out += written;
+                if self.transport.blocked {
+                    if written > 0 || self.blocked_since.is_none() {
+                        self.blocked_since = Some(context.now);
+                    }
+                    return;
+                }
+                self.blocked_since = None;
+                self.out.release();
+                if self.phase == Phase::Leaving {
+                    self.transport.shutdown();
+                }
+            }
+            Err(error) => self.lose(format!("the connection broke: {error}"), context),
+        }
+    }
+
+    /// Whether something waits to be written.
+    pub fn wants_flush(&self) -> bool {
+        !self.out.is_empty() || self.transport.wants_write()
+    }
+
+    /// The time until authentication is up.
+    pub fn handshake_expired(&mut self, context: &mut Context) {
+        if self.phase == Phase::Leaving || self.authenticated {
+            return;
+        }
+        if self.silent {
+            self.over = true;
+        } else {
+            self.fail(Condition::ConnectionTimeout, "signing in took too long", context);
+        }
+    }
+
+    /// A newer connection needs the room.
+    pub fn evict(&mut self, context: &mut Context) {
+        context.tally.refused += 1;
+        self.lose("too many connections were not signed in, this was the oldest".into(), context);
+    }
+
+    /// The peer did not take what waited for it.
+    pub fn too_slow(&mut self, context: &mut Context) {
+        if self.phase == Phase::Leaving {
+            return;
+        }
+        context.tally.slow_readers += 1;
+        self.fail(Condition::ResourceConstraint, "the peer reads too slowly", context);
+    }
+
+    /// The peer sent nothing for too long.
+    pub fn idle_expired(&mut self, context: &mut Context) {
+        self.fail(Condition::ConnectionTimeout, "nothing was received for too long", context);
+    }
+
+    /// The engine stops.
+    pub fn shut_down(&mut self, context: &mut Context) {
+        if self.silent {
+            self.over = true;
+        } else {
+            self.fail(Condition::SystemShutdown, "the server is stopping", context);
+        }
+    }
+
+    /// Makes sure that a session which is dropped leaves nothing in the tables, and that Python knows.
+    pub fn leave_behind(&mut self, context: &mut Context) {
+        self.leave("the connection is closed".into(), context);
+    }
+
+    /// Ends a session that panicked, without asking it anything.
+    pub fn abandon(&mut self, context: &mut Context) {
+        self.leave("an error inside the server; it was logged".into(), context);
+        self.over = true;
+    }
+
+    /// Ends the stream with an error of ours, and the connection after it.
+    pub fn fail(&mut self, condition: Condition, text: &str, context: &mut Context) {
+        if self.phase == Phase::Leaving {
+            return;
+        }
+        context.tally.stream_errors += 1;
+        let description = Element::build("text", ns::STREAM_ERRORS, &[("xml:lang", "en")], vec![Node::Text(Str::value(text))]);
+        let children = vec![
+            Node::Element(Element::build(condition.name(), ns::STREAM_ERRORS, &[], Vec::new()).into()),
+            Node::Element(description.into()),
+        ];
+        let error = Element::build("error", ns::STREAMS, &[], children);
+        self.end_stream(Some(&error), &context.shared.domain);
+        self.leave(format!("{}: {text}", condition.name()), context);
+    }
+
+    /// Ends a session whose connection is gone.
+    fn lose(&mut self, reason: String, context: &mut Context) {
+        self.leave(reason, context);
+        self.over = true;
+    }
+
+    /// Says goodbye in the stream's own terms, if there is a stream.
+    fn end_stream(&mut self, error: Option<&Element>, domain: &str) {
+        if self.phase != Phase::Stream || !self.transport.is_established() {
+            return;
+        }
+        if !self.opened {
+            let mut id = [0u8; 8];
+            // Without random numbers the stream has an id of zeroes, and ends at once anyway.
+            let _ = aws_lc_rs::rand::fill(&mut id);
+            let id = format!("{:016x}", u64::from_be_bytes(id));
+            let attrs = [("from", domain), ("id", &id), ("version", "1.0"), ("xml:lang", "en")];
+            self.write_header(&Element::build("open", ns::FRAMING, &attrs, Vec::new()));
+        }
+        let mut bytes = Vec::new();
+        if let Some(error) = error {
+            xml::serialise(&mut bytes, error, self.form());
+            self.write_piece(&bytes);
+        }
+        if self.websocket.is_some() {
+            bytes.clear();
+            xml::serialise(&mut bytes, &Element::build("close", ns::FRAMING, &[], Vec::new()), Form::MESSAGE);
+            self.write_piece(&bytes);
+            websocket::close(self.out.buffer(), 1000);
+        } else {
+            self.out.buffer().extend_from_slice(b"</stream:stream>");
+        }
+    }
+
+    fn form(&self) -> Form<'static> {
+        if self.websocket.is_some() {
+            Form::MESSAGE
+        } else {
+            Form::STREAM
+        }
+    }
+
+    /// Our stream header, from the attributes of an `<open/>`.
+    fn write_header(&mut self, open: &Element) {
+        self.opened = true;
+        let mut bytes = Vec::new();
+        if self.websocket.is_some() {
+            xml::serialise(&mut bytes, open, Form::MESSAGE);
+        } else {
+            bytes.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='");
+            bytes.extend_from_slice(ns::STREAMS.as_bytes());
+            bytes.push(b'\'');
+            for attr in open.attrs().iter().filter(|attr| !attr.key.starts_with('{')) {
+                bytes.push(b' ');
+                bytes.extend_from_slice(attr.key.as_bytes());
+                bytes.extend_from_slice(b"='");
+                xml::escape_attribute(&mut bytes, &attr.value);
+                bytes.push(b'\'');
+            }
+            bytes.push(b'>');
+        }
+        self.write_piece(&bytes);
+    }
+
+    /// Queues one complete piece of XML, as a message of its own where messages are.
+    fn write_piece(&mut self, bytes: &[u8]) {
+        if self.websocket.is_some() {
+            websocket::text(self.out.buffer(), bytes);
+        } else {
+            self.out.buffer().extend_from_slice(bytes);
+        }
+    }
+
+    /// Ends the session for everybody but its own socket. Harmless when repeated.
+    fn leave(&mut self, reason: String, context: &mut Context) {
+        if self.phase == Phase::Leaving {
+            return;
+        }
+        self.forget_route(context);
+        context.shared.drop_exporter(self.sid);
+        if !self.silent && !context.is_busy() {
+            self.announce(context);
+        }
+        if self.announced {
+            context.emit(Event::Closed { sid: self.sid, reason });
+        }
+        self.phase = Phase::Leaving;
+        self.hold = Hold::No;
+        self.pending = Vec::new();
+        self.head = Vec::new();
+        let deadline = context.now + context.shared.config.linger;
+        context.lingering.push_back((deadline, self.sid));
+    }
+
+    fn forget_route(&mut self, context: &Context) {
+        if let Some(identity) = self.identity.take() {
+            context.shared.routes.unbind(identity.bare(), self.sid);
+        }
+    }
+
+    /// Tells Python of the connection, once.
+    fn announce(&mut self, context: &mut Context) {
+        if self.announced {
+            return;
+        }
+        self.announced = true;
+        let (ip, port) = self.peer.map_or((String::new(), 0), |peer| (peer.ip().to_canonical().to_string(), peer.port()));
+        let secure = self.options.mode.is_tls();
+        context.emit(Event::Connected { sid: self.sid, listener: self.listener, ip, port, secure });
+        if let Some(info) = self.tls_info.take() {
+            context.emit(Event::Tls { sid: self.sid, info });
+        }
+    }
+
+    /// Counts a session in or out of those that have not signed in.
+    pub fn count_unauthenticated(context: &Context, change: i64) {
+        let counter = &context.shared.counters.unauthenticated;
+        if change > 0 {
+            counter.fetch_add(1, Ordering::Relaxed);
+        } else {
+            counter.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

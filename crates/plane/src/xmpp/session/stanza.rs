@@ -1,0 +1,158 @@
+//! What a peer may say, and where it goes: to its recipients when a row of the table decides, up to Python otherwise.
+
+use std::sync::Arc;
+
+use moim_wire::xml::{ns, Attr, Condition, Element, Str};
+
+use super::super::event::Event;
+use super::super::shared::Context;
+use super::{Hold, Session};
+
+impl Session {
+    /// The peer's stream header, or its `<open/>`.
+    pub(super) fn header(&mut self, default_ns: &Str, mut attrs: Vec<Attr>, context: &mut Context) {
+        let value = |key: &str| attrs.iter().find(|attr| attr.key == key).map(|attr| attr.value.as_str());
+        let refused = if *default_ns != ns::CLIENT {
+            Some((Condition::InvalidNamespace, "the stream is not a client's: its default namespace is not jabber:client"))
+        } else if !value("version").is_some_and(supported_version) {
+            Some((Condition::UnsupportedVersion, "the stream's version is not 1.0"))
+        } else {
+            match value("to") {
+                None | Some("") => Some((Condition::ImproperAddressing, "the stream is addressed to nobody")),
+                Some(name) if !context.shared.serves(name) => {
+                    Some((Condition::HostUnknown, "the stream is addressed to a domain that is not served here"))
+                }
+                Some(_) => None,
+            }
+        };
+        if let Some((condition, text)) = refused {
+            return self.fail(condition, text, context);
+        }
+        self.header_seen = true;
+        self.announce(context);
+        attrs.push(Attr { key: Str::Static("xmlns"), value: default_ns.clone() });
+        context.emit(Event::Open { sid: self.sid, attrs });
+    }
+
+    /// One element at the stream's top level.
+    pub(super) fn element(&mut self, mut element: Element, size: u32, context: &mut Context) {
+        context.tally.stanzas += 1;
+        match element.ns().as_str() {
+            ns::CLIENT => match self.check_stanza(&mut element) {
+                Ok(()) => {}
+                Err((condition, text)) => return self.fail(condition, text, context),
+            },
+            ns::STREAMS if element.name() == "error" => {
+                let condition = element.elements().find(|child| child.name() != "text");
+                let name = condition.map_or("undefined-condition", |condition| condition.name());
+                let reason = format!("the peer reported the stream error {name}");
+                self.end_stream(None, &context.shared.domain);
+                return self.leave(reason, context);
+            }
+            "" | ns::SERVER | ns::STREAMS => {
+                return self.fail(Condition::InvalidNamespace, "a stanza is not in the namespace jabber:client", context);
+            }
+            ns::TLS if element.name() == "starttls" && self.transport.tls().is_none() && self.websocket.is_none() => {
+                self.hold = Hold::StartTls;
+            }
+            ns::SASL | ns::SASL2 if !self.authenticated => self.hold = Hold::Sasl,
+            _ => {}
+        }
+        let element = Arc::new(element);
+        if element.is("message", ns::CLIENT) && self.identity.is_some() {
+            if !self.tapped && route(&element, context) {
+                context.tally.routed += 1;
+                return;
+            }
+            context.tally.missed += 1;
+        }
+        let event = Event::Stanza { sid: self.sid, element, size, flow: self.flow.clone() };
+        context.emit(event);
+        if self.flow.add(context.shared.config.pending_events) {
+            context.tally.pauses += 1;
+        }
+    }
+
+    /// Checks a stanza against the state of the stream, and stamps it with the sender's address.
+    fn check_stanza(&self, stanza: &mut Element) -> Result<(), (Condition, &'static str)> {
+        let is_iq = match stanza.name().as_str() {
+            "iq" => true,
+            "message" | "presence" => false,
+            _ => return Err((Condition::UnsupportedStanzaType, "there is no such kind of stanza")),
+        };
+        let Some(identity) = &self.identity else {
+            if !is_iq {
+                return Err((Condition::NotAuthorized, "a stanza came before a resource was bound"));
+            }
+            // Nobody is anybody yet: a claim would only mislead.
+            stanza.strip("from");
+            return Ok(());
+        };
+        if let Some(claimed) = stanza.attr("from") {
+            let own = identity.full == claimed || claimed == identity.bare() || {
+                let (bare, resource) = split(claimed);
+                bare.eq_ignore_ascii_case(identity.bare()) && resource.is_none_or(|found| found == identity.resource())
+            };
+            if !own {
+                return Err((Condition::InvalidFrom, "a stanza is from somebody else"));
+            }
+        }
+        stanza.stamp("from", identity.full.clone());
+        Ok(())
+    }
+}
+
+/// Queues a message for its recipients; false when no row of the table decides.
+fn route(message: &Arc<Element>, context: &mut Context) -> bool {
+    let headline = match message.attr("type") {
+        None | Some("chat" | "normal") => false,
+        Some("headline") => true,
+        Some(_) => return false,
+    };
+    let Some(to) = message.attr("to") else { return false };
+    let (bare, resource) = split(to);
+    context.targets.clear();
+    let routes = &context.shared.routes;
+    if bare.is_ascii() && bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        routes.find(&bare.to_ascii_lowercase(), resource, headline, &mut context.targets);
+    } else {
+        // Rows have prepared addresses; one that would have to be prepared beyond ASCII is not found, and goes up.
+        routes.find(bare, resource, headline, &mut context.targets);
+    }
+    if context.targets.is_empty() {
+        return false;
+    }
+    context.tally.delivered += context.targets.len() as u64;
+    let deliveries = context.targets.iter().map(|sid| (*sid, message.clone()));
+    context.deliveries.extend(deliveries);
+    true
+}
+
+fn split(jid: &str) -> (&str, Option<&str>) {
+    jid.split_once('/').map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
+}
+
+/// Whether a peer's version is 1.0 or a later one, which falls back to it (RFC 6120 §4.7.5).
+fn supported_version(version: &str) -> bool {
+    let Some((major, minor)) = version.split_once('.') else { return false };
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse::<u32>().ok()).flatten()
+    };
+    number(minor).is_some() && number(major).is_some_and(|major| major >= 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for good in ["1.0", "1.1", "2.0", "01.0"] {
+            assert!(supported_version(good), "{good}");
+        }
+        for bad in ["", "1", "0.9", "1.", ".0", "1.x", "-1.0", "+1.0", "99999999999.0"] {
+            assert!(!supported_version(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! One thread of the engine: polls its sockets and its inbox, and does everything for its sessions in rounds.
+//!
+//! A round reads what is readable, carries messages to their recipients, then writes each recipient once: what arrives
+//! together leaves together.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+
+use super::listener::Listener;
+use super::session::Session;
+use super::shared::{Command, Context, Shared};
+
+mod accept;
+mod timers;
+
+pub const WAKER: Token = Token(usize::MAX);
+/// Listeners count down from here; sessions use their number.
+const FIRST_LISTENER: usize = usize::MAX - 1;
+const EVENTS_PER_ROUND: usize = 1024;
+
+/// Session numbers are handed out in order by the engine itself, so nobody can choose them to collide.
+#[derive(Default)]
+struct SidHasher(u64);
+
+impl Hasher for SidHasher {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, sid: u64) {
+        self.0 = sid.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(20)
+    }
+}
+
+type Sessions = HashMap<u64, Box<Session>, BuildHasherDefault<SidHasher>>;
+
+/// The thread's own state.
+pub struct Shard {
+    index: usize,
+    poll: Poll,
+    shared: Arc<Shared>,
+    context: Context,
+    sessions: Sessions,
+    listeners: Vec<(Token, Box<Listener>, bool)>,
+    next_listener: usize,
+    /// Sessions to read in this round or the next.
+    ready: Vec<u64>,
+    /// Sessions to flush at the end of the round.
+    dirty: Vec<u64>,
+    /// Sessions that are over.
+    done: Vec<u64>,
+    commands: Vec<Command>,
+    /// When sessions must have signed in; all have equally long, so the oldest is first.
+    handshakes: VecDeque<(Instant, u64)>,
+    next_sweep: Instant,
+    accept_again: Option<Instant>,
+    stopping: Option<Instant>,
+}
+
+impl Shard {
+    /// A thread's state, around its poll.
+    pub fn new(index: usize, poll: Poll, shared: Arc<Shared>) -> Self {
+        Self {
+            index,
+            poll,
+            context: Context::new(shared.clone()),
+            shared,
+            sessions: Sessions::default(),
+            listeners: Vec::new(),
+            next_listener: FIRST_LISTENER,
+            ready: Vec::new(),
+            dirty: Vec::new(),
+            done: Vec::new(),
+            commands: Vec::new(),
+            handshakes: VecDeque::new(),
+            next_sweep: Instant::now(),
+            accept_again: None,
+            stopping: None,
+        }
+    }
+
+    /// Runs until the engine stops.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_ROUND);
+        loop {
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, timeout) {
+                if error.kind() != std::io::ErrorKind::Interrupted {
+                    // A poll that fails for good cannot be repaired; the sessions close with the thread.
+                    return;
+                }
+                continue;
+            }
+            self.context.now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    Token(number) if number > self.next_listener => self.listener_ready(event.token()),
+                    Token(number) => self.socket_ready(number as u64, event),
+                }
+            }
+            self.run_commands();
+            self.read_ready();
+            self.carry();
+            self.run_timers();
+            self.flush_dirty();
+            self.bury();
+            self.settle();
+            if self.stopping.is_some_and(|deadline| self.sessions.is_empty() || self.context.now >= deadline) {
+                return;
+            }
+        }
+    }
+
+    fn socket_ready(&mut self, sid: u64, event: &mio::event::Event) {
+        let Some(session) = self.sessions.get_mut(&sid) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            session.readable = true;
+            session.hangup |= event.is_read_closed() || event.is_error();
+            if !session.in_ready {
+                session.in_ready = true;
+                self.ready.push(sid);
+            }
+        }
+        if event.is_writable() && session.wants_flush() && !session.in_dirty {
+            session.in_dirty = true;
+            self.dirty.push(sid);
+        }
+    }
+
+    /// Does something with a session; a panic in it costs that session alone.
+    fn with(&mut self, sid: u64, action: impl FnOnce(&mut Session, &mut Context)) {
+        let Some(session) = self.sessions.get_mut(&sid) else { return };
+        let context = &mut self.context;
+        if catch_unwind(AssertUnwindSafe(|| action(session, context))).is_err() {
+            context.tally.panics += 1;
+            session.abandon(context);
+        }
+        if session.over {
+            self.done.push(sid);
+            return;
+        }
+        if session.readable && !session.in_ready {
+            session.in_ready = true;
+            self.ready.push(sid);
+        }
+        if !session.in_dirty {
+            session.in_dirty = true;
+            self.dirty.push(sid);
+        }
+    }
+
+    fn read_ready(&mut self) {
+        let ready = std::mem::take(&mut self.ready);
+        for sid in ready {
+            if let Some(session) = self.sessions.get_mut(&sid) {
+                session.in_ready = false;
+                let mut more = false;
+                self.with(sid, |session, context| more = session.read(context));
+                // `with` keeps readable sessions in the list; one that may not read now waits to be resumed instead.
+                if !more {
+                    self.unready(sid);
+                }
+            }
+        }
+    }
+
+    fn unready(&mut self, sid: u64) {
+        if self.ready.last() == Some(&sid) {
+            self.ready.pop();
+            if let Some(session) = self.sessions.get_mut(&sid) {
+                session.in_ready = false;
+            }
+        }
+    }
+
+    fn run_commands(&mut self) {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.shared.inboxes[self.index].take(&mut commands);
+        for command in commands.drain(..) {
+            self.run_command(command);
+        }
+        self.commands = commands;
+        if self.commands.capacity() > 4096 {
+            self.commands = Vec::new();
+        }
+    }
+
+    fn run_command(&mut self, command: Command) {
+        match command {
+            Command::Listen(listener) => self.listen(listener),
+            Command::Unlisten(id) => self.unlisten(id),
+            Command::Adopt(accepted) => self.adopt(*accepted),
+            Command::OpenStream(sid, open) => self.with(sid, |session, _| session.open_stream(&open)),
+            Command::Send(sid, elements) => self.with(sid, |session, context| session.send(&elements, context)),
+            Command::Deliver(batch) => {
+                for (sid, element) in batch {
+                    self.with(sid, |session, context| session.deliver(&element, context));
+                }
+            }
+            Command::StartTls(sid) => self.with(sid, Session::start_tls),
+            Command::Restart(sid) => self.with(sid, Session::restart),
+            Command::Authenticated(sid) => self.with(sid, Session::authenticated),
+            Command::Bind(sid, full) => self.with(sid, |session, context| session.bind(full, context)),
+            Command::Presence(sid, priority) => self.with(sid, |session, context| session.presence(priority, context)),
+            Command::Unbind(sid) => self.with(sid, |session, context| session.unbind(context)),
+            Command::Tap(sid, on) => self.with(sid, |session, context| session.tap(on, context)),
+            Command::Close(sid, error) => self.with(sid, |session, context| session.close(error.as_deref(), context)),
+            Command::Resume(sid) => self.with(sid, Session::resume),
+            Command::ResumeAll => {
+                for sid in std::mem::take(&mut self.context.stalled) {
+                    self.with(sid, Session::resume);
+                }
+                self.accept_again = Some(self.context.now);
+            }
+            Command::Stop => self.stop(),
+        }
+    }
+
+    /// Carries routed messages to their recipients, here or in other threads.
+    fn carry(&mut self) {
+        if self.context.deliveries.is_empty() {
+            return;
+        }
+        let mut elsewhere: Vec<Vec<(u64, Arc<moim_wire::xml::Element>)>> = Vec::new();
+        let deliveries = std::mem::take(&mut self.context.deliveries);
+        for (sid, element) in deliveries {
+            let owner = self.shared.owner(sid);
+            if owner == self.index {
+                self.with(sid, |session, context| session.deliver(&element, context));
+            } else {
+                elsewhere.resize_with(self.shared.inboxes.len(), Vec::new);
+                elsewhere[owner].push((sid, element));
+            }
+        }
+        for (owner, batch) in elsewhere.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
+            self.shared.inboxes[owner].extend([Command::Deliver(batch)]);
+        }
+    }
+
+    fn flush_dirty(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for sid in dirty {
+            if let Some(session) = self.sessions.get_mut(&sid) {
+                session.in_dirty = false;
+                let context = &mut self.context;
+                if catch_unwind(AssertUnwindSafe(|| session.flush(context))).is_err() {
+                    context.tally.panics += 1;
+                    session.abandon(context);
+                }
+                if session.over {
+                    self.done.push(sid);
+                }
+            }
+        }
+    }
+
+    fn bury(&mut self) {
+        for sid in std::mem::take(&mut self.done) {
+            let Some(mut session) = self.sessions.remove(&sid) else { continue };
+            session.leave_behind(&mut self.context);
+            if !session.authenticated {
+                Session::count_unauthenticated(&self.context, -1);
+            }
+            self.shared.counters.sessions.fetch_sub(1, Ordering::Relaxed);
+            // Closing the socket ends its registration too; an error here changes nothing.
+            let _ = session.transport.stream.deregister(self.poll.registry());
+        }
+    }
+
+    fn settle(&mut self) {
+        self.context.tally.settle(&self.shared.counters);
+        self.context.serialised_for = None;
+        if self.context.serialised.capacity() > 65_536 {
+            self.context.serialised = Vec::new();
+        }
+        if !self.context.events.is_empty() {
+            self.shared.events.extend(self.context.events.drain(..));
+        }
+    }
+
+    fn stop(&mut self) {
+        for (_, listener, _) in &mut self.listeners {
+            listener.deregister(self.poll.registry());
+        }
+        self.listeners.clear();
+        let sids: Vec<u64> = self.sessions.keys().copied().collect();
+        for sid in sids {
+            self.with(sid, Session::shut_down);
+        }
+        self.stopping = Some(self.context.now + Duration::from_millis(400));
+    }
+}

@@ -1,0 +1,58 @@
+//! What is due: sign-in and linger times as queues in order of time, slow readers and idle peers by a sweep.
+
+use std::time::{Duration, Instant};
+
+use super::super::session::Session;
+use super::Shard;
+
+/// Between two looks at all sessions for those that neither read nor write.
+const SWEEP: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// How long the poll may sleep.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() || !self.dirty.is_empty() || !self.done.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let handshake = self.handshakes.front().map(|(due, _)| *due);
+        let linger = self.context.lingering.front().map(|(due, _)| *due);
+        let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
+        let due = [handshake, linger, sweep, self.accept_again, self.stopping].into_iter().flatten().min()?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    pub(super) fn run_timers(&mut self) {
+        let now = self.context.now;
+        while let Some((_, sid)) = self.handshakes.pop_front_if(|(due, _)| *due <= now) {
+            if self.sessions.get(&sid).is_some_and(|session| !session.authenticated) {
+                self.with(sid, Session::handshake_expired);
+            }
+        }
+        while let Some((_, sid)) = self.context.lingering.pop_front_if(|(due, _)| *due <= now) {
+            self.with(sid, Session::linger_expired);
+        }
+        if self.accept_again.is_some_and(|due| due <= now) {
+            self.accept();
+        }
+        if self.next_sweep <= now {
+            self.next_sweep = now + SWEEP;
+            self.sweep(now);
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let config = &self.shared.config;
+        let (write_timeout, idle_timeout) = (config.write_timeout, config.idle_timeout);
+        let is_slow = |session: &Session| session.blocked_since.is_some_and(|since| now - since > write_timeout);
+        let is_idle =
+            |session: &Session| !idle_timeout.is_zero() && session.authenticated && now - session.last_read > idle_timeout;
+        let slow: Vec<u64> = self.sessions.values().filter(|found| is_slow(found)).map(|found| found.sid).collect();
+        let idle: Vec<u64> = self.sessions.values().filter(|found| is_idle(found)).map(|found| found.sid).collect();
+        for sid in slow {
+            self.with(sid, Session::too_slow);
+        }
+        for sid in idle {
+            self.with(sid, Session::idle_expired);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What the engine's threads share, and the small change one thread works with.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use moim_wire::xml::{Element, Str};
+
+use super::config::{Config, ListenerOptions};
+use super::event::{Counters, Event, Gauge};
+use super::listener::{Listener, Peer};
+use super::routes::Routes;
+use super::transport::Stream;
+use crate::events::EventQueue;
+use crate::tls::ServerTls;
+
+/// What a thread is asked to do.
+pub enum Command {
+    Listen(Box<Listener>),
+    Unlisten(u64),
+    Adopt(Box<Accepted>),
+    OpenStream(u64, Arc<Element>),
+    Send(u64, Vec<Arc<Element>>),
+    Deliver(Vec<(u64, Arc<Element>)>),
+    StartTls(u64),
+    Restart(u64),
+    Authenticated(u64),
+    Bind(u64, Str),
+    Presence(u64, Option<i8>),
+    Unbind(u64),
+    Tap(u64, bool),
+    Close(u64, Option<Arc<Element>>),
+    /// A session whose events were taken may read again.
+    Resume(u64),
+    /// So may every session that stopped because the engine was full.
+    ResumeAll,
+    Stop,
+}
+
+/// A connection on its way from the listener to the thread that will own it.
+pub struct Accepted {
+    pub sid: u64,
+    pub stream: Stream,
+    pub peer: Peer,
+    pub listener: u64,
+    pub options: Arc<ListenerOptions>,
+}
+
+/// How the others reach a thread.
+pub struct Inbox {
+    commands: Mutex<Vec<Command>>,
+    signalled: AtomicBool,
+    waker: mio::Waker,
+}
+
+impl Inbox {
+    /// An inbox that wakes the poll of this waker.
+    pub fn new(waker: mio::Waker) -> Self {
+        Self { commands: Mutex::default(), signalled: AtomicBool::new(false), waker }
+    }
+
+    /// Adds commands and wakes the thread if it may be asleep.
+    pub fn extend(&self, commands: impl IntoIterator<Item = Command>) {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).extend(commands);
+        if !self.signalled.swap(true, Ordering::AcqRel) {
+            // The only failure is a full counter, and then the thread is awake.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// Swaps the waiting commands into an empty `batch`.
+    pub fn take(&self, batch: &mut Vec<Command>) {
+        self.signalled.store(false, Ordering::Release);
+        std::mem::swap(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner), batch);
+    }
+}
+
+/// One engine.
+pub struct Shared {
+    pub config: Config,
+    /// The name the server answers with when a stream fails before Python has spoken.
+    pub domain: String,
+    pub domains: RwLock<HashSet<String>>,
+    pub routes: Routes,
+    pub events: EventQueue<Event>,
+    pub gauge: Gauge,
+    pub counters: Counters,
+    pub tls: RwLock<Option<Arc<ServerTls>>>,
+    pub exporters: Mutex<HashMap<u64, [u8; 32]>>,
+    pub inboxes: Vec<Inbox>,
+    pub next_sid: AtomicU64,
+}
+
+impl Shared {
+    /// The thread that owns a session.
+    pub fn owner(&self, sid: u64) -> usize {
+        (sid % self.inboxes.len() as u64) as usize
+    }
+
+    /// The certificate for new handshakes.
+    pub fn server_tls(&self) -> Option<Arc<ServerTls>> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forgets the channel binding of a session.
+    pub fn drop_exporter(&self, sid: u64) {
+        self.exporters.lock().unwrap_or_else(PoisonError::into_inner).remove(&sid);
+    }
+
+    /// Whether streams to this name are served here.
+    pub fn serves(&self, name: &str) -> bool {
+        let domains = self.domains.read().unwrap_or_else(PoisonError::into_inner);
+        domains.contains(name) || domains.contains(&name.to_lowercase())
+    }
+}
+
+macro_rules! tally {
+    ($($name:ident),*) => {
+        /// Counts of one round of a thread, added to the shared ones at its end.
+        #[derive(Default)]
+        pub struct Tally { $(pub $name: u64),* }
+
+        impl Tally {
+            /// Adds everything and begins anew.
+            pub fn settle(&mut self, counters: &Counters) {
+                $(if self.$name != 0 {
+                    counters.$name.fetch_add(std::mem::take(&mut self.$name), Ordering::Relaxed);
+                })*
+            }
+        }
+    };
+}
+
+tally!(
+    accepted, refused, stanzas, routed, delivered, missed, bytes_in, bytes_out, stream_errors, handshakes,
+    tls_failures, pauses, slow_readers, panics
+);
+
+/// Bytes read from a socket at once.
+pub const READ_SIZE: usize = 16_384;
+
+/// One thread's working state outside its sessions.
+pub struct Context {
+    pub shared: Arc<Shared>,
+    pub now: Instant,
+    /// Where sockets are read into.
+    pub raw: Vec<u8>,
+    /// Where TLS records are decrypted to.
+    pub plain: Vec<u8>,
+    /// Where WebSocket payloads are unmasked.
+    pub frame: Vec<u8>,
+    /// The last element that was serialised, and what it became: one for many recipients is serialised once.
+    pub serialised: Vec<u8>,
+    pub serialised_for: Option<(Arc<Element>, bool)>,
+    pub targets: Vec<u64>,
+    pub deliveries: Vec<(u64, Arc<Element>)>,
+    pub events: Vec<Event>,
+    pub tally: Tally,
+    /// Sessions that are leaving, and when they must be gone; all wait equally long, so the oldest is first.
+    pub lingering: VecDeque<(Instant, u64)>,
+    /// Sessions that did not read because the engine was full.
+    pub stalled: Vec<u64>,
+}
+
+impl Context {
+    /// The state of a fresh thread.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            now: Instant::now(),
+            raw: vec![0; READ_SIZE],
+            plain: Vec::new(),
+            frame: Vec::new(),
+            serialised: Vec::new(),
+            serialised_for: None,
+            targets: Vec::new(),
+            deliveries: Vec::new(),
+            events: Vec::new(),
+            tally: Tally::default(),
+            lingering: VecDeque::new(),
+            stalled: Vec::new(),
+        }
+    }
+
+    /// Queues an event for Python; it goes up at the end of the round.
+    pub fn emit(&mut self, event: Event) {
+        self.shared.gauge.add(event.cost());
+        self.events.push(event);
+    }
+
+    /// Whether Python has so much to do that news of hopeless connections is not worth telling.
+    pub fn is_busy(&self) -> bool {
+        self.events.len() + self.shared.events.len() > 1000
+    }
+}
