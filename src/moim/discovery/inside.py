@@ -242,10 +242,8 @@ def _first_good(
             failure = refusal(got.result, service="UDS", where=f"{host}:{port}")
         failures.append(failure)
         last = failure.kind == "credentials" or index + 1 == len(servers)
-        run.step(
-            "uds", failure.code, "failed", what=f"GET {path}", where=got.where, ms=got.ms,
-            why="" if last else "why-next-server", **failure.params,
-        )  # fmt: skip
+        why = "" if last else "why-next-server"
+        run.failed("uds", failure, what=f"GET {path}", where=got.where, ms=got.ms, why=why)
         if failure.kind == "credentials":
             raise _WrongPassword(failure)
     raise Stop(worst(failures))

@@ -95,10 +95,8 @@ def _configuration(
         else:
             failure = _edge_refusal(got.result, edge, where)
         again = failure.code == "wrong-password"
-        run.step(
-            "edge", failure.code, "failed", what=what, where=got.where, ms=got.ms,
-            why="why-next-edge" if more and failure.kind != "credentials" else "", **failure.params,
-        )  # fmt: skip
+        why = "why-next-edge" if more and failure.kind != "credentials" else ""
+        run.failed("edge", failure, what=what, where=got.where, ms=got.ms, why=why)
         if not again or not (yield from run.credentials(again=True)):
             return failure
 
@@ -119,8 +117,7 @@ def _go_in(run: Run, edge: mra.Edge, config: mra.EdgeConfig, cookie: mra.EdgeCoo
     if answer is None or not answer.servers:
         reason = answer.error if answer is not None and answer.error else "no answer"
         failure = Failure.of("edge-without-uds", "rubbish", where=where, domain=edge.domain, reason=reason)
-        params: dict[str, str | int] = {"domain": edge.domain, "reason": reason}
-        run.step("edge", failure.code, "failed", what="_cisco-uds", where=where, ms=0.0, why="", **params)
+        run.failed("edge", failure, what="_cisco-uds", where=where)
         raise Stop(failure)
     records = [Srv(s.priority, s.weight, s.port, s.address) for s in answer.servers]
     ordered = order(records, run.pick)

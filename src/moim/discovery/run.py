@@ -33,6 +33,7 @@ from moim.discovery.outcome import (
     FailureKind,
     Location,
     Outcome,
+    Params,
     ProductMode,
     ServicePoint,
     Step,
@@ -198,6 +199,17 @@ class Run:
         **params: str | int,
     ) -> None:
         """Tells one step; ``code`` and ``why`` name sentences of the catalogue, ``params`` fills both."""
+        self._add(kind, code, result, what, where, ms, why, params)
+
+    def failed(
+        self, kind: StepKind, failure: Failure, *, what: str = "", where: str = "", ms: float = 0.0, why: str = ""
+    ) -> None:
+        """Tells a step that failed, in the words of its failure."""
+        self._add(kind, failure.code, "failed", what, where, ms, why, failure.params)
+
+    def _add(
+        self, kind: StepKind, code: str, result: StepResult, what: str, where: str, ms: float, why: str, params: Params
+    ) -> None:
         detail, reason = sentence(code, params), sentence(why, params) if why else ""
         step = Step(kind, code, what, where, result, detail, round(ms, 1), reason, why, params)
         self._steps.append(step)

@@ -76,10 +76,8 @@ def _try(run: Run, place: Place, *, more: bool) -> Flow[Failure | None]:
             return None
         failed = result if isinstance(result, Failed) else Failed("rubbish")
         failure = failure_of(failed, service="XMPP", where=where)
-        run.step(
-            "sign-in", failure.code, "failed", what=f"XMPP {run.address}", where=where, ms=ms,
-            why="why-next-server" if more and failure.kind not in ("credentials", "refused") else "", **failure.params,
-        )  # fmt: skip
+        why = "why-next-server" if more and failure.kind not in ("credentials", "refused") else ""
+        run.failed("sign-in", failure, what=f"XMPP {run.address}", where=where, ms=ms, why=why)
         if failed.reason != "credentials" or not (yield from run.credentials(again=True)):
             return failure
 
