@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
+from http import HTTPStatus
 from typing import Protocol
 
 import h11
@@ -34,6 +35,10 @@ _log = logging.getLogger("moim.edge.proxy")
 
 class _ClientGone(Exception):
     """The client's connection ended or stalled; there is nobody to answer."""
+
+
+class _Stale(Exception):
+    """A connection that was kept for reuse ended before it answered."""
 
 
 class Proxy(Protocol):
@@ -161,10 +166,37 @@ class Exchange:
     # -- there and back
 
     async def _forward(self, head: RequestHead, rule: Rule) -> None:
-        repeatable = head.method in _SAFE_TO_REPEAT and not head.chunked and not head.length and not head.websocket
-        upstream, response = await self._begin(head, rule, fresh=not repeatable)
+        # A kept connection may end just when it is used again: only what can be asked twice goes out on one.
+        fresh = head.method not in _SAFE_TO_REPEAT or head.chunked or bool(head.length) or head.websocket
+        while True:
+            try:
+                upstream = await self._proxy.pool.take(rule.target, self._stream.peer, fresh=fresh)
+            except MoimError as error:
+                raise Rejected(503, error.message, [RETRY]) from error
+            try:
+                return await self._carry(upstream, head, rule)
+            except _Stale:
+                fresh = True
+
+    async def _carry(self, upstream: Upstream, head: RequestHead, rule: Rule) -> None:
+        """One request over one connection. Raises Rejected (502, 504), _Stale, _ClientGone."""
+        body: asyncio.Task[None] | None = None
         finished = False
         try:
+            try:
+                await upstream.send(self._outgoing(head))
+                if head.chunked or head.length:
+                    body = asyncio.get_running_loop().create_task(self._send_body(upstream))
+                else:
+                    await self._send_body(upstream)
+                response = await self._response_head(upstream, body)
+            except (OSError, h11.ProtocolError) as error:
+                if upstream.reused:
+                    raise _Stale from error
+                if isinstance(error, TimeoutError):
+                    raise Rejected(504, f"the target '{rule.target}' did not answer in time", [RETRY]) from error
+                reason = f"the target '{rule.target}' broke the exchange: {error or type(error).__name__}"
+                raise Rejected(502, reason, [RETRY]) from error
             if isinstance(response, h11.InformationalResponse):
                 if not head.websocket:
                     raise Rejected(502, f"the target '{rule.target}' switched protocols unasked", [RETRY])
@@ -172,44 +204,24 @@ class Exchange:
                 return
             await self._answer(upstream, response)
             finished = True
-            await self._linger()
         finally:
+            if body is not None:
+                body.cancel()
+                await asyncio.gather(body, return_exceptions=True)
             if finished:
                 self._proxy.pool.give(upstream)
             else:
                 upstream.close()
+        await self._linger()
 
-    async def _begin(
-        self, head: RequestHead, rule: Rule, *, fresh: bool
-    ) -> tuple[Upstream, h11.Response | h11.InformationalResponse]:
-        """Sends the request; returns the connection and the head of its response. Raises Rejected (502, 503, 504)."""
-        try:
-            upstream = await self._proxy.pool.take(rule.target, self._stream.peer, fresh=fresh)
-        except MoimError as error:
-            raise Rejected(503, error.message, [RETRY]) from error
-        try:
-            await upstream.send(self._outgoing(head))
-            if head.chunked or head.length:
-                return upstream, await self._talk(upstream)
-            await self._send_body(upstream)
+    async def _response_head(
+        self, upstream: Upstream, body: asyncio.Task[None] | None
+    ) -> h11.Response | h11.InformationalResponse:
+        """The head of the response; a target may answer before it has read the whole body, which goes on meanwhile."""
+        if body is None:
             async with asyncio.timeout(self._limits.upstream_s):
-                return upstream, await self._next_head(upstream)
-        except (OSError, h11.ProtocolError) as error:
-            upstream.close()
-            if upstream.reused:
-                return await self._begin(head, rule, fresh=True)
-            if isinstance(error, TimeoutError):
-                raise Rejected(504, f"the target '{rule.target}' did not answer in time", [RETRY]) from error
-            raise Rejected(502, f"the target '{rule.target}' broke the exchange: {error or 'end'}", [RETRY]) from error
-        except BaseException:
-            upstream.close()
-            raise
-
-    async def _talk(self, upstream: Upstream) -> h11.Response | h11.InformationalResponse:
-        """Sends a body while it listens: a target may answer before it has read everything."""
-        loop = asyncio.get_running_loop()
-        body = loop.create_task(self._send_body(upstream))
-        reply = loop.create_task(self._next_head(upstream))
+                return await self._next_head(upstream)
+        reply = asyncio.get_running_loop().create_task(self._next_head(upstream))
         try:
             await asyncio.wait((body, reply), return_when=asyncio.FIRST_COMPLETED)
             if not reply.done():
@@ -220,9 +232,8 @@ class Exchange:
                 raise TimeoutError
             return reply.result()
         finally:
-            body.cancel()
             reply.cancel()
-            await asyncio.gather(body, reply, return_exceptions=True)
+            await asyncio.gather(reply, return_exceptions=True)
 
     async def _next_head(self, upstream: Upstream) -> h11.Response | h11.InformationalResponse:
         while True:
@@ -341,7 +352,8 @@ class Exchange:
         headers, body = pages.page(
             refusal.status, refusal.message, accept=self._accept, language=self._language, extra=refusal.headers
         )
-        answer = h11.Response(status_code=refusal.status, headers=[*headers, ("Connection", "close")])
+        phrase = HTTPStatus(refusal.status).phrase
+        answer = h11.Response(status_code=refusal.status, reason=phrase, headers=[*headers, ("Connection", "close")])
         with contextlib.suppress(_ClientGone, h11.LocalProtocolError):
             await self._write(self._http.send(answer))
             await self._write(self._http.send(h11.Data(data=body)))
@@ -350,10 +362,14 @@ class Exchange:
 
     async def _linger(self) -> None:
         """Lets a client that is still sending read the answer: closing over unread bytes would reset it away."""
-        if self._http.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
-            return
-        with contextlib.suppress(OSError):
+        taken = 0
+        with contextlib.suppress(OSError, h11.RemoteProtocolError):
             async with asyncio.timeout(_LINGER_S):
-                taken = 0
-                while taken < _LINGER_BYTES and (data := await self._stream.reader.read(CHUNK)):
-                    taken += len(data)
+                while taken < _LINGER_BYTES and self._http.their_state is h11.SEND_BODY:
+                    event = self._http.next_event()
+                    if event is h11.NEED_DATA:
+                        data = await self._stream.reader.read(CHUNK)
+                        taken += len(data)
+                        self._http.receive_data(data)
+                    elif isinstance(event, type):
+                        return
