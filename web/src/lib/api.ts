@@ -41,6 +41,17 @@ export class ApiError extends Error {
 
 const TIMEOUT_MS = 20_000;
 
+/** The server names an error after its class; the texts name it after what a person should understand. */
+const CODES: Record<string, string> = {
+  'auth-error': 'unauthorized',
+  'limit-exceeded': 'rate-limited',
+  'usage-error': 'bad-request',
+  refused: 'forbidden',
+  'peer-error': 'unavailable',
+  'peer-timeout': 'unavailable',
+  'peer-unreachable': 'unavailable',
+};
+
 async function call(method: 'GET' | 'POST', path: string, body?: unknown, token?: string): Promise<Response> {
   const headers: Record<string, string> = { Accept: 'application/json' };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
@@ -61,7 +72,7 @@ async function errorOf(response: Response): Promise<ApiError> {
   const plain = response.status >= 502 ? 'unavailable' : response.status === 404 ? 'not-found' : 'internal';
   try {
     const { error } = (await response.json()) as { error: { code: string; message: string; hint?: string } };
-    return new ApiError(error.code || plain, error.message, error.hint ?? '');
+    return new ApiError(CODES[error.code] ?? (error.code || plain), error.message, error.hint ?? '');
   } catch {
     return new ApiError(plain, response.statusText);
   }
@@ -88,8 +99,14 @@ export async function getSession(): Promise<SignedIn | null> {
   }
 }
 
-export const login = (address: string, password: string): Promise<SignedIn> =>
-  json(call('POST', '/api/login', { address, password }));
+export async function login(address: string, password: string): Promise<SignedIn> {
+  try {
+    return await json(call('POST', '/api/login', { address, password }));
+  } catch (error) {
+    if (error instanceof ApiError && error.code === 'unauthorized') throw new ApiError('wrong-credentials', error.message);
+    throw error;
+  }
+}
 
 export const logout = async (): Promise<void> => void (await call('POST', '/api/logout', {}));
 
@@ -102,7 +119,7 @@ export async function discover(address: string, onLine: (line: DiscoveryLine) =>
       if (line && typeof line === 'object') onLine(line as DiscoveryLine);
     }
   } catch {
-    throw new ApiError('unavailable', 'the stream broke off');
+    throw new ApiError('unavailable', 'the connection broke off');
   }
 }
 

@@ -1,15 +1,18 @@
-// Turns the lines of the discovery stream into what a person reads. Pure: texts come from the caller's language.
+// Turns the lines of the discovery stream into what a person reads. Pure: the texts come from the caller's language.
+//
+// A `step` line has the fields of the discovery engine's Step: kind, what, where, result, detail, elapsed_ms, why_next.
 import type { Key } from '../lang/en';
 import type { DiscoveryLine } from './api';
 
 export type Location = 'inside' | 'outside' | 'manual';
+export type StepResult = 'ok' | 'none' | 'failed' | 'skipped';
 
 export interface Step {
   title: Key;
   name: string;
-  ok: boolean;
+  result: StepResult;
   elapsedMs: number | null;
-  /** What was asked, where it went, what came back, why the next step was chosen: as the engine said it. */
+  /** What was asked and where, what came back, what follows: in the engine's own words. */
   details: string[];
 }
 
@@ -19,12 +22,16 @@ export interface Outcome {
 }
 
 const TITLES: Record<string, Key> = {
-  start: 'discovery.start',
-  dns: 'discovery.dns',
-  https: 'discovery.https',
-  http: 'discovery.https',
-  signin: 'discovery.signin',
+  input: 'discovery.input',
+  cache: 'discovery.cache',
+  srv: 'discovery.srv',
+  address: 'discovery.address',
   decision: 'discovery.decision',
+  edge: 'discovery.edge',
+  uds: 'discovery.uds',
+  profile: 'discovery.profile',
+  password: 'discovery.password',
+  'sign-in': 'discovery.signin',
 };
 
 const text = (value: unknown): string => (typeof value === 'string' ? value : '');
@@ -33,13 +40,15 @@ const number = (value: unknown): number | null => (typeof value === 'number' && 
 /** Reads a `step` line; null when the line is something else. */
 export function readStep(line: DiscoveryLine): Step | null {
   if (line['type'] !== 'step') return null;
-  const details = [line['server'], line['answer'], line['why']].map(text).filter((part) => part !== '');
+  const result = line['result'];
+  const [what, where] = [text(line['what']), text(line['where'])];
+  const asked = what && where ? `${what} → ${where}` : where || what;
   return {
-    title: TITLES[text(line['kind'])] ?? 'discovery.decision',
-    name: text(line['name']),
-    ok: line['ok'] !== false,
+    title: TITLES[text(line['kind'])] ?? 'discovery.other',
+    name: what,
+    result: result === 'none' || result === 'failed' || result === 'skipped' ? result : 'ok',
     elapsedMs: number(line['elapsed_ms']),
-    details,
+    details: [asked, text(line['detail']), text(line['why_next'])].filter((part) => part !== ''),
   };
 }
 
@@ -49,4 +58,10 @@ export function readOutcome(line: DiscoveryLine): Outcome | null {
   const where = line['location'];
   const location = where === 'inside' || where === 'outside' ? where : 'manual';
   return { location, elapsedMs: number(line['elapsed_ms']) };
+}
+
+/** The sentence of an `error` line, which ends a discovery that could not finish; null when the line is something else. */
+export function readTrouble(line: DiscoveryLine): string | null {
+  const error = line['type'] === 'error' ? line['error'] : null;
+  return error && typeof error === 'object' && 'message' in error ? text(error.message) : null;
 }

@@ -1,6 +1,6 @@
 // Who is signed in: the way from an address and a password to a chat session, and back out.
 import { ApiError, discover, getSession, getSite, login, logout, type SignedIn, type Site } from './api';
-import { readOutcome, readStep, type Outcome, type Step } from './discovery';
+import { readOutcome, readStep, readTrouble, type Outcome, type Step } from './discovery';
 import type { Key } from '../lang/en';
 import { recall, remember } from './memory';
 import { Chat } from './xmpp/chat.svelte';
@@ -67,6 +67,7 @@ class Session {
     this.site ??= await getSite();
     const address = parseAddress(typed.includes('@') ? typed : `${typed.trim()}@${this.site.domain}`);
     if (!address) throw new ApiError('bad-address', 'not an address');
+    if (!address.endsWith(`@${this.site.domain}`)) throw new ApiError('not-hosted', 'another domain');
     await this.discover(address);
     this.phase = 'checking';
     this.user = await login(address, password);
@@ -82,10 +83,10 @@ class Session {
         const step = readStep(line);
         if (step) this.steps.push(step);
         this.outcome = readOutcome(line) ?? this.outcome;
+        this.skipped = readTrouble(line) ?? this.skipped;
       });
     } catch (error) {
-      if (!(error instanceof ApiError) || error.code === 'not-hosted' || error.code === 'bad-address') throw error;
-      if (error.code === 'unreachable') throw error;
+      if (!(error instanceof ApiError) || error.code === 'unreachable') throw error;
       this.skipped = error.message;
     }
   }
