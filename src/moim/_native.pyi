@@ -1,7 +1,7 @@
 """The compiled extension: codecs and engines of the plane. Only the facades in ``proto``, ``net`` and the rooms import it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, final
+from typing import Any, Literal, TypeAlias, TypedDict, final
 
 # --- XMPP: the element tree, the framer and the server engine ---------------------------------------------------------
 
@@ -163,3 +163,164 @@ class XmppServer:
         """Counters since the start, and gauges: sessions, unauthenticated, events, routed, missed …"""
     def stop(self) -> None:
         """Closes every stream with system-shutdown and ends the engine's threads, within a second."""
+
+# --- SFU: the media plane of meetings ---------------------------------------------------------------------------------
+
+SfuEvent: TypeAlias = (
+    tuple[Literal["negotiate"], int]
+    | tuple[Literal["connected"], int]
+    | tuple[Literal["disconnected"], int, str]
+    | tuple[Literal["track"], int, Literal["audio", "video"], bool]
+)
+
+class SfuLayout(TypedDict):
+    """What the media sections of an offer are for, by ``mid``."""
+
+    publish: dict[Literal["audio", "video"], str]
+    tracks: list[tuple[str, int, Literal["audio", "video"]]]
+
+@final
+class Sfu:
+    """Selective forwarding over one UDP port with a thread of its own. Participants are numbers that the caller chooses and
+    never uses again.
+
+    Durations are seconds, bit rates bit/s. ``connect_timeout`` runs from ``add_participant`` to ICE and DTLS being up;
+    ``lost_timeout`` from the loss of the path; ``keyframe_interval`` is the shortest time between two keyframe requests to
+    one publisher. Below ``min_video_bitrate`` for each, a subscriber gets fewer video streams. Every command raises
+    UsageError for participants that are not there and before ``listen``, Unavailable at a limit.
+    """
+
+    def __new__(
+        cls,
+        *,
+        max_participants: int = 2000,
+        max_subscriptions: int = 64,
+        connect_timeout: float = 30.0,
+        lost_timeout: float = 10.0,
+        keyframe_interval: float = 0.5,
+        initial_bitrate: int = 1_500_000,
+        max_video_bitrate: int = 2_500_000,
+        min_video_bitrate: int = 200_000,
+    ) -> Sfu: ...
+    def listen(self, address: str, port: int, *, candidates: Sequence[str] = ...) -> int:
+        """Binds the socket, starts the thread, and gives the bound port. ``candidates`` are the ``ip:port`` announced to
+        peers, by default the bound address. Raises Unavailable when it cannot be bound, UsageError for bad addresses."""
+    def add_participant(self, pid: int) -> None:
+        """A 'negotiate' event follows for the first offer."""
+    def remove_participant(self, pid: int) -> None:
+        """Ends the connection; those who received it get a new offer. Unknown numbers are ignored."""
+    def subscribe(self, pid: int, publisher: int) -> None:
+        """``pid`` receives whatever ``publisher`` publishes, now and later."""
+    def unsubscribe(self, pid: int, publisher: int) -> None:
+        """Ends a subscription; unknown ones are ignored."""
+    def republish(self, pid: int) -> None:
+        """The next offer invites the participant again to publish what it declined."""
+    def offer(self, pid: int) -> tuple[int, str, SfuLayout] | None:
+        """Number, SDP and layout of the next offer; None when there is nothing to say or an answer is outstanding."""
+    def answer(self, pid: int, seq: int, sdp: str) -> None:
+        """Takes the answer to the offer numbered ``seq``. Raises ProtocolError when it cannot be that: remove the
+        participant then, its connection is undefined."""
+    def fileno(self) -> int:
+        """A descriptor that is readable while events wait."""
+    def drain(self, limit: int) -> list[SfuEvent]:
+        """Takes up to ``limit`` events, oldest first. After 'disconnected' the participant is gone; its reason is
+        ``never-connected``, ``lost``, ``closed``, ``protocol: …`` or ``fault``."""
+    def running(self) -> bool:
+        """Whether the thread is at work."""
+    def stats(self) -> dict[str, Any]:
+        """Counters: datagrams ``received``, ``unknown``, ``sent``, ``unsent``; packets ``forwarded``; ``faults``; and
+        ``participants`` by number with ``connected``, ``remote``, ``round_trip`` (s), ``bytes_received``, ``bytes_sent``,
+        ``packets_received``, ``packets_forwarded``, ``packets_dropped``, ``loss_in``, ``loss_out`` (0 to 1), ``jitter`` (RTP
+        units by kind), ``keyframe_requests``, ``estimate`` (bit/s), ``subscriptions``, ``paused``."""
+    def stop(self) -> None:
+        """Ends every connection's service and the thread."""
+
+# --- TURN: the relay server -------------------------------------------------------------------------------------------
+
+TurnEvent: TypeAlias = (
+    tuple[Literal["allocated"], str, str, list[str], int]
+    | tuple[Literal["closed"], str, str, list[str], str, int, int]
+    | tuple[Literal["refused"], str, int, str, int]
+    | tuple[Literal["suppressed"], int]
+    | tuple[Literal["failed"], str]
+)
+"""What a TurnServer reports. Addresses are ``ip:port`` or ``[ip]:port``.
+
+``allocated``: client, user, relays, lifetime in seconds. ``closed``: client, user, relays, reason, packets to peers,
+packets from peers. ``refused``: client, STUN error code, reason, how often: a first refusal is told at once with 1, its
+repetitions within a second together. ``suppressed``: how many more refusals that second had. ``failed``: a thread ended
+on an error of ours and its allocations with it.
+"""
+
+@final
+class TurnServer:
+    """A TURN server over UDP (RFC 8489, RFC 8656). It relays nothing until it has users or secrets.
+
+    Threads of its own carry the packets: ``threads`` per listener, 0 for half the processors. ``old_channel_range``
+    accepts channels up to 0x7FFF, as RFC 5766 had them. ``user_quota`` bounds the allocations of one user name,
+    ``max_allocations`` those of all. ``unauthenticated_rate`` (per second and source address, after a burst) bounds
+    requests without valid credentials; beyond it there is no answer. Raises UsageError for values out of range,
+    Unavailable when the system is out of descriptors.
+    """
+
+    def __new__(
+        cls,
+        realm: str,
+        *,
+        software: str = "Moim",
+        old_channel_range: bool = False,
+        max_allocations: int = 4096,
+        user_quota: int = 64,
+        default_lifetime_s: int = 600,
+        max_lifetime_s: int = 3600,
+        nonce_lifetime_s: int = 3600,
+        unauthenticated_rate: int = 50,
+        unauthenticated_burst: int = 500,
+        threads: int = 0,
+    ) -> TurnServer: ...
+    def listen(
+        self,
+        address: str,
+        port: int,
+        *,
+        relay_address: str,
+        external_address: str | None = None,
+        relay_address_v6: str | None = None,
+        external_address_v6: str | None = None,
+        relay_ports: tuple[int, int] = (24000, 29999),
+    ) -> int:
+        """Binds a UDP address and serves it; gives the port (0 takes a free one).
+
+        Relays are bound to ``relay_address`` within ``relay_ports``; clients are told ``external_address`` where a static
+        NAT stands before it. Addresses are single ones, never 0.0.0.0 or ::. Raises UsageError, or Unavailable when the
+        port cannot be had.
+        """
+    def set_users(self, users: Mapping[str, tuple[bytes, bytes]]) -> None:
+        """Replaces the users with long-term credentials: MD5 (16 bytes) and SHA-256 (32 bytes) of
+        ``user:realm:password``. Allocations of users who are gone, or have other keys, end.
+        """
+    def set_secrets(self, secrets: Sequence[bytes]) -> None:
+        """Replaces the shared secrets (at most 8) of time-limited credentials: user name ``<end>:<user>``, password
+        base64(HMAC-SHA1(secret, user name)). An allocation outlives its credential as long as it is refreshed.
+        """
+    def set_peer_rules(self, allow: Sequence[str], deny: Sequence[str]) -> None:
+        """Replaces the rules about peers: ``network/bits``, ``address``, ``address:port`` or ``[address]:port``.
+
+        The most specific rule that matches decides; of two alike a denial. What is denied from the start (loopback,
+        private, link-local, multicast … and this server's own addresses) gives way only to a rule that names that
+        network or a part of it. Permissions that no longer hold end.
+        """
+    def fileno(self) -> int:
+        """Readable while events wait."""
+    def drain(self, limit: int) -> list[TurnEvent]:
+        """Takes up to ``limit`` events, oldest first. At most 8192 wait; later ones are lost and counted."""
+    def allocations(self) -> list[dict[str, Any]]:
+        """The allocation table, a dict a row: ``client``, ``transport``, ``server``, ``username``, ``relays``, ``age_s``,
+        ``expires_in_s``, ``permissions`` (``peer``, ``expires_in_s``), ``channels`` (``number``, ``peer``,
+        ``expires_in_s``), ``requests``, ``successes``, ``errors``, ``dropped``; rows, permissions and channels have
+        ``packets_to``, ``bytes_to``, ``packets_from``, ``bytes_from``: payload towards and from peers.
+        """
+    def stats(self) -> dict[str, int]:
+        """Totals over all listeners; ``threads`` is how many are alive."""
+    def stop(self) -> None:
+        """Ends every allocation, closes every socket. The server cannot be started again."""
