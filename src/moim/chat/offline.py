@@ -94,7 +94,7 @@ class OfflineMessages:
             del self._writing[owner]
 
     async def _keep(self, owner: str, message: Element) -> None:
-        text = self._without_forged_delay(message).to_xml()
+        text = self._without_forged_delay(message).to_xml("")
         size = len(text.encode())
         now = self._clock().timestamp()
         table = tables.offline

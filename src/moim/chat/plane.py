@@ -105,8 +105,8 @@ class Plane:
 
     def authenticated(self, sid: int, bare: str, success: Element) -> None:
         """Sends ``success``, lifts the bounds of strangers, and expects a new stream."""
-        self._engine.authenticated(sid, bare)
         self._engine.send(sid, [success])
+        self._engine.authenticated(sid, bare)
         self._engine.restart(sid)
 
     def bind(self, sid: int, full: str) -> None:

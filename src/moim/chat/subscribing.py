@@ -166,9 +166,9 @@ class Subscriptions:
 
 def _request(stanza: Element) -> str:
     """What is kept of a request until the owner answers: all of it when small, else the bare request."""
-    text = stanza.to_xml()
+    text = stanza.to_xml("")
     if len(text.encode()) > _REQUEST_BYTES:
-        text = stanza.with_children(()).to_xml()
+        text = stanza.with_children(()).to_xml("")
     return text
 
 

@@ -49,7 +49,7 @@ class VCards:
 
     async def _set(self, iq: Iq) -> Payload:
         owner = iq.owner.bare
-        text = iq.payload.to_xml()
+        text = iq.payload.to_xml("")
         if len(text.encode()) > self._max_bytes:
             raise StanzaError("not-acceptable", f"a vCard may have {self._max_bytes} bytes")
         upsert = insert(tables.vcards).values(owner=owner, vcard=text)
