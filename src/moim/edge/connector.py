@@ -137,7 +137,8 @@ class EdgeInsideService:
             detail = f"{self._edge} is not connected: {dialer.detail}"
             return [ServiceStatus("tunnel", "inside", "tcp", node.address, port, "degraded", detail)]
         since = f"{dialer.since:%Y-%m-%d %H:%M:%S} UTC" if dialer.since else "now"
-        detail = f"{self._edge}, up since {since}, state {dialer.applied[:12] or 'on its way'}"
+        state_is = dialer.applied[:12] if dialer.applied == dialer.pushed else "on its way"
+        detail = f"{self._edge}, up since {since}, state {state_is}"
         if dialer.problems:
             detail += "; the edge could not do all of it: " + "; ".join(dialer.problems)
         state: ServiceState = "degraded" if dialer.problems else "running"

@@ -35,6 +35,7 @@ class Dialer:
     ) -> None:
         self.up = False
         self.detail = "not connected yet"
+        self.pushed = ""
         self.applied = ""
         self.problems: tuple[str, ...] = ()
         self.status = Status()
@@ -71,8 +72,10 @@ class Dialer:
             return
         async with self._pushing:
             self._serial += 1
+            state = self._desired(self._chain)
+            self.pushed = state.digest()
             try:
-                await channel.send(Push(serial=self._serial, state=self._desired(self._chain)))
+                await channel.send(Push(serial=self._serial, state=state))
             except (OSError, PeerError) as error:
                 _log.warning("the state could not be pushed to the edge: %s", error)
                 self._drop()

@@ -24,6 +24,8 @@ from moim.net.listener import client_key
 from moim.net.streams import SocketStream
 from moim.proto import mra
 
+_SIGN_IN = ("get_edge_config", "get_edge_sso")
+
 
 class HttpProxy:
     """Serves the streams that the HTTPS listeners accept. ``names`` are the edge's own names and addresses."""
@@ -86,7 +88,7 @@ class HttpProxy:
             domain = domain_name(named[0])
         except MoimError:
             return
-        if rest.rstrip("/") == "get_edge_config" or len(named) == 4:
+        if rest.rstrip("/") in _SIGN_IN or len(named) == 4:
             server = ("Server", mra.SERVER_BORDER)
             if domain not in self._domains:
                 raise Rejected(403, f"the domain {domain!r} is not enabled on this edge", [server])
