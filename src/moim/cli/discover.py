@@ -47,14 +47,23 @@ def discover(
 ) -> None:
     """Find the services of ADDRESS as a client does, and sign in.
 
-    ADDRESS is like alice@example.com, or a moim: or ciscojabber: configuration link. Each question is shown with where
-    it went, what came back, how long it took and why the next step was chosen. Without a password it goes as far as it
-    can and says so. Beside a site (./site) of the address's domain, that site's name server and authority are used
-    unless --dns and --ca say otherwise.
+    ADDRESS is like alice@example.com, or a configuration link (moim: or
+    ciscojabber:). Each question is shown with where it went, what came back,
+    how long it took and why the next step was chosen. Without a password it
+    goes as far as it can and says so.
 
-    Exit codes: 0 done. 2 the address, the link or an option is wrong. 3 nothing can be discovered, manual settings are
-    needed. 4 wrong password or unknown user. 5 a name or server cannot be reached. 6 a certificate is not trusted.
-    7 a server answered rubbish. 8 a server refused.
+    Beside a site (./site) of the address's domain, that site's name server and
+    authority are used unless --dns and --ca say otherwise.
+
+    Exit codes:
+    0 done
+    2 the address, the link or an option is wrong
+    3 nothing can be discovered: manual settings are needed
+    4 wrong password or unknown user
+    5 a name or a server cannot be reached
+    6 a certificate is not trusted
+    7 a server answered rubbish
+    8 a server refused
     """
     try:
         path = None if no_cache else cache or default_path()
@@ -153,13 +162,11 @@ def _prompt_now(address: str, domain: str) -> Credentials | None:
 
 def _show_step(step: Step) -> None:
     mark, style = _MARKS[step.result]
-    line = Text.assemble((f"{mark} ", style), step.detail)
-    asked = " → ".join(part for part in (step.what, step.where) if part)
-    took = f"{step.elapsed_ms:g} ms" if step.elapsed_ms else ""
-    trail = ", ".join(part for part in (asked, took) if part)
-    if trail:
-        line.append(f"  [{trail}]", "dim")
-    out.print(line)
+    out.print(Text.assemble((f"{mark} ", style), step.detail))
+    if step.where or step.elapsed_ms:
+        asked = " → ".join(part for part in (step.what, step.where) if part)
+        took = f"{step.elapsed_ms:g} ms" if step.elapsed_ms else ""
+        out.print(Text("    " + ", ".join(part for part in (asked, took) if part), "dim"))
     if step.why_next:
         out.print(Text(f"    ⤷ {step.why_next}", "cyan"))
 
