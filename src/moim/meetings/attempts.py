@@ -14,7 +14,7 @@ _ENTRIES = 20_000
 
 @dataclass(slots=True)
 class _Count:
-    failures: float
+    failures: int
     at: float
     until: float = 0.0
 
@@ -37,9 +37,10 @@ class _Backoff:
 
     def failed(self, key: str, now: float) -> None:
         count = self._counts.pop(key, None) or _Count(0, now)
-        count.failures = max(count.failures - (now - count.at) / self._forget, 0) + 1
-        count.at = now
-        beyond = int(count.failures) - self._free
+        forgotten = int((now - count.at) / self._forget)
+        count.failures = max(count.failures - forgotten, 0) + 1
+        count.at = now if count.failures == 1 else count.at + forgotten * self._forget
+        beyond = count.failures - self._free
         if beyond > 0:
             count.until = now + min(2.0 ** min(beyond - 1, 30), self._longest)
         self._counts[key] = count
@@ -51,12 +52,12 @@ class _Backoff:
 
 
 class Attempts:
-    """Who may try to join now. A six-digit passcode withstands for years what these bounds let through."""
+    """Who may try to join now. However many clients guess, a six-digit passcode holds for about a year."""
 
     def __init__(self) -> None:
         self._pair = _Backoff(free=5, longest=300, forget=30)
         self._client = _Backoff(free=20, longest=300, forget=10)
-        self._call = _Backoff(free=60, longest=30, forget=10)
+        self._call = _Backoff(free=60, longest=60, forget=60)
 
     def wait(self, client: str, call_id: str, now: float) -> float:
         """Seconds until the client may try this call with a passcode; 0 when it may now."""
