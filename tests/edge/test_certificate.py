@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_not_taken(certificate: EdgeCertificate, authority:
     own = x509.load_pem_x509_csr(certificate.request()).public_key()
     with pytest.raises(PeerUntrusted, match="not for this edge's key"):
         certificate.install(authority.issue(other, [NAME]))
-    with pytest.raises(PeerUntrusted, match="not for edge.moim.test"):
+    with pytest.raises(PeerUntrusted, match=r"not for edge\.moim\.test"):
         certificate.install(authority.issue(own, ["other.moim.test"]))
     authority.lifetime = datetime.timedelta(minutes=-1)
     with pytest.raises(PeerUntrusted, match="ended"):

@@ -132,6 +132,19 @@ async def test_a_new_certificate_drops_no_connection(house: House, upstream: Ups
     fresh.close()
 
 
+async def test_a_renewal_that_is_due_before_the_tunnel_is_up_is_not_lost(house: House) -> None:
+    await house.start()
+    first = _serial(house)
+    await house.inside.stop()
+    house.make_inside()
+    await house.inside_bus.publish(CertificateChanged("edge"))
+    await house.inside.start()
+    async with asyncio.timeout(10):
+        while _serial(house) == first:
+            await asyncio.sleep(0.01)
+    assert house.authority.signed == 2
+
+
 async def test_secrets_have_mode_0600(house: House) -> None:
     await house.start()
     root = house.site.root

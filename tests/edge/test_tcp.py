@@ -7,7 +7,6 @@ import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +44,14 @@ async def _connect(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     return await asyncio.open_connection(house.edge_address, house.site.settings.ports.bind(5222))
 
 
+async def _ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the edge closes without a byte, by FIN or by RST."""
+    try:
+        return await reader.read() == b""
+    except OSError:
+        return True
+
+
 async def test_bytes_and_half_close_pass_both_ways(house: House, tmp_path: Path) -> None:
     seen: list[bytes] = []
 
@@ -73,9 +80,7 @@ async def test_bytes_and_half_close_pass_both_ways(house: House, tmp_path: Path)
 async def test_a_target_that_refuses_closes_at_once(house: House) -> None:
     await house.start()
     reader, writer = await _connect(house)
-    with pytest.raises(OSError):
-        assert await reader.read() == b""
-        raise ConnectionResetError
+    assert await _ended(reader)
     writer.close()
     assert any("xmpp" in refusal.reason for refusal in house.edge._refusals.list())
 
@@ -91,9 +96,7 @@ async def test_idle_connections_end(make_house: Callable[..., House], tmp_path: 
         house.targets["xmpp"] = Target(path=path)
         await house.start()
         reader, writer = await _connect(house)
-        with pytest.raises(OSError):
-            assert await reader.read() == b""
-            raise ConnectionResetError
+        assert await _ended(reader)
         writer.close()
     await house.stop()
 
@@ -114,9 +117,7 @@ async def test_connections_have_a_limit(make_house: Callable[..., House], tmp_pa
         for reader, _ in held:
             assert await reader.readexactly(1) == b"x"
         reader, writer = await _connect(house)
-        with pytest.raises(OSError):
-            assert await reader.read() == b""
-            raise ConnectionResetError
+        assert await _ended(reader)
         for _, one in [*held, (reader, writer)]:
             one.close()
     await house.stop()

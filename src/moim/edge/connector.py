@@ -100,7 +100,12 @@ class EdgeInsideService:
             settings=self._settings.tunnel,
         )
         self._upkeep: asyncio.Task[None] | None = None
-        self._subscriptions: list[Callable[[], None]] = []
+        # From the beginning: trust finds out about an outdated certificate before this service starts.
+        self._subscriptions: list[Callable[[], None]] = [
+            bus.subscribe(CertificateChanged, self._certificate_changed),
+            bus.subscribe(UserRemoved, self._user_removed),
+            bus.subscribe(UserChanged, self._user_changed),
+        ]
 
     async def start(self) -> None:
         """Serves sign-in on its socket and begins to dial; the tunnel itself may come later."""
@@ -112,11 +117,6 @@ class EdgeInsideService:
         await self._mra_server.start()
         self._dialer.start()
         self._upkeep = asyncio.get_running_loop().create_task(self._keep_up(), name="edge:upkeep")
-        self._subscriptions = [
-            self._bus.subscribe(CertificateChanged, self._certificate_changed),
-            self._bus.subscribe(UserRemoved, self._user_removed),
-            self._bus.subscribe(UserChanged, self._user_changed),
-        ]
 
     async def stop(self) -> None:
         """Closes the tunnel and the sign-in service."""

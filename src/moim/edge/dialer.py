@@ -52,6 +52,7 @@ class Dialer:
         self._pushing = asyncio.Lock()
         self._serial = 0
         self._chain = ""
+        self._renew = False
         self._applied_serial = asyncio.Condition()
         self._seen_serial = 0
 
@@ -81,10 +82,12 @@ class Dialer:
                 self._drop()
 
     async def renew(self) -> None:
-        """Asks the edge for a new certificate request."""
-        if self._channel is not None:
+        """Asks the edge for a new certificate request, now or when it is connected next."""
+        self._renew = True
+        if self._channel is not None and self.up:
             try:
                 await self._channel.send(Renew())
+                self._renew = False
             except (OSError, PeerError) as error:
                 _log.warning("the edge could not be asked for a certificate request: %s", error)
                 self._drop()
@@ -132,6 +135,8 @@ class Dialer:
                 return "the edge closed the control channel" if hello is None else "the edge did not say hello"
             await self._note(True, f"version {hello.version or '?'} at the other end")
             await self.push()
+            if self._renew:
+                await self.renew()
             while (message := await self._channel.receive(from_edge)) is not None:
                 await self._take(message)
             return "the edge closed the tunnel"

@@ -80,6 +80,8 @@ class TurnSecrets:
 
     def credential(self, name: str) -> tuple[str, str, int]:
         """User name, password and end (seconds since 1970) for ``name``, which is only there for the logs."""
+        if not self._secrets:
+            self.load()
         end = int(self._clock()) + self._settings.credential_s
         user = f"{end}:{_PLAIN.sub('_', name)[:64]}"
         mac = hmac.new(self._secrets[0].value.encode(), user.encode(), hashlib.sha1).digest()

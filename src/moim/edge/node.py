@@ -222,13 +222,13 @@ class EdgeNodeService:
                 allow_peers=[(peer.address, peer.port) for peer in state.turn.allow_peers],
             )
         except MoimError as error:
-            problems.append(f"TURN: {error}")
+            problems.append(f"TURN: {error}"[:500])
         if state.certificate:
             try:
                 if self._certificate.install(state.certificate.encode()):
                     _log.info("a new certificate is in use, valid until %s", self._certificate.expires)
             except (MoimError, OSError) as error:
-                problems.append(f"certificate: {error}")
+                problems.append(f"certificate: {error}"[:500])
         self._state = state
         return problems
 

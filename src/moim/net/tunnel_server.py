@@ -165,6 +165,11 @@ class _Guard(asyncssh.SSHServer):
         self._server.on_refused(self._peer, f"the SSH peer {what}, which this tunnel does not offer")
         return False
 
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        if self._connection is not None:
+            self._connection.abort()
+
     # authentication
 
     def begin_auth(self, username: str) -> bool:
@@ -178,8 +183,8 @@ class _Guard(asyncssh.SSHServer):
             return True
         self._attempts += 1
         self._server.on_refused(self._peer, "the SSH peer showed a key that is not the inside's")
-        if self._attempts >= _MAX_ATTEMPTS and self._connection is not None:
-            self._connection.abort()
+        if self._attempts >= _MAX_ATTEMPTS:
+            self.abort()
         return False
 
     def auth_completed(self) -> None:
@@ -292,6 +297,8 @@ class TunnelServer:
         """Closes the port and the tunnel."""
         if self._acceptor is not None:
             self._acceptor.close()
+        for guard in tuple(self.waiting):
+            guard.abort()
         if self._current is not None:
             self._current.close("this edge is stopping")
         for task in tuple(self._tasks):
