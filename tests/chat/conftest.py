@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import itertools
+import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import settings as hypothesis_settings
 
 from moim import chat, settings
 from moim.bus import Bus
@@ -24,6 +26,9 @@ from moim.model import Address
 from moim.proto.xmpp import ClientLogin, Element, Failed, Received, SignedIn, StartTlsNow, make_verifier, ns
 from moim.proto.xmpp.scram import ScramHash
 from moim.store import Store, migrate
+
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 DOMAIN = "chat.test"
 WAIT = 20.0
@@ -163,9 +168,12 @@ class Client:
         assert self._writer is not None
         self._writer.write(data)
 
-    async def receive(self) -> Element:
-        """The next stanza. Fails when the stream ended instead."""
-        stanza = await asyncio.wait_for(self.inbox.get(), WAIT)
+    async def receive(self, where: str = "") -> Element:
+        """The next stanza. Fails when the stream ended instead; ``where`` is said when none comes."""
+        try:
+            stanza = await asyncio.wait_for(self.inbox.get(), WAIT)
+        except TimeoutError:
+            raise AssertionError(f"{where}\n{self.jid} received nothing") from None
         assert stanza is not None, f"the stream of {self.jid} ended: {self.failure}"
         return stanza
 
@@ -256,9 +264,7 @@ class House:
         self.users = FakeUsers(dict(people))
         self.bus = Bus()
         self.address = loopback()
-        lines = [
-            f"{key} = {str(value).lower() if isinstance(value, bool) else value!r}" for key, value in options.items()
-        ]
+        lines = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
         text = f'domain = "{DOMAIN}"\n[nodes]\ninside = {{ address = "{self.address}" }}\n[chat]\n' + "\n".join(lines)
         root.mkdir(exist_ok=True)
         (root / "moim.toml").write_text(text + "\n")

@@ -66,13 +66,13 @@ async def test_conversation(path: Path, new_house: Any, matches: Matches, stanza
                 client.send(stanza)
         elif what == "receives":
             for expected in stanzas(text):
-                got = await client.receive()
+                got = await client.receive(where)
                 why = matches(expected, got)
                 assert not why, f"{where}\n{why}\nexpected {expected.to_xml()}\ngot {got.to_xml()}"
         elif what == "receives in any order":
             left = stanzas(text)
             while left:
-                got = await client.receive()
+                got = await client.receive(where)
                 found = next((expected for expected in left if not matches(expected, got)), None)
                 assert found is not None, f"{where}\ngot {got.to_xml()}\nnot in {[e.to_xml() for e in left]}"
                 left.remove(found)
