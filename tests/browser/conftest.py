@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from browser.pages import launch, new_context
-from browser.prosody import Prosody
-from browser.stand_in import MIXER, Meetings, People, discover
+from tests.browser.pages import launch, new_context
+from tests.browser.prosody import Prosody
+from tests.browser.stand_in import MIXER, Meetings, People, discover
 from playwright.async_api import Browser, Page, async_playwright
 
 from moim.bus import Bus

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser.conftest import NewPage, StandIn
-from browser.pages import DESKTOP, PHONE, Home, Meeting, SignIn
-from browser.stand_in import Meetings
+from tests.browser.conftest import NewPage, StandIn
+from tests.browser.pages import DESKTOP, PHONE, Home, Meeting, SignIn
+from tests.browser.stand_in import Meetings
 from playwright.async_api import ViewportSize, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.interop]
@@ -75,6 +75,7 @@ async def test_every_screen(
     if viewport is PHONE:
         await alice.at("chat-back").click()
     await alice.at("account").click()
+    await alice.at("connection-details").click()
     await fits(alice, "09-account")
     await alice.page.keyboard.press("Escape")
 
@@ -82,6 +83,7 @@ async def test_every_screen(
     await fits(alice, "10-meetings")
     await alice.page.goto(link)
     host = Meeting(alice.page, stand_in.url)
+    await expect(host.at("meeting-join")).to_be_enabled()
     await fits(host, "11-preview")
     await host.join()
     await fits(host, "12-alone")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser.conftest import NewPage, StandIn
-from browser.pages import PHONE, Home, Meeting, SignIn
-from browser.stand_in import Meetings
+from tests.browser.conftest import NewPage, StandIn
+from tests.browser.pages import PHONE, Home, Meeting, SignIn
+from tests.browser.stand_in import Meetings
 from playwright.async_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.interop]

@@ -71,6 +71,7 @@ const en = {
   'nav.meetings': 'Meetings',
   'nav.account': 'Account',
   'nav.signOut': 'Sign out',
+  'nav.connection': 'How you are connected',
 
   'presence.available': 'Available',
   'presence.away': 'Away',
@@ -106,7 +107,7 @@ const en = {
   'contacts.you': 'You: {text}',
 
   'chat.choose': 'Choose a conversation',
-  'chat.chooseHint': 'Your contacts are on the left. Messages travel encrypted to your organisation’s server.',
+  'chat.chooseHint': 'Pick somebody on the left, or add a contact.',
   'chat.placeholder': 'Write to {name}',
   'chat.send': 'Send',
   'chat.messages': 'Messages with {name}',
@@ -141,6 +142,8 @@ const en = {
   'meetings.link': 'Link',
   'meetings.copyLink': 'Copy link',
   'meetings.enter': 'Enter',
+  'meetings.remove': 'Delete space',
+  'meetings.removeConfirm': 'Delete the space “{name}”? Its link and call ID stop working.',
   'meetings.loading': 'Loading your spaces…',
 
   'meeting.title': 'Meeting',

@@ -73,6 +73,7 @@ const ko: Texts = {
   'nav.meetings': '회의',
   'nav.account': '계정',
   'nav.signOut': '로그아웃',
+  'nav.connection': '연결 정보',
 
   'presence.available': '대화 가능',
   'presence.away': '자리 비움',
@@ -108,7 +109,7 @@ const ko: Texts = {
   'contacts.you': '나: {text}',
 
   'chat.choose': '대화 상대를 선택하세요',
-  'chat.chooseHint': '왼쪽에 연락처가 있습니다. 메시지는 암호화되어 기관 서버로 전달됩니다.',
+  'chat.chooseHint': '왼쪽에서 고르거나 연락처를 추가하세요.',
   'chat.placeholder': '{name} 님에게 메시지 쓰기',
   'chat.send': '보내기',
   'chat.messages': '{name} 님과의 메시지',
@@ -143,6 +144,8 @@ const ko: Texts = {
   'meetings.link': '링크',
   'meetings.copyLink': '링크 복사',
   'meetings.enter': '들어가기',
+  'meetings.remove': '회의실 삭제',
+  'meetings.removeConfirm': '“{name}” 회의실을 삭제할까요? 링크와 회의 ID를 더 쓸 수 없게 됩니다.',
   'meetings.loading': '회의실을 불러오는 중…',
 
   'meeting.title': '회의',

@@ -52,7 +52,7 @@ const CODES: Record<string, string> = {
   'peer-unreachable': 'unavailable',
 };
 
-async function call(method: 'GET' | 'POST', path: string, body?: unknown, token?: string): Promise<Response> {
+async function call(method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown, token?: string): Promise<Response> {
   const headers: Record<string, string> = { Accept: 'application/json' };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   if (token) headers['Authorization'] = `Bearer ${token}`;
@@ -126,6 +126,17 @@ export async function discover(address: string, onLine: (line: DiscoveryLine) =>
 export async function listSpaces(token: string): Promise<Space[]> {
   const answer = await json<Space[] | { spaces: Space[] }>(call('GET', '/api/spaces', undefined, token));
   return Array.isArray(answer) ? answer : answer.spaces;
+}
+
+export async function removeSpace(token: string, id: string): Promise<void> {
+  await call('DELETE', `/api/spaces/${encodeURIComponent(id)}`, undefined, token);
+}
+
+/** The name of a meeting for who holds its secret; empty for others, who learn it when they are in. */
+export async function meetingName(callId: string, secret: string): Promise<string> {
+  const query = new URLSearchParams({ secret }).toString();
+  const answer = await json<{ name?: string }>(call('GET', `/api/meeting/${encodeURIComponent(callId)}?${query}`));
+  return answer.name ?? '';
 }
 
 export const createSpace = (token: string, name: string): Promise<Space> =>

@@ -1,8 +1,11 @@
 // Turns the lines of the discovery stream into what a person reads. Pure: the texts come from the caller's language.
 //
-// A `step` line has the fields of the discovery engine's Step: kind, what, where, result, detail, elapsed_ms, why_next.
+// A `step` line has the fields of the discovery engine's Step: `detail` and `why_next` are English sentences, `code`,
+// `why_code` and `params` say the same for other languages.
 import type { Key } from '../lang/en';
+import ko from '../lang/discovery.ko';
 import type { DiscoveryLine } from './api';
+import { fill, type Language } from './language';
 
 export type Location = 'inside' | 'outside' | 'manual';
 export type StepResult = 'ok' | 'none' | 'failed' | 'skipped';
@@ -12,8 +15,16 @@ export interface Step {
   name: string;
   result: StepResult;
   elapsedMs: number | null;
-  /** What was asked and where, what came back, what follows: in the engine's own words. */
-  details: string[];
+  /** What was asked, and where. */
+  asked: string;
+  /** What came back, and what follows. */
+  sentences: Sentence[];
+}
+
+export interface Sentence {
+  code: string;
+  english: string;
+  params: Record<string, string | number>;
 }
 
 export interface Outcome {
@@ -42,14 +53,29 @@ export function readStep(line: DiscoveryLine): Step | null {
   if (line['type'] !== 'step') return null;
   const result = line['result'];
   const [what, where] = [text(line['what']), text(line['where'])];
-  const asked = what && where ? `${what} → ${where}` : where || what;
+  const params = readParams(line['params']);
   return {
     title: TITLES[text(line['kind'])] ?? 'discovery.other',
     name: what,
     result: result === 'none' || result === 'failed' || result === 'skipped' ? result : 'ok',
     elapsedMs: number(line['elapsed_ms']),
-    details: [asked, text(line['detail']), text(line['why_next'])].filter((part) => part !== ''),
+    asked: what && where ? `${what} → ${where}` : where || what,
+    sentences: [
+      { code: text(line['code']), english: text(line['detail']), params },
+      { code: text(line['why_code']), english: text(line['why_next']), params },
+    ].filter((sentence) => sentence.english !== ''),
   };
+}
+
+/** A sentence in a language, or as the engine wrote it when that language does not have it. */
+export function say({ code, english, params }: Sentence, language: Language): { text: string; language: Language } {
+  const own = language === 'ko' ? ko[code] : undefined;
+  return own ? { text: fill(own, params), language } : { text: english, language: 'en' };
+}
+
+function readParams(value: unknown): Record<string, string | number> {
+  const entries = Object.entries(value && typeof value === 'object' ? value : {});
+  return Object.fromEntries(entries.filter(([, v]) => typeof v === 'string' || typeof v === 'number'));
 }
 
 /** Reads the last line, the `outcome`; null when the line is something else. */

@@ -18,6 +18,8 @@ class Session {
   site = $state.raw<Site | null>(null);
   steps = $state<Step[]>([]);
   outcome = $state.raw<Outcome | null>(null);
+  /** What was typed, for as long as the page lives: in memory only, to come back after the server was away. */
+  private secret: { address: string; password: string } | null = null;
   /** Why discovery gave no outcome; sign-in goes on without it. */
   skipped = $state('');
   error = $state.raw<{ code: string; hint: string } | null>(null);
@@ -29,6 +31,20 @@ class Session {
     } catch {
       this.user = null;
     }
+  }
+
+  /** The web session with a token that is good now: the server forgets sessions when it starts anew. Null for a guest. */
+  async fresh(): Promise<SignedIn | null> {
+    try {
+      this.user = (await getSession()) ?? (await this.again());
+    } catch (error) {
+      if (error instanceof ApiError && error.code === 'wrong-credentials') void this.signOut('session-replaced');
+    }
+    return this.user;
+  }
+
+  private again(): Promise<SignedIn> | null {
+    return this.secret ? login(this.secret.address, this.secret.password) : null;
   }
 
   get lastAddress(): string {
@@ -45,6 +61,7 @@ class Session {
     } catch (error) {
       this.chat?.stop();
       this.chat = null;
+      this.secret = null;
       this.phase = 'out';
       const known = error instanceof ApiError ? error : new ApiError('internal', String(error));
       this.error = { code: known.code, hint: known.hint };
@@ -56,6 +73,7 @@ class Session {
     this.chat?.stop();
     this.chat = null;
     this.user = null;
+    this.secret = null;
     this.phase = 'out';
     this.error = reason ? { code: reason, hint: '' } : null;
     await logout().catch(() => undefined);
@@ -71,6 +89,7 @@ class Session {
     await this.discover(address);
     this.phase = 'checking';
     this.user = await login(address, password);
+    this.secret = { address, password };
     remember('address', this.user.address);
     this.phase = 'opening';
     await this.openChat(this.site, this.user.address, password);

@@ -4,7 +4,7 @@ import type { Language } from './language';
 const LOCALES: Record<Language, string> = { en: 'en-GB', ko: 'ko-KR' };
 
 export const clock = (at: Date, language: Language): string =>
-  new Intl.DateTimeFormat(LOCALES[language], { hour: 'numeric', minute: '2-digit' }).format(at);
+  new Intl.DateTimeFormat(LOCALES[language], { hour: language === 'en' ? '2-digit' : 'numeric', minute: '2-digit' }).format(at);
 
 /** 0 for today, 1 for yesterday, and so on, by calendar days of this device. */
 export function daysAgo(at: Date, now: Date): number {

@@ -34,6 +34,9 @@ export class Room {
   private attempt = 0;
   private blindFailures = 0;
   private retry = 0;
+  /** Counts connections, so that an attempt that was overtaken notices. */
+  private stay = 0;
+  private request: () => Promise<Join> = () => Promise.reject(new Error('not joined'));
   private meter = 0;
 
   constructor(
@@ -43,13 +46,15 @@ export class Room {
     local.onTrack = (kind) => void this.media?.refresh(kind);
   }
 
-  join(join: Join): void {
+  /** Joins; `request` is asked for every attempt anew. */
+  join(request: () => Promise<Join>): void {
+    this.request = request;
     this.state = 'joining';
     this.errorCode = '';
     this.attempt = 0;
     this.blindFailures = 0;
     addEventListener('pagehide', this.onPageHide);
-    this.connect(join);
+    void this.connect();
   }
 
   /** Tells the server whether I can be heard and seen. */
@@ -64,30 +69,33 @@ export class Room {
 
   private readonly onPageHide = (): void => this.signalling?.send({ type: 'leave' });
 
-  private connect(join: Join): void {
+  private async connect(): Promise<void> {
+    const stay = this.stay;
+    const join = await this.request();
+    if (stay !== this.stay) return;
     const signalling: Signalling = new Signalling(
       join,
-      (message) => signalling === this.signalling && this.onMessage(message, join),
-      () => signalling === this.signalling && this.lost(join),
+      (message) => signalling === this.signalling && this.onMessage(message),
+      () => signalling === this.signalling && this.lost(),
     );
     this.signalling = signalling;
   }
 
-  private onMessage(message: ServerMessage, join: Join): void {
-    if (message.type === 'joined') this.onJoined(message, join);
-    else if (message.type === 'offer') this.work = this.work.then(() => this.onOffer(message, join));
+  private onMessage(message: ServerMessage): void {
+    if (message.type === 'joined') this.onJoined(message);
+    else if (message.type === 'offer') this.work = this.work.then(() => this.onOffer(message));
     else if (message.type === 'participant') this.onParticipant(message.event, message.participant);
     else if (this.state === 'joining' || message.code !== 'bad-request') this.finish('failed', message.code);
   }
 
-  private onJoined(message: Extract<ServerMessage, { type: 'joined' }>, join: Join): void {
+  private onJoined(message: Extract<ServerMessage, { type: 'joined' }>): void {
     this.selfId = message.participantId;
     this.space = message.space;
     this.others.clear();
     for (const person of message.participants) if (person.id !== this.selfId) this.others.set(person.id, person);
     const media: Media = new Media(message.iceServers, this.relayOnly, (kind) => this.local[kind], {
       onStreams: (streams) => media === this.media && this.onStreams(streams),
-      onConnection: (state) => media === this.media && this.onPath(state, join),
+      onConnection: (state) => media === this.media && this.onPath(state),
     });
     this.media?.close();
     this.media = media;
@@ -99,14 +107,14 @@ export class Room {
     this.meter = window.setInterval(() => this.listen(), SPEAKING_MS);
   }
 
-  private async onOffer(offer: Offer, join: Join): Promise<void> {
+  private async onOffer(offer: Offer): Promise<void> {
     const media = this.media;
     if (!media) return;
     try {
       const sdp = await media.answer(offer);
       if (media === this.media) this.signalling?.send({ type: 'answer', seq: offer.seq, sdp });
     } catch {
-      if (media === this.media) this.lost(join);
+      if (media === this.media) this.lost();
     }
   }
 
@@ -128,7 +136,7 @@ export class Room {
     if (event !== 'updated') this.note = { event, name: person.name || before?.name || '' };
   }
 
-  private onPath(state: RTCPeerConnectionState, join: Join): void {
+  private onPath(state: RTCPeerConnectionState): void {
     this.path = state;
     if (state === 'connected') {
       this.attempt = 0;
@@ -136,7 +144,7 @@ export class Room {
     } else if (state === 'failed') {
       this.blindFailures += 1;
       if (this.blindFailures >= MAX_BLIND_FAILURES) this.finish('failed', 'media');
-      else this.lost(join);
+      else this.lost();
     }
   }
 
@@ -146,16 +154,17 @@ export class Room {
     for (const id of loud) this.speaking.add(id);
   }
 
-  private lost(join: Join): void {
+  private lost(): void {
     const everIn = this.state === 'in' || this.state === 'reconnecting';
     this.drop();
     if (!everIn || this.attempt >= MAX_ATTEMPTS) return this.finish('failed', 'unreachable');
     this.state = 'reconnecting';
-    this.retry = window.setTimeout(() => this.connect(join), backoff(this.attempt));
+    this.retry = window.setTimeout(() => void this.connect(), backoff(this.attempt));
     this.attempt += 1;
   }
 
   private drop(): void {
+    this.stay += 1;
     clearTimeout(this.retry);
     clearInterval(this.meter);
     this.signalling?.close();

@@ -1,13 +1,10 @@
 // One XMPP session over WebSocket (RFC 7395) that comes back by itself. Knows streams, not contacts or chats.
-//
-// SCRAM keys replace the password after the first sign-in, so that reconnecting needs no password in memory.
 import { Strophe } from 'strophe.js';
 import { backoff } from '../backoff';
 import { PING, ping, result, ROSTER, type Stanza } from './compose';
 import { bare } from './jid';
 
 export type LinkState = 'stopped' | 'connecting' | 'online' | 'waiting';
-type Credential = NonNullable<InstanceType<typeof Strophe.Connection>['pass']>;
 
 export interface WireEvents {
   /** `waitMs` is given with `waiting`: the time until the next attempt. */
@@ -37,7 +34,7 @@ export class Wire {
   constructor(
     private readonly url: string,
     private readonly address: string,
-    private credential: Credential,
+    private readonly password: string,
     private readonly events: WireEvents,
   ) {
     Strophe.setLogLevel(Strophe.LogLevel.FATAL);
@@ -113,7 +110,7 @@ export class Wire {
     const connection = new Strophe.Connection(this.url);
     this.connection = connection;
     this.watch = window.setTimeout(() => connection === this.connection && this.lost(), CONNECT_MS);
-    connection.connect(this.address, this.credential as string, (status: number) => {
+    connection.connect(this.address, this.password, (status: number) => {
       if (connection === this.connection) this.onStatus(connection, status);
     });
   }
@@ -122,7 +119,6 @@ export class Wire {
     const { Status } = Strophe;
     if (status === Status.CONNECTED) {
       clearTimeout(this.watch);
-      if (connection.scram_keys) this.credential = connection.scram_keys as unknown as Credential;
       this.attempt = 0;
       this.bound = true;
       this.listen(connection);
