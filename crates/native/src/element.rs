@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use moim_wire::xml::{self, Attr, Form, Framer, Limits, Node, Str, XmlError, XmlEvent};
+use moim_wire::xml::{self, ns, Attr, Form, Framer, Limits, Node, Str, XmlError, XmlEvent};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple};
 
@@ -32,7 +32,10 @@ pub fn attrs_from(mapping: &Bound<'_, PyMapping>) -> PyResult<Vec<Attr>> {
     let mut attrs = Vec::with_capacity(mapping.len()?);
     for item in mapping.items()?.iter() {
         let (key, value): (Bound<'_, PyString>, Bound<'_, PyString>) = item.extract()?;
-        attrs.push(Attr { key: Str::name(utf8(&key)?), value: Str::value(utf8(&value)?) });
+        attrs.push(Attr {
+            key: Str::name(utf8(&key)?),
+            value: Str::value(utf8(&value)?),
+        });
     }
     Ok(attrs)
 }
@@ -47,12 +50,20 @@ pub fn attrs_to<'py>(py: Python<'py>, attrs: &[Attr]) -> PyResult<Bound<'py, PyD
 }
 
 fn utf8<'a>(text: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
-    text.to_str().map_err(|_| raise(Fault::Usage, "the text has a lone surrogate, which no encoding can carry"))
+    text.to_str().map_err(|_| {
+        raise(
+            Fault::Usage,
+            "the text has a lone surrogate, which no encoding can carry",
+        )
+    })
 }
 
 fn children_from(children: &Bound<'_, PyAny>) -> PyResult<Vec<Node>> {
     if children.is_instance_of::<PyString>() {
-        return Err(raise(Fault::Usage, "children must be a sequence of Element and str, not one str"));
+        return Err(raise(
+            Fault::Usage,
+            "children must be a sequence of Element and str, not one str",
+        ));
     }
     let mut nodes = Vec::with_capacity(children.len().unwrap_or(0));
     for child in children.try_iter()? {
@@ -92,7 +103,9 @@ impl PyElement {
         let attrs = attrs.map_or_else(|| Ok(Vec::new()), attrs_from)?;
         let children = children.map_or_else(|| Ok(Vec::new()), children_from)?;
         let (name, ns) = (Str::name(utf8(name)?), Str::name(utf8(ns)?));
-        Ok(Self(Arc::new(xml::Element::checked(name, ns, attrs, children).map_err(usage)?)))
+        Ok(Self(Arc::new(
+            xml::Element::checked(name, ns, attrs, children).map_err(usage)?,
+        )))
     }
 
     #[getter]
@@ -127,7 +140,12 @@ impl PyElement {
 
     #[getter]
     fn children<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let nodes = self.0.children().iter().map(|node| node_to(py, node)).collect::<PyResult<Vec<_>>>()?;
+        let nodes = self
+            .0
+            .children()
+            .iter()
+            .map(|node| node_to(py, node))
+            .collect::<PyResult<Vec<_>>>()?;
         PyList::new(py, nodes)
     }
 
@@ -138,7 +156,10 @@ impl PyElement {
     #[pyo3(signature = (name, ns=None))]
     fn find(&self, name: &str, ns: Option<&str>) -> Option<Self> {
         let ns = ns.unwrap_or(self.0.ns());
-        self.0.elements().find(|child| child.is(name, ns)).map(|child| Self(child.clone()))
+        self.0
+            .elements()
+            .find(|child| child.is(name, ns))
+            .map(|child| Self(child.clone()))
     }
 
     fn with_attrs(&self, attrs: &Bound<'_, PyMapping>) -> PyResult<Self> {
@@ -153,15 +174,26 @@ impl PyElement {
 
     fn with_children(&self, children: &Bound<'_, PyAny>) -> PyResult<Self> {
         let children = children_from(children)?;
-        let copy =
-            xml::Element::checked(self.0.name().clone(), self.0.ns().clone(), self.0.attrs().to_vec(), children);
+        let copy = xml::Element::checked(
+            self.0.name().clone(),
+            self.0.ns().clone(),
+            self.0.attrs().to_vec(),
+            children,
+        );
         Ok(Self(Arc::new(copy.map_err(usage)?)))
     }
 
     #[pyo3(signature = (default_ns="jabber:client"))]
     fn to_xml(&self, default_ns: &str) -> String {
         let mut out = Vec::with_capacity(128);
-        xml::serialise(&mut out, &self.0, Form { default_ns, stream_prefix: false });
+        xml::serialise(
+            &mut out,
+            &self.0,
+            Form {
+                default_ns,
+                stream_prefix: false,
+            },
+        );
         String::from_utf8_lossy(&out).into_owned()
     }
 
@@ -189,6 +221,10 @@ impl PyElement {
     }
 
     fn __repr__(&self) -> String {
+        if self.0.ns() == ns::SASL || self.0.ns() == ns::SASL2 {
+            // Credentials: a log line is no place for them.
+            return format!("<Element <{} xmlns='{}'>…>", self.0.name(), self.0.ns());
+        }
         let whole = self.to_xml("");
         let cut = whole.char_indices().nth(200).map_or(whole.len(), |(index, _)| index);
         let more = if cut < whole.len() { "…" } else { "" };
@@ -214,7 +250,10 @@ fn parse_document(bytes: &[u8]) -> Result<xml::Element, XmlError> {
         }
     }
     framer.end_document()?;
-    found.ok_or(XmlError { condition: xml::Condition::NotWellFormed, text: "the document has no element" })
+    found.ok_or(XmlError {
+        condition: xml::Condition::NotWellFormed,
+        text: "the document has no element",
+    })
 }
 
 #[pymethods]

@@ -96,15 +96,28 @@ impl XmppServer {
                 return Err(raise(Fault::Usage, message));
             }
         };
-        self.0.listen(address, port, ListenerOptions { mode, proxy_protocol, origins, path }).map_err(|error| {
-            match error {
+        self.0
+            .listen(
+                address,
+                port,
+                ListenerOptions {
+                    mode,
+                    proxy_protocol,
+                    origins,
+                    path,
+                },
+            )
+            .map_err(|error| match error {
                 ListenError::Usage(message) => raise(Fault::Usage, message),
                 ListenError::Bind(error) => {
-                    let place = if address.starts_with('/') { address.to_owned() } else { format!("{address} port {port}") };
+                    let place = if address.starts_with('/') {
+                        address.to_owned()
+                    } else {
+                        format!("{address} port {port}")
+                    };
                     raise(Fault::Resource, format!("cannot listen on {place}: {error}"))
                 }
-            }
-        })
+            })
     }
 
     fn unlisten(&self, listener: u64) {
@@ -112,7 +125,9 @@ impl XmppServer {
     }
 
     fn set_tls(&self, chain_pem: &[u8], key_pem: &[u8]) -> PyResult<()> {
-        self.0.set_tls(chain_pem, key_pem).map_err(|message| raise(Fault::Usage, message))
+        self.0
+            .set_tls(chain_pem, key_pem)
+            .map_err(|message| raise(Fault::Usage, message))
     }
 
     fn fileno(&self) -> i32 {
@@ -129,7 +144,10 @@ impl XmppServer {
     }
 
     fn open_stream(&self, sid: u64, attrs: &Bound<'_, PyMapping>) -> PyResult<()> {
-        let attrs: Vec<Attr> = attrs_from(attrs)?.into_iter().filter(|attr| attr.key != "xmlns").collect();
+        let attrs: Vec<Attr> = attrs_from(attrs)?
+            .into_iter()
+            .filter(|attr| attr.key != "xmlns")
+            .collect();
         let open = Element::checked(Str::Static("open"), Str::Static(ns::FRAMING), attrs, Vec::new())
             .map_err(|message| raise(Fault::Usage, message))?;
         self.0.open_stream(sid, Arc::new(open));
@@ -142,7 +160,10 @@ impl XmppServer {
     }
 
     fn send_many(&self, batch: Vec<(u64, Bound<'_, PyElement>)>) {
-        let batch = batch.iter().map(|(sid, element)| (*sid, element.get().0.clone())).collect();
+        let batch = batch
+            .iter()
+            .map(|(sid, element)| (*sid, element.get().0.clone()))
+            .collect();
         self.0.send_many(batch);
     }
 
@@ -164,9 +185,14 @@ impl XmppServer {
 
     fn bind(&self, sid: u64, full: &str) -> PyResult<()> {
         // The address goes into stanzas as it is, so it must be text that XML can carry.
-        let probe = Attr { key: Str::Static("from"), value: Str::value(full) };
+        let probe = Attr {
+            key: Str::Static("from"),
+            value: Str::value(full),
+        };
         let sendable = Element::checked(Str::Static("iq"), Str::Static(ns::CLIENT), vec![probe], Vec::new()).is_ok();
-        let whole = full.split_once('/').is_some_and(|(bare, resource)| !bare.is_empty() && !resource.is_empty());
+        let whole = full
+            .split_once('/')
+            .is_some_and(|(bare, resource)| !bare.is_empty() && !resource.is_empty());
         if !sendable || !whole {
             return Err(raise(Fault::Usage, format!("{full:?} is not a full JID")));
         }
@@ -214,9 +240,13 @@ fn event_to<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>>
         Event::Stanza { sid, element, .. } => {
             (intern!(py, "stanza"), sid, Bound::new(py, PyElement(element))?).into_pyobject(py)
         }
-        Event::Connected { sid, listener, ip, port, secure } => {
-            (intern!(py, "connected"), sid, listener, ip, port, secure).into_pyobject(py)
-        }
+        Event::Connected {
+            sid,
+            listener,
+            ip,
+            port,
+            secure,
+        } => (intern!(py, "connected"), sid, listener, ip, port, secure).into_pyobject(py),
         Event::Open { sid, attrs } => (intern!(py, "open"), sid, attrs_to(py, &attrs)?).into_pyobject(py),
         Event::Tls { sid, info } => {
             let dict = PyDict::new(py);

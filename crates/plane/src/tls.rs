@@ -47,7 +47,11 @@ impl ServerTls {
             config.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
             Arc::new(config)
         };
-        Ok(Self { upgraded: with_alpn(&[]), direct: with_alpn(&[b"xmpp-client"]), http: with_alpn(&[b"http/1.1"]) })
+        Ok(Self {
+            upgraded: with_alpn(&[]),
+            direct: with_alpn(&[b"xmpp-client"]),
+            http: with_alpn(&[b"http/1.1"]),
+        })
     }
 }
 
@@ -78,7 +82,9 @@ impl TlsInfo {
                 .unwrap_or_default()
                 .replace("TLS13_", "TLS_"),
             sni: connection.server_name().map(str::to_owned),
-            alpn: connection.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned()),
+            alpn: connection
+                .alpn_protocol()
+                .map(|name| String::from_utf8_lossy(name).into_owned()),
         }
     }
 }
@@ -89,5 +95,7 @@ pub fn exporter(connection: &ServerConnection) -> Option<[u8; 32]> {
     if connection.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
         return None;
     }
-    connection.export_keying_material([0u8; 32], b"EXPORTER-Channel-Binding", Some(&[])).ok()
+    connection
+        .export_keying_material([0u8; 32], b"EXPORTER-Channel-Binding", Some(&[]))
+        .ok()
 }

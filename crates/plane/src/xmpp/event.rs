@@ -11,13 +11,24 @@ use crate::tls::TlsInfo;
 #[derive(Debug)]
 pub enum Event {
     /// A connection that has something to say; `secure` when TLS began with the first byte.
-    Connected { sid: u64, listener: u64, ip: String, port: u16, secure: bool },
+    Connected {
+        sid: u64,
+        listener: u64,
+        ip: String,
+        port: u16,
+        secure: bool,
+    },
     /// The peer's stream header, checked; with the attributes as sent.
     Open { sid: u64, attrs: Vec<Attr> },
     /// A TLS handshake is complete.
     Tls { sid: u64, info: Box<TlsInfo> },
     /// An element that no row of the table decided.
-    Stanza { sid: u64, element: Arc<Element>, size: u32, flow: Arc<Flow> },
+    Stanza {
+        sid: u64,
+        element: Arc<Element>,
+        weight: u32,
+        flow: Arc<Flow>,
+    },
     /// The peer ended its stream.
     Close { sid: u64 },
     /// The session is over.
@@ -28,7 +39,7 @@ impl Event {
     /// Memory that the event stands for, roughly, in bytes.
     pub fn cost(&self) -> usize {
         match self {
-            Self::Stanza { size, .. } => 256 + *size as usize,
+            Self::Stanza { weight, .. } => 256 + *weight as usize,
             _ => 256,
         }
     }
@@ -152,7 +163,10 @@ mod tests {
     #[test]
     fn a_session_pauses_at_the_limit_and_goes_on_at_half() {
         let flow = Flow::default();
-        assert_eq!((0..4).map(|_| flow.add(4)).collect::<Vec<_>>(), [false, false, false, true]);
+        assert_eq!(
+            (0..4).map(|_| flow.add(4)).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
         assert!(!flow.take(4));
         assert!(flow.is_paused());
         assert!(flow.take(4));

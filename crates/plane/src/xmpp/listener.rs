@@ -36,7 +36,11 @@ impl Listener {
     /// Binds a TCP address; port 0 is any. With the port that was bound.
     pub fn tcp(id: u64, address: IpAddr, port: u16, options: ListenerOptions) -> io::Result<(Self, u16)> {
         let address = SocketAddr::new(address, port);
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -45,7 +49,14 @@ impl Listener {
         socket.listen(BACKLOG)?;
         let listener = std::net::TcpListener::from(socket);
         let port = listener.local_addr()?.port();
-        Ok((Self { id, options: options.into(), acceptor: Acceptor::Tcp(TcpListener::from_std(listener)) }, port))
+        Ok((
+            Self {
+                id,
+                options: options.into(),
+                acceptor: Acceptor::Tcp(TcpListener::from_std(listener)),
+            },
+            port,
+        ))
     }
 
     /// Binds a Unix socket; one that nobody listens on any more is replaced.
@@ -57,7 +68,11 @@ impl Listener {
             }
             other => other?,
         };
-        Ok(Self { id, options: options.into(), acceptor: Acceptor::Unix(bound, path.to_owned()) })
+        Ok(Self {
+            id,
+            options: options.into(),
+            acceptor: Acceptor::Unix(bound, path.to_owned()),
+        })
     }
 
     /// Lets a poll report connections.
@@ -82,8 +97,9 @@ impl Listener {
         match &self.acceptor {
             Acceptor::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
-                let keepalive =
-                    TcpKeepalive::new().with_time(Duration::from_secs(120)).with_interval(Duration::from_secs(30));
+                let keepalive = TcpKeepalive::new()
+                    .with_time(Duration::from_secs(120))
+                    .with_interval(Duration::from_secs(30));
                 // These fail only when the peer has gone again, which the first read will tell.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
@@ -105,7 +121,7 @@ impl Drop for Listener {
 
 fn is_stale(path: &Path) -> bool {
     let socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    let refused = std::os::unix::net::UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    let refused =
+        std::os::unix::net::UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
     socket && refused
 }

@@ -53,7 +53,10 @@ fn version_1(data: &[u8]) -> Result<Option<Proxied>, &'static str> {
         }
         Some(SocketAddr::new(source, port))
     };
-    Ok(Some(Proxied { length: end + 2, client }))
+    Ok(Some(Proxied {
+        length: end + 2,
+        client,
+    }))
 }
 
 fn version_2(data: &[u8]) -> Result<Option<Proxied>, &'static str> {
@@ -67,18 +70,30 @@ fn version_2(data: &[u8]) -> Result<Option<Proxied>, &'static str> {
         0x21 => false,
         _ => return Err("the PROXY header has an unknown version or command"),
     };
-    let Some(body) = data.get(16..length) else { return Ok(None) };
+    let Some(body) = data.get(16..length) else {
+        return Ok(None);
+    };
     let client = match (local, header[13]) {
         (false, 0x11) => {
-            let fields: &[u8; 12] = body.first_chunk().ok_or("the PROXY header is too short for its family")?;
+            let fields: &[u8; 12] = body
+                .first_chunk()
+                .ok_or("the PROXY header is too short for its family")?;
             let address = Ipv4Addr::new(fields[0], fields[1], fields[2], fields[3]);
-            Some(SocketAddr::new(address.into(), u16::from_be_bytes([fields[8], fields[9]])))
+            Some(SocketAddr::new(
+                address.into(),
+                u16::from_be_bytes([fields[8], fields[9]]),
+            ))
         }
         (false, 0x21) => {
-            let fields: &[u8; 36] = body.first_chunk().ok_or("the PROXY header is too short for its family")?;
+            let fields: &[u8; 36] = body
+                .first_chunk()
+                .ok_or("the PROXY header is too short for its family")?;
             let mut octets = [0u8; 16];
             octets.copy_from_slice(&fields[..16]);
-            Some(SocketAddr::new(Ipv6Addr::from(octets).into(), u16::from_be_bytes([fields[32], fields[33]])))
+            Some(SocketAddr::new(
+                Ipv6Addr::from(octets).into(),
+                u16::from_be_bytes([fields[32], fields[33]]),
+            ))
         }
         _ => None,
     };
@@ -96,9 +111,20 @@ mod tests {
             assert_eq!(parse(&line[..cut]), Ok(None), "{cut}");
         }
         let found = parse(line).unwrap().unwrap();
-        assert_eq!(found, Proxied { length: 43, client: Some("192.0.2.7:40000".parse().unwrap()) });
+        assert_eq!(
+            found,
+            Proxied {
+                length: 43,
+                client: Some("192.0.2.7:40000".parse().unwrap())
+            }
+        );
         assert_eq!(parse(b"PROXY UNKNOWN\r\n").unwrap().unwrap().client, None);
-        for bad in [&b"PROXY TCP4 ::1 ::1 1 2\r\n"[..], b"PROXY TCP6 1.2.3.4 1.2.3.4 1 2\r\n", b"PROXY \r\n", b"GET /"] {
+        for bad in [
+            &b"PROXY TCP4 ::1 ::1 1 2\r\n"[..],
+            b"PROXY TCP6 1.2.3.4 1.2.3.4 1 2\r\n",
+            b"PROXY \r\n",
+            b"GET /",
+        ] {
             assert!(parse(bad).is_err());
         }
         assert!(parse(&[b"PROXY ".to_vec(), vec![b'x'; 200]].concat()).is_err());
@@ -107,12 +133,20 @@ mod tests {
     #[test]
     fn version_2_families_and_commands() {
         let mut header = SIGNATURE.to_vec();
-        header.extend([0x21, 0x11, 0, 15, 192, 0, 2, 9, 192, 0, 2, 1, 0x9C, 0x40, 0x14, 0x66, 4, 0, 0]);
+        header.extend([
+            0x21, 0x11, 0, 15, 192, 0, 2, 9, 192, 0, 2, 1, 0x9C, 0x40, 0x14, 0x66, 4, 0, 0,
+        ]);
         for cut in 0..header.len() {
             assert_eq!(parse(&header[..cut]), Ok(None), "{cut}");
         }
         let found = parse(&header).unwrap().unwrap();
-        assert_eq!(found, Proxied { length: 31, client: Some("192.0.2.9:40000".parse().unwrap()) });
+        assert_eq!(
+            found,
+            Proxied {
+                length: 31,
+                client: Some("192.0.2.9:40000".parse().unwrap())
+            }
+        );
         header[12] = 0x20;
         assert_eq!(parse(&header).unwrap().unwrap().client, None);
         header[12] = 0x11;

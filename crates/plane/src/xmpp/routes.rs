@@ -23,7 +23,9 @@ pub struct Routes {
 
 impl Default for Routes {
     fn default() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| RwLock::default()).collect() }
+        Self {
+            buckets: (0..BUCKETS).map(|_| RwLock::default()).collect(),
+        }
     }
 }
 
@@ -33,19 +35,32 @@ impl Routes {
         let mut bucket = self.write(bare);
         let rows = bucket.entry(bare.into()).or_default();
         rows.retain(|row| *row.resource != *resource && row.sid != sid);
-        rows.push(Row { resource: resource.into(), sid, priority: None, tap });
+        rows.push(Row {
+            resource: resource.into(),
+            sid,
+            priority: None,
+            tap,
+        });
     }
 
     /// Sets the priority of a session's row.
     pub fn presence(&self, bare: &str, sid: u64, priority: Option<i8>) {
-        if let Some(row) = self.write(bare).get_mut(bare).and_then(|rows| rows.iter_mut().find(|row| row.sid == sid)) {
+        if let Some(row) = self
+            .write(bare)
+            .get_mut(bare)
+            .and_then(|rows| rows.iter_mut().find(|row| row.sid == sid))
+        {
             row.priority = priority;
         }
     }
 
     /// Marks a session's row: as long as one row of an address is tapped, nothing to it is a hit.
     pub fn tap(&self, bare: &str, sid: u64, on: bool) {
-        if let Some(row) = self.write(bare).get_mut(bare).and_then(|rows| rows.iter_mut().find(|row| row.sid == sid)) {
+        if let Some(row) = self
+            .write(bare)
+            .get_mut(bare)
+            .and_then(|rows| rows.iter_mut().find(|row| row.sid == sid))
+        {
             row.tap = on;
         }
     }
@@ -80,13 +95,22 @@ impl Routes {
                 return;
             }
         }
-        found.extend(rows.iter().filter(|row| row.priority.is_some_and(|priority| priority >= 0)).map(|row| row.sid));
+        found.extend(
+            rows.iter()
+                .filter(|row| row.priority.is_some_and(|priority| priority >= 0))
+                .map(|row| row.sid),
+        );
     }
 
     /// Rows in the table.
     pub fn len(&self) -> usize {
         let count = |bucket: &RwLock<Bucket>| {
-            bucket.read().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum::<usize>()
+            bucket
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .values()
+                .map(Vec::len)
+                .sum::<usize>()
         };
         self.buckets.iter().map(count).sum()
     }
@@ -125,7 +149,11 @@ mod tests {
         routes.bind("a@x", "two", 2, false);
         routes.bind("a@x", "three", 3, false);
         assert!(find(&routes, "a@x", None, false).is_empty(), "nobody is available");
-        assert_eq!(find(&routes, "a@x", Some("one"), false), [1], "a full JID needs no presence");
+        assert_eq!(
+            find(&routes, "a@x", Some("one"), false),
+            [1],
+            "a full JID needs no presence"
+        );
         routes.presence("a@x", 1, Some(0));
         routes.presence("a@x", 2, Some(5));
         routes.presence("a@x", 3, Some(-1));
@@ -137,7 +165,11 @@ mod tests {
         assert!(find(&routes, "a@x", Some("one"), false).is_empty());
         routes.tap("a@x", 3, false);
         routes.bind("a@x", "one", 9, false);
-        assert_eq!(find(&routes, "a@x", Some("one"), false), [9], "the newest holder of a resource has it");
+        assert_eq!(
+            find(&routes, "a@x", Some("one"), false),
+            [9],
+            "the newest holder of a resource has it"
+        );
         assert_eq!(find(&routes, "a@x", None, false), [2]);
         for sid in [2, 3, 9] {
             routes.unbind("a@x", sid);

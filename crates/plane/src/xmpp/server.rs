@@ -13,8 +13,8 @@ use moim_wire::xml::{Element, Str};
 use super::config::{Config, ListenerOptions};
 use super::event::Event;
 use super::listener::Listener;
-use super::shared::{Command, Inbox, Shared};
 use super::shard::{Shard, WAKER};
+use super::shared::{Command, Inbox, Shared};
 use crate::tls::ServerTls;
 
 /// Threads at most, unless the configuration says a number.
@@ -43,7 +43,11 @@ impl Server {
     /// When the kernel refuses a descriptor or a thread.
     pub fn start(domain: &str, domains: &[String], config: Config) -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = if config.threads == 0 { cores.min(MAX_THREADS) } else { config.threads };
+        let count = if config.threads == 0 {
+            cores.min(MAX_THREADS)
+        } else {
+            config.threads
+        };
         let mut polls = Vec::with_capacity(count);
         let mut inboxes = Vec::with_capacity(count);
         for _ in 0..count {
@@ -65,11 +69,21 @@ impl Server {
             inboxes,
             next_sid: AtomicU64::new(1),
         });
-        let server = Self { shared: shared.clone(), threads: Mutex::default(), next_listener: AtomicU64::new(1) };
+        let server = Self {
+            shared: shared.clone(),
+            threads: Mutex::default(),
+            next_listener: AtomicU64::new(1),
+        };
         for (index, poll) in polls.into_iter().enumerate() {
             let shard = Shard::new(index, poll, shared.clone());
-            let thread = std::thread::Builder::new().name(format!("moim-xmpp-{index}")).spawn(|| shard.run())?;
-            server.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+            let thread = std::thread::Builder::new()
+                .name(format!("moim-xmpp-{index}"))
+                .spawn(|| shard.run())?;
+            server
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(thread);
         }
         Ok(server)
     }
@@ -84,7 +98,10 @@ impl Server {
         }
         let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
         let (listener, port) = if address.starts_with('/') {
-            (Listener::unix(id, Path::new(address), options).map_err(ListenError::Bind)?, 0)
+            (
+                Listener::unix(id, Path::new(address), options).map_err(ListenError::Bind)?,
+                0,
+            )
         } else {
             let ip: IpAddr = address
                 .parse()
@@ -201,7 +218,12 @@ impl Server {
 
     /// The tls-exporter channel binding of a session that has not signed in yet.
     pub fn exporter(&self, sid: u64) -> Option<[u8; 32]> {
-        self.shared.exporters.lock().unwrap_or_else(PoisonError::into_inner).get(&sid).copied()
+        self.shared
+            .exporters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&sid)
+            .copied()
     }
 
     /// Every counter and gauge by name.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
 
-use moim_wire::xml::{self, ns, Condition, Element, Form, Framer, Limits, Node, Str};
+use moim_wire::xml::{self, ns, Element, Form, Framer, Limits, Str};
 
 use super::config::ListenerOptions;
 use super::event::{Event, Flow};
@@ -17,6 +17,7 @@ use super::websocket;
 use crate::tls::TlsInfo;
 
 mod control;
+mod ending;
 mod input;
 mod stanza;
 
@@ -103,6 +104,7 @@ pub struct Session {
     /// A PROXY header or HTTP request that is not complete yet.
     head: Vec<u8>,
     farewell: usize,
+    handshake_bytes: usize,
     announced: bool,
     /// Whether the peer's header has come.
     header_seen: bool,
@@ -117,7 +119,13 @@ pub struct Session {
 impl Session {
     /// A connection just accepted. `None` when it needs TLS and there is no certificate.
     pub fn new(accepted: Accepted, context: &Context) -> Option<Self> {
-        let Accepted { sid, stream, peer, listener, options } = accepted;
+        let Accepted {
+            sid,
+            stream,
+            peer,
+            listener,
+            options,
+        } = accepted;
         let mode = options.mode;
         let limits = Limits::bytes(context.shared.config.max_stanza_unauthenticated);
         let websocket = mode.is_websocket();
@@ -143,15 +151,24 @@ impl Session {
             peer,
             phase,
             hold: Hold::No,
-            websocket: websocket
-                .then(|| Box::new(WebSocket { decoder: websocket::Decoder::default(), message: None })),
-            framer: if websocket { Framer::document(limits) } else { Framer::stream(limits) },
+            websocket: websocket.then(|| {
+                Box::new(WebSocket {
+                    decoder: websocket::Decoder::default(),
+                    message: None,
+                })
+            }),
+            framer: if websocket {
+                Framer::document(limits)
+            } else {
+                Framer::stream(limits)
+            },
             flow: Arc::default(),
             identity: None,
             tls_info: None,
             pending: Vec::new(),
             head: Vec::new(),
             farewell: 0,
+            handshake_bytes: 0,
             announced: false,
             header_seen: false,
             opened: false,
@@ -252,108 +269,6 @@ impl Session {
         !self.out.is_empty() || self.transport.wants_write()
     }
 
-    /// The time until authentication is up.
-    pub fn handshake_expired(&mut self, context: &mut Context) {
-        if self.phase == Phase::Leaving || self.authenticated {
-            return;
-        }
-        if self.silent {
-            self.over = true;
-        } else {
-            self.fail(Condition::ConnectionTimeout, "signing in took too long", context);
-        }
-    }
-
-    /// A newer connection needs the room.
-    pub fn evict(&mut self, context: &mut Context) {
-        context.tally.refused += 1;
-        self.lose("too many connections were not signed in, this was the oldest".into(), context);
-    }
-
-    /// The peer did not take what waited for it.
-    pub fn too_slow(&mut self, context: &mut Context) {
-        if self.phase == Phase::Leaving {
-            return;
-        }
-        context.tally.slow_readers += 1;
-        self.fail(Condition::ResourceConstraint, "the peer reads too slowly", context);
-    }
-
-    /// The peer sent nothing for too long.
-    pub fn idle_expired(&mut self, context: &mut Context) {
-        self.fail(Condition::ConnectionTimeout, "nothing was received for too long", context);
-    }
-
-    /// The engine stops.
-    pub fn shut_down(&mut self, context: &mut Context) {
-        if self.silent {
-            self.over = true;
-        } else {
-            self.fail(Condition::SystemShutdown, "the server is stopping", context);
-        }
-    }
-
-    /// Makes sure that a session which is dropped leaves nothing in the tables, and that Python knows.
-    pub fn leave_behind(&mut self, context: &mut Context) {
-        self.leave("the connection is closed".into(), context);
-    }
-
-    /// Ends a session that panicked, without asking it anything.
-    pub fn abandon(&mut self, context: &mut Context) {
-        self.leave("an error inside the server; it was logged".into(), context);
-        self.over = true;
-    }
-
-    /// Ends the stream with an error of ours, and the connection after it.
-    pub fn fail(&mut self, condition: Condition, text: &str, context: &mut Context) {
-        if self.phase == Phase::Leaving {
-            return;
-        }
-        context.tally.stream_errors += 1;
-        let description = Element::build("text", ns::STREAM_ERRORS, &[("xml:lang", "en")], vec![Node::Text(Str::value(text))]);
-        let children = vec![
-            Node::Element(Element::build(condition.name(), ns::STREAM_ERRORS, &[], Vec::new()).into()),
-            Node::Element(description.into()),
-        ];
-        let error = Element::build("error", ns::STREAMS, &[], children);
-        self.end_stream(Some(&error), &context.shared.domain);
-        self.leave(format!("{}: {text}", condition.name()), context);
-    }
-
-    /// Ends a session whose connection is gone.
-    fn lose(&mut self, reason: String, context: &mut Context) {
-        self.leave(reason, context);
-        self.over = true;
-    }
-
-    /// Says goodbye in the stream's own terms, if there is a stream.
-    fn end_stream(&mut self, error: Option<&Element>, domain: &str) {
-        if self.phase != Phase::Stream || !self.transport.is_established() {
-            return;
-        }
-        if !self.opened {
-            let mut id = [0u8; 8];
-            // Without random numbers the stream has an id of zeroes, and ends at once anyway.
-            let _ = aws_lc_rs::rand::fill(&mut id);
-            let id = format!("{:016x}", u64::from_be_bytes(id));
-            let attrs = [("from", domain), ("id", &id), ("version", "1.0"), ("xml:lang", "en")];
-            self.write_header(&Element::build("open", ns::FRAMING, &attrs, Vec::new()));
-        }
-        let mut bytes = Vec::new();
-        if let Some(error) = error {
-            xml::serialise(&mut bytes, error, self.form());
-            self.write_piece(&bytes);
-        }
-        if self.websocket.is_some() {
-            bytes.clear();
-            xml::serialise(&mut bytes, &Element::build("close", ns::FRAMING, &[], Vec::new()), Form::MESSAGE);
-            self.write_piece(&bytes);
-            websocket::close(self.out.buffer(), 1000);
-        } else {
-            self.out.buffer().extend_from_slice(b"</stream:stream>");
-        }
-    }
-
     fn form(&self) -> Form<'static> {
         if self.websocket.is_some() {
             Form::MESSAGE
@@ -393,42 +308,23 @@ impl Session {
         }
     }
 
-    /// Ends the session for everybody but its own socket. Harmless when repeated.
-    fn leave(&mut self, reason: String, context: &mut Context) {
-        if self.phase == Phase::Leaving {
-            return;
-        }
-        self.forget_route(context);
-        context.shared.drop_exporter(self.sid);
-        if !self.silent && !context.is_busy() {
-            self.announce(context);
-        }
-        if self.announced {
-            context.emit(Event::Closed { sid: self.sid, reason });
-        }
-        self.phase = Phase::Leaving;
-        self.hold = Hold::No;
-        self.pending = Vec::new();
-        self.head = Vec::new();
-        let deadline = context.now + context.shared.config.linger;
-        context.lingering.push_back((deadline, self.sid));
-    }
-
-    fn forget_route(&mut self, context: &Context) {
-        if let Some(identity) = self.identity.take() {
-            context.shared.routes.unbind(identity.bare(), self.sid);
-        }
-    }
-
     /// Tells Python of the connection, once.
     fn announce(&mut self, context: &mut Context) {
         if self.announced {
             return;
         }
         self.announced = true;
-        let (ip, port) = self.peer.map_or((String::new(), 0), |peer| (peer.ip().to_canonical().to_string(), peer.port()));
+        let (ip, port) = self.peer.map_or((String::new(), 0), |peer| {
+            (peer.ip().to_canonical().to_string(), peer.port())
+        });
         let secure = self.options.mode.is_tls();
-        context.emit(Event::Connected { sid: self.sid, listener: self.listener, ip, port, secure });
+        context.emit(Event::Connected {
+            sid: self.sid,
+            listener: self.listener,
+            ip,
+            port,
+            secure,
+        });
         if let Some(info) = self.tls_info.take() {
             context.emit(Event::Tls { sid: self.sid, info });
         }

@@ -114,14 +114,19 @@ impl Shard {
             self.flush_dirty();
             self.bury();
             self.settle();
-            if self.stopping.is_some_and(|deadline| self.sessions.is_empty() || self.context.now >= deadline) {
+            if self
+                .stopping
+                .is_some_and(|deadline| self.sessions.is_empty() || self.context.now >= deadline)
+            {
                 return;
             }
         }
     }
 
     fn socket_ready(&mut self, sid: u64, event: &mio::event::Event) {
-        let Some(session) = self.sessions.get_mut(&sid) else { return };
+        let Some(session) = self.sessions.get_mut(&sid) else {
+            return;
+        };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             session.readable = true;
             session.hangup |= event.is_read_closed() || event.is_error();
@@ -138,7 +143,9 @@ impl Shard {
 
     /// Does something with a session; a panic in it costs that session alone.
     fn with(&mut self, sid: u64, action: impl FnOnce(&mut Session, &mut Context)) {
-        let Some(session) = self.sessions.get_mut(&sid) else { return };
+        let Some(session) = self.sessions.get_mut(&sid) else {
+            return;
+        };
         let context = &mut self.context;
         if catch_unwind(AssertUnwindSafe(|| action(session, context))).is_err() {
             context.tally.panics += 1;
@@ -265,7 +272,9 @@ impl Shard {
 
     fn bury(&mut self) {
         for sid in std::mem::take(&mut self.done) {
-            let Some(mut session) = self.sessions.remove(&sid) else { continue };
+            let Some(mut session) = self.sessions.remove(&sid) else {
+                continue;
+            };
             session.leave_behind(&mut self.context);
             if !session.authenticated {
                 Session::count_unauthenticated(&self.context, -1);

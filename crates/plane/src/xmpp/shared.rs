@@ -57,12 +57,19 @@ pub struct Inbox {
 impl Inbox {
     /// An inbox that wakes the poll of this waker.
     pub fn new(waker: mio::Waker) -> Self {
-        Self { commands: Mutex::default(), signalled: AtomicBool::new(false), waker }
+        Self {
+            commands: Mutex::default(),
+            signalled: AtomicBool::new(false),
+            waker,
+        }
     }
 
     /// Adds commands and wakes the thread if it may be asleep.
     pub fn extend(&self, commands: impl IntoIterator<Item = Command>) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).extend(commands);
+        self.commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(commands);
         if !self.signalled.swap(true, Ordering::AcqRel) {
             // The only failure is a full counter, and then the thread is awake.
             let _ = self.waker.wake();
@@ -72,7 +79,10 @@ impl Inbox {
     /// Swaps the waiting commands into an empty `batch`.
     pub fn take(&self, batch: &mut Vec<Command>) {
         self.signalled.store(false, Ordering::Release);
-        std::mem::swap(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner), batch);
+        std::mem::swap(
+            &mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner),
+            batch,
+        );
     }
 }
 
@@ -105,7 +115,10 @@ impl Shared {
 
     /// Forgets the channel binding of a session.
     pub fn drop_exporter(&self, sid: u64) {
-        self.exporters.lock().unwrap_or_else(PoisonError::into_inner).remove(&sid);
+        self.exporters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&sid);
     }
 
     /// Whether streams to this name are served here.
@@ -133,8 +146,20 @@ macro_rules! tally {
 }
 
 tally!(
-    accepted, refused, stanzas, routed, delivered, missed, bytes_in, bytes_out, stream_errors, handshakes,
-    tls_failures, pauses, slow_readers, panics
+    accepted,
+    refused,
+    stanzas,
+    routed,
+    delivered,
+    missed,
+    bytes_in,
+    bytes_out,
+    stream_errors,
+    handshakes,
+    tls_failures,
+    pauses,
+    slow_readers,
+    panics
 );
 
 /// Bytes read from a socket at once.

@@ -154,7 +154,13 @@ pub struct Transport {
 impl Transport {
     /// Without TLS.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, tls: None, before: Queue::default(), shut: false, blocked: false }
+        Self {
+            stream,
+            tls: None,
+            before: Queue::default(),
+            shut: false,
+            blocked: false,
+        }
     }
 
     /// The TLS connection, once there is one.
@@ -180,7 +186,9 @@ impl Transport {
     /// When the peer breaks TLS; the alert that says so waits to be flushed.
     pub fn receive(&mut self, mut raw: &[u8], plain: &mut Vec<u8>) -> Result<Received, rustls::Error> {
         let mut received = Received::default();
-        let Some(tls) = self.tls.as_deref_mut() else { return Ok(received) };
+        let Some(tls) = self.tls.as_deref_mut() else {
+            return Ok(received);
+        };
         let handshaking = tls.is_handshaking();
         while !raw.is_empty() {
             let before = raw.len();

@@ -101,7 +101,9 @@ impl Decoder {
             if have >= 2 && have == self.header_length() {
                 break;
             }
-            let Some((byte, rest)) = data.split_first() else { return Ok(false) };
+            let Some((byte, rest)) = data.split_first() else {
+                return Ok(false);
+            };
             self.header[have] = *byte;
             self.have += 1;
             *data = rest;
@@ -144,7 +146,10 @@ impl Decoder {
             (0, true) | (1, false) => Ok(()),
             (0, false) => Err(broken("a continuation continues nothing")),
             (1 | 2, true) => Err(broken("a message begins inside another")),
-            (2, false) => Err(Violation { code: 1003, reason: "only text messages are accepted" }),
+            (2, false) => Err(Violation {
+                code: 1003,
+                reason: "only text messages are accepted",
+            }),
             (8..=10, _) if first & 0x80 == 0 || usize::from(second & 0x7F) > MAX_CONTROL => {
                 Err(broken("a control frame is fragmented or too long"))
             }
@@ -249,7 +254,14 @@ mod tests {
         bytes.extend(masked(0x81, long.as_bytes()));
         bytes.extend(masked(0x81, &[b'x'; 300]));
         bytes.extend(masked(0x88, &[3, 232]));
-        let expected = ["<open/>", "ping:still there?", "<message/>", &long, &"x".repeat(300), "close"];
+        let expected = [
+            "<open/>",
+            "ping:still there?",
+            "<message/>",
+            &long,
+            &"x".repeat(300),
+            "close",
+        ];
         for step in [1, 2, 3, 7, 1000, bytes.len()] {
             assert_eq!(read(&bytes, step).unwrap(), expected, "{step}");
         }
@@ -265,7 +277,11 @@ mod tests {
         assert_eq!(code(&masked(0x83, b"x")), 1002, "unknown opcode");
         assert_eq!(code(&masked(0x09, b"x")), 1002, "fragmented ping");
         assert_eq!(code(&[0x89, 0xFE]), 1002, "long ping");
-        assert_eq!(code(&[0x81, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]), 1002, "length with the top bit");
+        assert_eq!(
+            code(&[0x81, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]),
+            1002,
+            "length with the top bit"
+        );
         let mut nested = masked(0x01, b"a");
         nested.extend(masked(0x81, b"b"));
         assert_eq!(code(&nested), 1002);

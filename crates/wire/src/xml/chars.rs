@@ -61,7 +61,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<&str, XmlError> {
 
 /// Whether every character of a string may occur in a document.
 pub(super) fn is_xml_text(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= 0x20 && byte < 0x7F) || text.chars().all(is_xml_char)
+    text.bytes().all(|byte| (0x20..0x7F).contains(&byte)) || text.chars().all(is_xml_char)
 }
 
 const fn is_name_start(char: char) -> bool {

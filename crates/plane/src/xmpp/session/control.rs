@@ -96,7 +96,10 @@ impl Session {
         }
         self.unbind(context);
         let identity = Identity { full, bare_len };
-        context.shared.routes.bind(identity.bare(), identity.resource(), self.sid, self.tapped);
+        context
+            .shared
+            .routes
+            .bind(identity.bare(), identity.resource(), self.sid, self.tapped);
         self.identity = Some(Box::new(identity));
     }
 
@@ -125,7 +128,12 @@ impl Session {
         if self.phase == Phase::Leaving {
             return;
         }
-        let mut reason = if self.peer_closed { "the peer ended the stream" } else { "the server ended the stream" }.to_owned();
+        let mut reason = if self.peer_closed {
+            "the peer ended the stream"
+        } else {
+            "the server ended the stream"
+        }
+        .to_owned();
         let wrapped;
         let error = match error {
             Some(condition) if condition.ns() == ns::STREAM_ERRORS => {

@@ -9,6 +9,9 @@ use super::super::{proxy, websocket};
 use super::{Hold, Phase, Session, MAX_FAREWELL};
 use crate::tls::{exporter, TlsInfo};
 
+/// Bytes a client may send before TLS is established; a client without a certificate needs about 2 kB.
+const MAX_HANDSHAKE: usize = 24 * 1024;
+
 impl Session {
     /// Takes bytes as the socket gave them.
     pub(super) fn input(&mut self, raw: &[u8], context: &mut Context) {
@@ -27,7 +30,11 @@ impl Session {
 
     /// The peer sends no more.
     pub(super) fn end_of_input(&mut self, context: &mut Context) {
-        let reason = if self.peer_closed { "the peer ended the stream" } else { "the peer closed the connection" };
+        let reason = if self.peer_closed {
+            "the peer ended the stream"
+        } else {
+            "the peer closed the connection"
+        };
         self.lose(reason.into(), context);
     }
 
@@ -41,7 +48,11 @@ impl Session {
                     self.peer = found.client;
                 }
                 let mode = self.options.mode;
-                self.phase = if mode.is_websocket() { Phase::Upgrade } else { Phase::Stream };
+                self.phase = if mode.is_websocket() {
+                    Phase::Upgrade
+                } else {
+                    Phase::Stream
+                };
                 if mode.is_tls() && !self.begin_tls(context) {
                     return self.lose("there is no certificate yet".into(), context);
                 }
@@ -55,7 +66,9 @@ impl Session {
 
     /// Begins TLS in the way of the listener's mode; false when there is no certificate.
     pub(super) fn begin_tls(&mut self, context: &Context) -> bool {
-        let Some(tls) = context.shared.server_tls() else { return false };
+        let Some(tls) = context.shared.server_tls() else {
+            return false;
+        };
         let config = match (self.options.mode.is_tls(), self.options.mode.is_websocket()) {
             (false, _) => &tls.upgraded,
             (true, false) => &tls.direct,
@@ -65,6 +78,13 @@ impl Session {
     }
 
     fn decrypt(&mut self, raw: &[u8], context: &mut Context) {
+        if !self.transport.is_established() {
+            self.handshake_bytes += raw.len();
+            if self.handshake_bytes > MAX_HANDSHAKE {
+                context.tally.tls_failures += 1;
+                return self.lose("TLS failed: the handshake is too long".into(), context);
+            }
+        }
         let mut plain = std::mem::take(&mut context.plain);
         plain.clear();
         let result = self.transport.receive(raw, &mut plain);
@@ -93,7 +113,11 @@ impl Session {
         let Some(tls) = self.transport.tls() else { return };
         let info = Box::new(TlsInfo::of(tls));
         if let Some(binding) = exporter(tls) {
-            let mut exporters = context.shared.exporters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut exporters = context
+                .shared
+                .exporters
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             exporters.insert(self.sid, binding);
         }
         if self.announced {
@@ -140,12 +164,16 @@ impl Session {
         match self.framer.next(rest) {
             Ok(None) => {}
             Ok(Some(XmlEvent::Open(header))) => self.header(&header.default_ns, header.attrs, context),
-            Ok(Some(XmlEvent::Element(element, size))) => {
-                self.element(element, size, context);
+            Ok(Some(XmlEvent::Element(element, weight))) => {
+                self.element(element, weight, context);
                 if self.hold == Hold::StartTls {
                     // What came along in the clear must not be taken for something said under TLS.
                     if !rest.trim_ascii().is_empty() {
-                        self.fail(Condition::PolicyViolation, "data came together with <starttls/>", context);
+                        self.fail(
+                            Condition::PolicyViolation,
+                            "data came together with <starttls/>",
+                            context,
+                        );
                     }
                     *rest = &[];
                 }
@@ -190,14 +218,16 @@ impl Session {
     }
 
     fn websocket_into(&mut self, rest: &mut &[u8], frame: &mut Vec<u8>, context: &mut Context) {
-        let Some(websocket) = self.websocket.as_deref_mut() else { return };
+        let Some(websocket) = self.websocket.as_deref_mut() else {
+            return;
+        };
         match websocket.decoder.next(rest, frame) {
             Ok(None) => {}
             Ok(Some(websocket::Piece::Text(end))) => {
                 let mut data = frame.as_slice();
                 loop {
                     match self.framer.next(&mut data) {
-                        Ok(Some(XmlEvent::Element(element, size))) => websocket.message = Some((element, size)),
+                        Ok(Some(XmlEvent::Element(element, weight))) => websocket.message = Some((element, weight)),
                         Ok(Some(_)) => {}
                         Ok(None) => break,
                         Err(error) => return self.fail(error.condition, error.text, context),
@@ -207,8 +237,8 @@ impl Session {
                     if let Err(error) = self.framer.end_document() {
                         return self.fail(error.condition, error.text, context);
                     }
-                    if let Some((element, size)) = websocket.message.take() {
-                        self.message(element, size, context);
+                    if let Some((element, weight)) = websocket.message.take() {
+                        self.message(element, weight, context);
                     }
                 }
             }
@@ -230,7 +260,7 @@ impl Session {
     }
 
     /// One whole WebSocket message.
-    fn message(&mut self, element: Element, size: u32, context: &mut Context) {
+    fn message(&mut self, element: Element, weight: u32, context: &mut Context) {
         if element.ns() == ns::FRAMING {
             match element.name().as_str() {
                 "open" if self.header_seen => {
@@ -241,21 +271,27 @@ impl Session {
                     self.header(&moim_wire::xml::Str::Static(ns::CLIENT), attrs, context);
                 }
                 "close" => self.peer_close(context),
-                _ => self.fail(Condition::InvalidNamespace, "an unknown element of the framing", context),
+                _ => self.fail(
+                    Condition::InvalidNamespace,
+                    "an unknown element of the framing",
+                    context,
+                ),
             }
         } else if !self.header_seen {
             self.fail(Condition::BadFormat, "the stream is not open", context);
         } else if element.is("stream", ns::STREAMS) {
             self.fail(Condition::BadFormat, "a stream header stands inside a message", context);
         } else {
-            self.element(element, size, context);
+            self.element(element, weight, context);
         }
     }
 
     fn peer_close(&mut self, context: &mut Context) {
         self.peer_closed = true;
         // Python answers by closing; should it not, the linger time ends the session.
-        context.lingering.push_back((context.now + context.shared.config.linger, self.sid));
+        context
+            .lingering
+            .push_back((context.now + context.shared.config.linger, self.sid));
         if self.announced {
             context.emit(Event::Close { sid: self.sid });
         } else {

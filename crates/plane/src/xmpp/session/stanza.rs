@@ -8,20 +8,32 @@ use super::super::event::Event;
 use super::super::shared::Context;
 use super::{Hold, Session};
 
+/// Events that may wait of a session that has not signed in.
+const UNAUTHENTICATED_EVENTS: u32 = 4;
+
 impl Session {
     /// The peer's stream header, or its `<open/>`.
     pub(super) fn header(&mut self, default_ns: &Str, mut attrs: Vec<Attr>, context: &mut Context) {
-        let value = |key: &str| attrs.iter().find(|attr| attr.key == key).map(|attr| attr.value.as_str());
+        let value = |key: &str| {
+            attrs
+                .iter()
+                .find(|attr| attr.key == key)
+                .map(|attr| attr.value.as_str())
+        };
         let refused = if *default_ns != ns::CLIENT {
-            Some((Condition::InvalidNamespace, "the stream is not a client's: its default namespace is not jabber:client"))
+            Some((
+                Condition::InvalidNamespace,
+                "the stream is not a client's: its default namespace is not jabber:client",
+            ))
         } else if !value("version").is_some_and(supported_version) {
             Some((Condition::UnsupportedVersion, "the stream's version is not 1.0"))
         } else {
             match value("to") {
                 None | Some("") => Some((Condition::ImproperAddressing, "the stream is addressed to nobody")),
-                Some(name) if !context.shared.serves(name) => {
-                    Some((Condition::HostUnknown, "the stream is addressed to a domain that is not served here"))
-                }
+                Some(name) if !context.shared.serves(name) => Some((
+                    Condition::HostUnknown,
+                    "the stream is addressed to a domain that is not served here",
+                )),
                 Some(_) => None,
             }
         };
@@ -30,12 +42,15 @@ impl Session {
         }
         self.header_seen = true;
         self.announce(context);
-        attrs.push(Attr { key: Str::Static("xmlns"), value: default_ns.clone() });
+        attrs.push(Attr {
+            key: Str::Static("xmlns"),
+            value: default_ns.clone(),
+        });
         context.emit(Event::Open { sid: self.sid, attrs });
     }
 
     /// One element at the stream's top level.
-    pub(super) fn element(&mut self, mut element: Element, size: u32, context: &mut Context) {
+    pub(super) fn element(&mut self, mut element: Element, weight: u32, context: &mut Context) {
         context.tally.stanzas += 1;
         match element.ns().as_str() {
             ns::CLIENT => match self.check_stanza(&mut element) {
@@ -50,7 +65,11 @@ impl Session {
                 return self.leave(reason, context);
             }
             "" | ns::SERVER | ns::STREAMS => {
-                return self.fail(Condition::InvalidNamespace, "a stanza is not in the namespace jabber:client", context);
+                return self.fail(
+                    Condition::InvalidNamespace,
+                    "a stanza is not in the namespace jabber:client",
+                    context,
+                );
             }
             ns::TLS if element.name() == "starttls" && self.transport.tls().is_none() && self.websocket.is_none() => {
                 self.hold = Hold::StartTls;
@@ -66,9 +85,20 @@ impl Session {
             }
             context.tally.missed += 1;
         }
-        let event = Event::Stanza { sid: self.sid, element, size, flow: self.flow.clone() };
+        let event = Event::Stanza {
+            sid: self.sid,
+            element,
+            weight,
+            flow: self.flow.clone(),
+        };
         context.emit(event);
-        if self.flow.add(context.shared.config.pending_events) {
+        let configured = context.shared.config.pending_events;
+        let limit = if self.authenticated {
+            configured
+        } else {
+            configured.min(UNAUTHENTICATED_EVENTS)
+        };
+        if self.flow.add(limit) {
             context.tally.pauses += 1;
         }
     }
@@ -129,12 +159,15 @@ fn route(message: &Arc<Element>, context: &mut Context) -> bool {
 }
 
 fn split(jid: &str) -> (&str, Option<&str>) {
-    jid.split_once('/').map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
+    jid.split_once('/')
+        .map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
 }
 
 /// Whether a peer's version is 1.0 or a later one, which falls back to it (RFC 6120 §4.7.5).
 fn supported_version(version: &str) -> bool {
-    let Some((major, minor)) = version.split_once('.') else { return false };
+    let Some((major, minor)) = version.split_once('.') else {
+        return false;
+    };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         digits.then(|| text.parse::<u32>().ok()).flatten()

@@ -63,11 +63,18 @@ impl Shard {
                         self.context.tally.accepted += 1;
                         let sid = self.shared.next_sid.fetch_add(1, Ordering::Relaxed);
                         let options = listener.options.clone();
-                        adopted.push(Accepted { sid, stream, peer, listener: listener.id, options });
+                        adopted.push(Accepted {
+                            sid,
+                            stream,
+                            peer,
+                            listener: listener.id,
+                            options,
+                        });
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => *ready = false,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+                    Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {
+                    }
                     Err(_) => {
                         self.accept_again = Some(self.context.now + SHORTAGE);
                         break;
@@ -105,20 +112,30 @@ impl Shard {
             self.context.tally.refused += 1;
             return;
         };
-        if session.transport.stream.register(self.poll.registry(), Token(sid as usize)).is_err() {
+        if session
+            .transport
+            .stream
+            .register(self.poll.registry(), Token(sid as usize))
+            .is_err()
+        {
             self.context.tally.refused += 1;
             return;
         }
         Session::count_unauthenticated(&self.context, 1);
         self.shared.counters.sessions.fetch_add(1, Ordering::Relaxed);
         self.sessions.insert(sid, Box::new(session));
-        self.handshakes.push_back((self.context.now + self.shared.config.handshake_timeout, sid));
+        self.handshakes
+            .push_back((self.context.now + self.shared.config.handshake_timeout, sid));
     }
 
     /// Makes room by closing the session of this thread that has been signing in for longest.
     fn evict_oldest(&mut self) -> bool {
         while let Some((_, sid)) = self.handshakes.pop_front() {
-            if self.sessions.get(&sid).is_some_and(|session| !session.authenticated && !session.over) {
+            if self
+                .sessions
+                .get(&sid)
+                .is_some_and(|session| !session.authenticated && !session.over)
+            {
                 self.with(sid, Session::evict);
                 return true;
             }

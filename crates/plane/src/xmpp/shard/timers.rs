@@ -1,5 +1,6 @@
 //! What is due: sign-in and linger times as queues in order of time, slow readers and idle peers by a sweep.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::super::session::Session;
@@ -17,18 +18,21 @@ impl Shard {
         let handshake = self.handshakes.front().map(|(due, _)| *due);
         let linger = self.context.lingering.front().map(|(due, _)| *due);
         let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
-        let due = [handshake, linger, sweep, self.accept_again, self.stopping].into_iter().flatten().min()?;
+        let due = [handshake, linger, sweep, self.accept_again, self.stopping]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
     pub(super) fn run_timers(&mut self) {
         let now = self.context.now;
-        while let Some((_, sid)) = self.handshakes.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, sid)) = pop_due(&mut self.handshakes, now) {
             if self.sessions.get(&sid).is_some_and(|session| !session.authenticated) {
                 self.with(sid, Session::handshake_expired);
             }
         }
-        while let Some((_, sid)) = self.context.lingering.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, sid)) = pop_due(&mut self.context.lingering, now) {
             self.with(sid, Session::linger_expired);
         }
         if self.accept_again.is_some_and(|due| due <= now) {
@@ -44,10 +48,21 @@ impl Shard {
         let config = &self.shared.config;
         let (write_timeout, idle_timeout) = (config.write_timeout, config.idle_timeout);
         let is_slow = |session: &Session| session.blocked_since.is_some_and(|since| now - since > write_timeout);
-        let is_idle =
-            |session: &Session| !idle_timeout.is_zero() && session.authenticated && now - session.last_read > idle_timeout;
-        let slow: Vec<u64> = self.sessions.values().filter(|found| is_slow(found)).map(|found| found.sid).collect();
-        let idle: Vec<u64> = self.sessions.values().filter(|found| is_idle(found)).map(|found| found.sid).collect();
+        let is_idle = |session: &Session| {
+            !idle_timeout.is_zero() && session.authenticated && now - session.last_read > idle_timeout
+        };
+        let slow: Vec<u64> = self
+            .sessions
+            .values()
+            .filter(|found| is_slow(found))
+            .map(|found| found.sid)
+            .collect();
+        let idle: Vec<u64> = self
+            .sessions
+            .values()
+            .filter(|found| is_idle(found))
+            .map(|found| found.sid)
+            .collect();
         for sid in slow {
             self.with(sid, Session::too_slow);
         }
@@ -55,4 +70,9 @@ impl Shard {
             self.with(sid, Session::idle_expired);
         }
     }
+}
+
+fn pop_due(queue: &mut VecDeque<(Instant, u64)>, now: Instant) -> Option<(Instant, u64)> {
+    let (due, _) = queue.front()?;
+    (*due <= now).then(|| queue.pop_front()).flatten()
 }
