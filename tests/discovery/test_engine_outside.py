@@ -122,3 +122,16 @@ def test_a_path_that_the_edge_does_not_allow_is_no_sign_in(world: World, make_pa
     world.pages["cucm.example.com", 8443, "/cucm-uds/user/alice"] = make_page("", 403)
     outcome = world.run()
     assert (outcome.error.code, outcome.error.kind) == ("server-forbidden", "refused")
+
+
+def test_an_edge_of_another_domain_must_show_a_certificate_of_this_one(world: World) -> None:
+    world.edge("edge.hosting.example.net", cookie="X-Auth=abc; Expires=Fri, 01 Jan 2038 00:00:00 GMT")
+    outcome = world.run()
+    assert outcome.signed_in
+    assert {r.name for r in world.asked if isinstance(r, HttpGet)} == {"example.com"}
+    world.edge("edge.example.com")
+    world.asked.clear()
+    world.passwords[:] = ["secret"]
+    world.memory.forget()
+    assert world.run().signed_in
+    assert {r.name for r in world.asked if isinstance(r, HttpGet)} == {"edge.example.com"}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import sys
+import termios
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -70,17 +74,18 @@ def discover(
         target = _target(address, user, path)
         servers, authority = _surroundings(target, dns, ca, site)
         password = _read_password(password_file) if password_file is not None else None
-        outcome = asyncio.run(
-            run_discovery(
-                target,
-                password=password,
-                ask=_prompt if password is None and sys.stdin.isatty() else None,
-                dns=servers,
-                ca=authority,
-                cache=path,
-                on_step=None if as_json else _show_step,
+        with _terminal_kept():
+            outcome = asyncio.run(
+                run_discovery(
+                    target,
+                    password=password,
+                    ask=_prompt if password is None and sys.stdin.isatty() else None,
+                    dns=servers,
+                    ca=authority,
+                    cache=path,
+                    on_step=None if as_json else _show_step,
+                )
             )
-        )
     except (UsageError, ConfigError) as error:
         if as_json:
             said = {"code": "usage", "kind": "usage", "message": error.message, "hint": error.hint, "params": {}}
@@ -148,7 +153,35 @@ def _read_password(path: Path) -> str:
 async def _prompt(request: AskPassword) -> Credentials | None:
     if request.again:
         err.print("  The password was not accepted.", style="yellow")
-    return await asyncio.to_thread(_prompt_now, request.address, request.domain)
+    loop = asyncio.get_running_loop()
+    typed: asyncio.Future[Credentials | None] = loop.create_future()
+
+    def hand_over(credentials: Credentials | None) -> None:
+        if not typed.done():
+            typed.set_result(credentials)
+
+    def read() -> None:
+        credentials = _prompt_now(request.address, request.domain)
+        with contextlib.suppress(RuntimeError):  # the command may have ended meanwhile
+            loop.call_soon_threadsafe(hand_over, credentials)
+
+    # A daemon thread: Ctrl-C ends the command at once, not when somebody has pressed Enter.
+    threading.Thread(target=read, daemon=True).start()
+    return await typed
+
+
+@contextlib.contextmanager
+def _terminal_kept() -> Iterator[None]:
+    """Puts the terminal back as it was: a password prompt that is interrupted leaves it without echo."""
+    try:
+        before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
+    except (termios.error, ValueError):
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _prompt_now(address: str, domain: str) -> Credentials | None:

@@ -49,9 +49,10 @@ class QueryAddress:
 
 @dataclass(frozen=True, slots=True)
 class HttpGet:
-    """GET ``scheme://host:port/path`` by connecting to one of ``addresses``; the certificate is checked for ``host``.
+    """GET ``scheme://host:port/path`` by connecting to one of ``addresses``.
 
-    No redirects are followed. Answer: Response or Failed.
+    The certificate is checked for ``name``, or for ``host`` when that is empty. No redirects are followed.
+    Answer: Response or Failed.
     """
 
     scheme: Literal["http", "https"]
@@ -60,6 +61,7 @@ class HttpGet:
     path: str
     addresses: tuple[str, ...]
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    name: str = ""
     timeout: float = 10.0
 
 

@@ -28,8 +28,8 @@ from moim.discovery.actions import (
 from moim.discovery.engine import Cancel, Discovery
 from moim.discovery.login import xmpp_login
 from moim.discovery.outcome import Outcome, Step
-from moim.errors import MoimError, PeerTimeout, PeerUnreachable, ProtocolError
-from moim.net.dial import CertificateRefused, NotListening
+from moim.errors import MoimError, PeerTimeout, PeerUnreachable
+from moim.net.dial import CertificateRefused, HungUp, NotListening
 from moim.net.http_client import HttpClient
 from moim.net.resolver import Answer, Resolver
 
@@ -95,7 +95,7 @@ class Driver:
         try:
             result = await self._result(request)
         except MoimError as error:
-            result = failed(error, dns=isinstance(request, QuerySrv | QueryAddress), label=self._resolver.label)
+            result = failed(error, self._resolver.label if isinstance(request, QuerySrv | QueryAddress) else "")
         results.put_nowait((number, result))
 
     async def _result(self, request: Request) -> Result:
@@ -112,6 +112,7 @@ class Driver:
                     request.path,
                     addresses=request.addresses,
                     headers=request.headers,
+                    name=request.name,
                     timeout=request.timeout,
                 )
                 return Response(reply.status, reply.headers, reply.body, reply.address)
@@ -121,20 +122,19 @@ class Driver:
                 return await self._ask(request) or NoCredentials()
 
 
-def failed(error: MoimError, *, dns: bool = False, label: str = "") -> Failed:
-    """An error of ``moim.net`` as a result for the engine."""
+def failed(error: MoimError, server: str = "") -> Failed:
+    """An error of ``moim.net`` as a result for the engine; ``server`` is the name server that was asked."""
     if isinstance(error, CertificateRefused):
         return Failed(_TLS_REASONS[error.reason], error.message)
     if isinstance(error, PeerTimeout):
-        return Failed("timeout", error.message, label)
+        return Failed("timeout", error.message, server)
     if isinstance(error, NotListening):
         return Failed("refused", error.message)
+    if isinstance(error, HungUp):
+        return Failed("closed", error.message)
     if isinstance(error, PeerUnreachable):
-        broke = not dns and ("closed the connection" in error.message or "broke" in error.message)
-        return Failed("closed" if broke else "unreachable", error.message, label)
-    if isinstance(error, ProtocolError):
-        return Failed("rubbish", error.message, label)
-    return Failed("rubbish", error.message, label)
+        return Failed("unreachable", error.message, server)
+    return Failed("rubbish", error.message, server)
 
 
 def _records(answer: Answer) -> Result:

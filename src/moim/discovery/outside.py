@@ -27,8 +27,18 @@ class ThroughEdge:
         """GETs an inside URL. The edge itself wants the credentials with every request, so ``auth`` adds nothing."""
         path = mra.proxied_path(self.edge.domain, url.scheme, url.host, url.port, url.path)
         headers = (run.basic(), ("Cookie", self.cookie.header()))
-        got = yield from run.get(Url("https", self.edge.host, self.edge.port, path), headers)
+        url_at_edge = Url("https", self.edge.host, self.edge.port, path)
+        got = yield from run.get(url_at_edge, headers, name=certificate_name(self.edge))
         return Got(got.result, f"{url.place} via {got.where}", got.ms)
+
+
+def certificate_name(edge: mra.Edge) -> str:
+    """The name that the edge's certificate must hold.
+
+    The edge's own name came from the public DNS, which anybody on the way may forge. Only below the domain does it say
+    something about the domain; else the certificate must be for the domain itself.
+    """
+    return edge.host if f".{edge.host}".endswith(f".{edge.domain}") else edge.domain
 
 
 def sign_in_through(run: Run, edges: Sequence[Srv]) -> Flow[None]:
@@ -61,7 +71,8 @@ def _configuration(
     path = mra.edge_config_url(edge).removeprefix(edge.origin)
     where = f"{edge.host}:{edge.port}"
     while True:
-        got = yield from run.get(Url("https", edge.host, edge.port, path), (run.basic(),) if known else ())
+        url = Url("https", edge.host, edge.port, path)
+        got = yield from run.get(url, (run.basic(),) if known else (), name=certificate_name(edge))
         what = f"GET {path}"
         failure: Failure
         if isinstance(got.result, Failed):

@@ -302,12 +302,12 @@ class Run:
         """Drops resolved names, so that they are asked for again."""
         self._resolved.clear()
 
-    def get(self, url: Url, headers: tuple[tuple[str, str], ...] = ()) -> Flow[Got]:
-        """GETs a URL after resolving its host."""
+    def get(self, url: Url, headers: tuple[tuple[str, str], ...] = (), *, name: str = "") -> Flow[Got]:
+        """GETs a URL after resolving its host; ``name`` is whom the certificate must be for when not the host."""
         addresses = yield from self.resolve(url.host)
         if isinstance(addresses, Failed):
             return Got(addresses, url.place, 0.0)
-        answer = yield from self.ask(HttpGet(url.scheme, url.host, url.port, url.path, addresses, headers))
+        answer = yield from self.ask(HttpGet(url.scheme, url.host, url.port, url.path, addresses, headers, name))
         result = answer.result if isinstance(answer.result, Response | Failed) else Failed("rubbish")
         where = url.place
         if isinstance(result, Response) and result.address:

@@ -26,7 +26,8 @@ _GRACE = 0.15
 class Located:
     """Records by service in the order to try.
 
-    ``remembered``: an answer was not asked for now. ``exists``: some answer shows that the domain is there.
+    ``remembered``: an answer was not asked for, because the last one still lives.
+    ``exists``: some answer shows that the domain is there.
     """
 
     uds: tuple[Srv, ...] = ()
@@ -103,7 +104,7 @@ def locate(run: Run, *, use_memory: bool, only: str = "") -> Flow[Located]:
             if not isinstance(result, Failed):
                 run.memory.keep(question.what, result, run.wall)
     for question in questions:
-        remembered |= _tell(run, question)
+        _tell(run, question)
     found = {question.service: order(question.usable, run.pick) for question in questions if question.usable}
     lost = [question for question in questions if isinstance(question.answer, Failed)]
     if lost and not found:
@@ -116,8 +117,8 @@ def locate(run: Run, *, use_memory: bool, only: str = "") -> Flow[Located]:
     return Located(**found, remembered=remembered, exists=exists)
 
 
-def _tell(run: Run, question: _Question) -> bool:
-    """Tells one answer; an answer that did not come is replaced by the last known one. True when it was replaced."""
+def _tell(run: Run, question: _Question) -> None:
+    """Tells one answer; an answer that did not come is replaced by the last known one."""
     answer, what, name, ms = question.answer, question.what, question.name, question.ms or 0.0
     why = "" if question.usable or question.service == "edge" else "why-next-service"
     listed = ", ".join(f"{r.priority} {r.weight} {r.target}:{r.port}" for r in question.usable[:6])
@@ -131,7 +132,6 @@ def _tell(run: Run, question: _Question) -> bool:
         if old is not None and isinstance(old.answer, Records):
             question.take(old.answer)
             run.step("cache", "srv-stale", "ok", what=what, name=name, minutes=minutes(old.age(run.wall)))
-            return True
     elif question.ms is None:
         kept = run.memory.fresh(what, run.wall)
         left = round(kept.left(run.wall)) if kept is not None else 0
@@ -143,7 +143,6 @@ def _tell(run: Run, question: _Question) -> bool:
     else:
         code = "srv-not-offered" if isinstance(answer, Records) else "srv-none" if answer.exists else "srv-no-name"
         run.step("srv", code, "none", what=what, where=answer.server, ms=ms, why=why, name=name)
-    return False
 
 
 def nothing_found(run: Run, located: Located) -> Flow[Failure]:

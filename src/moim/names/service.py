@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from moim.errors import ConfigError, Unavailable
 from moim.model import NodeName, ServiceState, ServiceStatus
-from moim.names.answer import Forward, Responder, truncated
+from moim.names.answer import Address, Forward, Responder, truncated
 from moim.names.forward import Forwarder
 from moim.names.limiter import Limiter, Verdict
 from moim.names.settings import Settings
@@ -20,6 +20,8 @@ from moim.net.resolver import parse_server
 from moim.settings import Site
 
 PORT: Final = 53
+_QUIET = 60.0
+_CODES = {0: "answered", 1: "malformed", 3: "no_such_name", 4: "not_implemented", 5: "refused"}
 _log = logging.getLogger("moim.names")
 
 
@@ -41,6 +43,8 @@ class Service:
         self._responder: Responder | None = None
         self._forwarder: Forwarder | None = None
         self._limiter = Limiter(self._settings.rate, self._settings.rate_burst, self._settings.rate_exempt)
+        self.counters: Counter[str] = Counter()
+        self._limited_at = -_QUIET
         self._state: ServiceState = "starting"
         self._detail = ""
 
@@ -87,23 +91,27 @@ class Service:
         """One entry."""
         return [ServiceStatus(self.name, self._node, "udp+tcp", self._address, self.port, self._state, self._detail)]
 
-    def _handle(
-        self, message: bytes, source: ipaddress.IPv4Address | ipaddress.IPv6Address, *, stream: bool
-    ) -> Sequence[bytes] | Awaitable[Sequence[bytes]]:
+    def _handle(self, message: bytes, source: Address, *, stream: bool) -> Sequence[bytes] | Awaitable[Sequence[bytes]]:
         assert self._responder is not None
         if len(message) < 12 or message[2] & 0x80:
             return ()
-        if not stream:
-            verdict = self._limiter.judge(source, time.monotonic())
-            if verdict is Verdict.DROP:
-                return ()
-            if verdict is Verdict.TRUNCATE:
-                return (truncated(message),)
+        if not stream and (verdict := self._limiter.judge(source, now := time.monotonic())) is not Verdict.SEND:
+            self._note_limit(source, now)
+            return (truncated(message),) if verdict is Verdict.TRUNCATE else ()
         reply = self._responder.answer(message, source, stream=stream)
         if isinstance(reply, Forward):
             assert self._forwarder is not None
+            self.counters["forwarded"] += 1
             return self._forwarder.ask(reply.query, stream=stream)
+        if reply:
+            self.counters[_CODES.get(reply[0][3] & 0xF, "other")] += 1
         return reply
+
+    def _note_limit(self, source: Address, now: float) -> None:
+        self.counters["limited"] += 1
+        if now - self._limited_at >= _QUIET:
+            self._limited_at = now
+            _log.warning("%s limits its answers to the network of %s: more than names.rate", self.name, source)
 
     def _refuse_loop(self) -> None:
         for text in self._settings.forwarders:

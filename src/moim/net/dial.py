@@ -33,6 +33,10 @@ class CertificateRefused(PeerUntrusted):
         self.reason = reason
 
 
+class HungUp(PeerUnreachable):
+    """The peer ended the connection in the middle of an exchange."""
+
+
 class NotListening(PeerUnreachable):
     """The address is there and nothing accepts connections on the port."""
 

@@ -15,14 +15,15 @@ from typing import Literal
 
 import h11
 
-from moim.errors import PeerTimeout, PeerUnreachable, ProtocolError
-from moim.net.dial import close, connect
+from moim.errors import PeerTimeout, ProtocolError
+from moim.net.dial import HungUp, close, connect
 
 MAX_BODY = 1 << 20
 _MAX_HEAD = 32 * 1024
 _READ = 64 * 1024
 _IDLE = 10.0
 _AGENT = "Moim"
+_Key = tuple[str, str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class HttpClient:
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._idle: dict[tuple[str, str, int], _Connection] = {}
+        self._idle: dict[_Key, _Connection] = {}
 
     async def get(
         self,
@@ -59,10 +60,14 @@ class HttpClient:
         *,
         addresses: Sequence[str],
         headers: Sequence[tuple[str, str]] = (),
+        name: str = "",
         timeout: float = 10.0,  # noqa: ASYNC109
     ) -> HttpResponse:
-        """One GET. Raises PeerTimeout, PeerUnreachable (or its NotListening), CertificateRefused, ProtocolError."""
-        key = (scheme, host, port)
+        """One GET. The certificate must be for ``name``, else for ``host``.
+
+        Raises PeerTimeout, PeerUnreachable (NotListening, HungUp), CertificateRefused, ProtocolError.
+        """
+        key = (scheme, host, port, name or host)
         try:
             async with asyncio.timeout(timeout):
                 kept = self._idle.pop(key, None)
@@ -70,17 +75,17 @@ class HttpClient:
                     if time.monotonic() - kept.used_at < _IDLE and not kept.reader.at_eof():
                         try:
                             return await self._exchange(key, kept, path, headers)
-                        except (PeerUnreachable, OSError):
+                        except (HungUp, OSError):
                             pass  # the server closed the kept connection meanwhile: a new one tells the truth
                     kept.writer.transport.abort()
                 tls = self._tls if scheme == "https" else None
-                reader, writer = await connect(addresses, port, tls=tls, name=host, timeout=timeout)
+                reader, writer = await connect(addresses, port, tls=tls, name=name or host, timeout=timeout)
                 fresh = _Connection(reader, writer, h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD))
                 return await self._exchange(key, fresh, path, headers)
         except TimeoutError:
             raise PeerTimeout(f"{host}:{port} did not answer within {timeout:g} s") from None
         except OSError as error:
-            raise PeerUnreachable(f"the connection to {host}:{port} broke: {error.strerror or error}") from None
+            raise HungUp(f"the connection to {host}:{port} broke: {error.strerror or error}") from None
 
     async def aclose(self) -> None:
         """Closes every kept connection."""
@@ -89,9 +94,9 @@ class HttpClient:
         await asyncio.gather(*(close(connection.writer) for connection in connections))
 
     async def _exchange(
-        self, key: tuple[str, str, int], connection: _Connection, path: str, headers: Sequence[tuple[str, str]]
+        self, key: _Key, connection: _Connection, path: str, headers: Sequence[tuple[str, str]]
     ) -> HttpResponse:
-        scheme, host, port = key
+        scheme, host, port, _ = key
         done = False
         try:
             named = f"[{host}]" if ":" in host else host
@@ -131,7 +136,7 @@ class HttpClient:
             if event is h11.NEED_DATA:
                 data = await connection.reader.read(_READ)
                 if not data and head is None:
-                    raise PeerUnreachable(f"{where} closed the connection without an answer")
+                    raise HungUp(f"{where} closed the connection without an answer")
                 connection.state.receive_data(data)
             elif isinstance(event, h11.Response):
                 head = event
@@ -142,7 +147,7 @@ class HttpClient:
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 break
             elif not isinstance(event, h11.InformationalResponse):
-                raise PeerUnreachable(f"{where} closed the connection in the middle of an answer")
+                raise HungUp(f"{where} closed the connection in the middle of an answer")
         headers: dict[str, tuple[str, ...]] = {}
         for raw_name, raw_value in head.headers:
             name = raw_name.decode("latin-1")
