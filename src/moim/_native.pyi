@@ -166,14 +166,14 @@ class XmppServer:
 
 # --- SFU: the media plane of meetings ---------------------------------------------------------------------------------
 
-SfuEvent: TypeAlias = (
+_SfuEvent: TypeAlias = (
     tuple[Literal["negotiate"], int]
     | tuple[Literal["connected"], int]
     | tuple[Literal["disconnected"], int, str]
     | tuple[Literal["track"], int, Literal["audio", "video"], bool]
 )
 
-class SfuLayout(TypedDict):
+class _SfuLayout(TypedDict):
     """What the media sections of an offer are for, by ``mid``."""
 
     publish: dict[Literal["audio", "video"], str]
@@ -215,14 +215,14 @@ class Sfu:
         """Ends a subscription; unknown ones are ignored."""
     def republish(self, pid: int) -> None:
         """The next offer invites the participant again to publish what it declined."""
-    def offer(self, pid: int) -> tuple[int, str, SfuLayout] | None:
+    def offer(self, pid: int) -> tuple[int, str, _SfuLayout] | None:
         """Number, SDP and layout of the next offer; None when there is nothing to say or an answer is outstanding."""
     def answer(self, pid: int, seq: int, sdp: str) -> None:
         """Takes the answer to the offer numbered ``seq``. Raises ProtocolError when it cannot be that: remove the
         participant then, its connection is undefined."""
     def fileno(self) -> int:
         """A descriptor that is readable while events wait."""
-    def drain(self, limit: int) -> list[SfuEvent]:
+    def drain(self, limit: int) -> list[_SfuEvent]:
         """Takes up to ``limit`` events, oldest first. After 'disconnected' the participant is gone; its reason is
         ``never-connected``, ``lost``, ``closed``, ``protocol: …`` or ``fault``."""
     def running(self) -> bool:

@@ -10,7 +10,7 @@ use str0m::format::PayloadParams;
 use str0m::media::{KeyframeRequestKind, Mid, Pt};
 use str0m::net::{DatagramSend, Protocol, Receive};
 use str0m::rtp::RtpPacket;
-use str0m::{Event as RtcEvent, Input, Output, Rtc};
+use str0m::{Event as RtcEvent, Input, Output, Rtc, RtcError};
 
 use crate::config::Config;
 use crate::keyframe::KeyframeGate;
@@ -165,7 +165,7 @@ impl Participant {
         };
         self.rtc
             .handle_input(Input::Receive(now, input))
-            .map_err(|error| Reason::Protocol(error.to_string()))?;
+            .map_err(|error| self.reason(&error))?;
         self.drain(now, config, sink)?;
         Ok(true)
     }
@@ -181,7 +181,7 @@ impl Participant {
         for _ in 0..ROUNDS {
             self.rtc
                 .handle_input(Input::Timeout(now))
-                .map_err(|error| Reason::Protocol(error.to_string()))?;
+                .map_err(|error| self.reason(&error))?;
             self.drain(now, config, sink)?;
             if self.deadline > now {
                 return Ok(());
@@ -206,7 +206,7 @@ impl Participant {
             match self
                 .rtc
                 .poll_output()
-                .map_err(|error| Reason::Protocol(error.to_string()))?
+                .map_err(|error| self.reason(&error))?
             {
                 Output::Timeout(deadline) => {
                     self.deadline = deadline.max(now);
@@ -251,6 +251,16 @@ impl Participant {
             _ => {}
         }
         Ok(())
+    }
+
+    fn reason(&self, error: &RtcError) -> Reason {
+        let text = error.to_string();
+        // str0m tells the end of the handshake's patience only in words; which of the two timers is the shorter is
+        // chance.
+        if !self.connected && matches!(error, RtcError::Dtls(_)) && text.contains("timeout") {
+            return Reason::NeverConnected;
+        }
+        Reason::Protocol(text)
     }
 
     fn published(&mut self, rtp: RtpPacket, sink: &mut Sink) {

@@ -9,7 +9,7 @@ from moim import _native
 from moim.bus import Bus
 from moim.errors import NotFound
 from moim.meetings.admission import Admission, WebSessions
-from moim.meetings.live import IceServers, Live
+from moim.meetings.live import Event, IceServers, Live
 from moim.meetings.settings import Settings
 from moim.meetings.signalling import Signalling
 from moim.meetings.spaces import Space, Spaces
@@ -71,7 +71,7 @@ class Service:
             messages_per_second=settings.messages_per_second,
             max_connections=settings.max_connections,
         )
-        self._pump: Pump[_native.SfuEvent] = Pump(self._engine, self.live.handle)
+        self._pump: Pump[Event] = Pump(self._engine, self.live.handle)
         self._cancel: Callable[[], None] | None = None
 
     @property
