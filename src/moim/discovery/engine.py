@@ -113,6 +113,7 @@ class Discovery:
             return
         if isinstance(done.request, AskPassword):
             self._limit += now - done.since  # people may take their time
+            self._began += now - done.since
         self._answers[done.index] = Answered(result, max(0.0, now - done.since))
         self._proceed(now)
 
