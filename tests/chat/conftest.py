@@ -342,6 +342,12 @@ async def house(new_house: NewHouse) -> House:
 
 
 @pytest.fixture
+def certificate() -> Callable[..., SimpleNamespace]:
+    """Writes a certificate for names into a folder."""
+    return write_certificate
+
+
+@pytest.fixture
 def matches() -> Callable[[Element, Element], str]:
     """How scripts compare what they expect with what came."""
     return mismatch

@@ -54,11 +54,11 @@ class _Counts:
             self._counts.popitem(last=False)
 
     def wait(self, key: str, now: float, allowed: int, longest: float) -> float:
-        """Seconds from ``now`` until ``key`` may try again: 0 up to ``allowed`` failures, then doubling from one."""
+        """Seconds from ``now`` until ``key`` may try again: 0 below ``allowed`` failures, then doubling."""
         count = self._counts.get(key)
         if count is None:
             return 0.0
-        over = count.now(now) - allowed
+        over = count.now(now) - allowed + 0.5  # counts fade, so the last failure allowed is a little less than one
         if over < 0:
             return 0.0
         return max(0.0, count.last + min(longest, math.pow(2.0, min(over, 30.0))) - now)
