@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -54,10 +55,9 @@ class Driver:
 
     async def run(self, discovery: Discovery, on_step: Callable[[Step], None] | None = None) -> Outcome:
         """Runs one discovery to its outcome; ``on_step`` sees each step as it happens."""
-        loop = asyncio.get_running_loop()
         results: asyncio.Queue[tuple[int, Result]] = asyncio.Queue()
         tasks: dict[int, asyncio.Task[None]] = {}
-        discovery.begin(loop.time())
+        discovery.begin(time.monotonic())
         try:
             while True:
                 while (output := discovery.next_output()) is not None:
@@ -74,14 +74,15 @@ class Driver:
                     if on_step is not None:
                         on_step(event)
                 deadline = discovery.deadline()
+                left = max(0.0, deadline - time.monotonic()) if deadline is not None else None
                 try:
-                    async with asyncio.timeout_at(deadline):
+                    async with asyncio.timeout(left):
                         number, result = await results.get()
                 except TimeoutError:
-                    discovery.tick(loop.time())
+                    discovery.tick(time.monotonic())
                     continue
                 tasks.pop(number, None)
-                discovery.receive((number, result), loop.time())
+                discovery.receive((number, result), time.monotonic())
         finally:
             for task in tasks.values():
                 task.cancel()

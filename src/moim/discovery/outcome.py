@@ -106,7 +106,7 @@ class Outcome:
     error: Failure | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; ``error`` is null or an object with code, kind, message, hint and params."""
+        """As a JSON object; empty parameters are left out, ``error`` is null or code, kind, message, hint and params."""
         return {
             "address": self.address,
             "domain": self.domain,
@@ -122,7 +122,7 @@ class Outcome:
             "home_cluster": self.home_cluster,
             "server_version": self.server_version,
             "devices": [asdict(device) for device in self.devices],
-            "configuration": dict(self.configuration),
+            "configuration": {name: value for name, value in self.configuration.items() if value},
             "elapsed_ms": self.elapsed_ms,
             "error": asdict(self.error) if self.error is not None else None,
         }
