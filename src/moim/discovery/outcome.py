@@ -106,7 +106,7 @@ class Outcome:
     error: Failure | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; empty parameters are left out, ``error`` is null or code, kind, message, hint and params."""
+        """As a JSON object, without empty parameters; ``error`` is null or code, kind, message, hint and params."""
         return {
             "address": self.address,
             "domain": self.domain,
