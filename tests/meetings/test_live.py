@@ -149,6 +149,17 @@ def test_media_that_is_lost_ends_the_stay(live: Live, plane: Plane) -> None:
     plane.present.clear()
     live.answer(two, 1, "v=0")
     assert second.ended is not None
+    assert second.ended[0] == "restart"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"), [("lost", "restart"), ("closed", "restart"), ("fault", "restart"), ("protocol: x", "internal")]
+)
+def test_who_lost_the_path_may_come_back(live: Live, reason: str, code: str) -> None:
+    one, first = enter(live, "one")
+    live.handle([("disconnected", one, reason)])
+    assert first.ended is not None
+    assert first.ended[0] == code
 
 
 def test_an_answer_that_cannot_be_used_ends_the_stay(live: Live, plane: Plane) -> None:

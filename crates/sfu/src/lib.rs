@@ -12,17 +12,20 @@
 mod allocate;
 mod config;
 mod demux;
+mod events;
 mod forward;
 mod keyframe;
 mod machine;
 mod negotiate;
 mod participant;
+mod relay;
 mod rewrite;
 mod stats;
 mod timers;
 
 pub use config::{Config, ConfigError};
-pub use machine::{Datagram, Event, Reason, Sfu, SfuError};
+pub use events::{Datagram, Event, Reason, SfuError};
+pub use machine::Sfu;
 pub use negotiate::{Offer, OfferedTrack};
 pub use stats::{ParticipantStats, Totals};
 pub use str0m::net::DatagramSend as Contents;

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Instant;
 
-use str0m::net::DatagramSend;
-
 use crate::config::{Config, ConfigError};
 use crate::demux::{Class, Demux};
+use crate::events::{Datagram, Event, Reason, SfuError};
 use crate::negotiate::Offer;
 use crate::participant::{Participant, Sink};
 use crate::stats::{ParticipantStats, Totals};
@@ -22,86 +21,17 @@ const MAX_DATAGRAM: usize = 1500;
 /// Attempts to draw an ICE username fragment nobody else has.
 const DRAWS: usize = 8;
 
-/// A datagram to send.
-pub struct Datagram {
-    /// Where it goes.
-    pub destination: SocketAddr,
-    /// What it holds.
-    pub contents: DatagramSend,
-}
-
-/// News for the owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// [`Sfu::offer`] has something for this participant.
-    Negotiate(Pid),
-    /// ICE and DTLS are up.
-    Connected(Pid),
-    /// The participant was given up and is removed.
-    Disconnected(Pid, Reason),
-    /// The participant began or ceased to publish.
-    Track(Pid, Kind, bool),
-}
-
-/// Why a participant was given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// No connectivity check or no handshake succeeded in time.
-    NeverConnected,
-    /// The peer's checks ceased.
-    Lost,
-    /// The peer closed the connection.
-    Closed,
-    /// The peer broke DTLS or RTP.
-    Protocol(String),
-    /// A fault in this program.
-    Fault,
-}
-
-impl std::fmt::Display for Reason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NeverConnected => write!(f, "never-connected"),
-            Self::Lost => write!(f, "lost"),
-            Self::Closed => write!(f, "closed"),
-            Self::Protocol(detail) => write!(f, "protocol: {detail}"),
-            Self::Fault => write!(f, "fault"),
-        }
-    }
-}
-
-/// Why a command was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SfuError {
-    /// The caller named a participant that is not there, or is there already.
-    Usage(String),
-    /// The peer's session description cannot be used.
-    Protocol(String),
-    /// A bound was reached.
-    Limit(String),
-}
-
-impl std::fmt::Display for SfuError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Usage(text) | Self::Protocol(text) | Self::Limit(text) => write!(f, "{text}"),
-        }
-    }
-}
-
-impl std::error::Error for SfuError {}
-
 /// The machine.
 pub struct Sfu {
-    config: Config,
-    participants: HashMap<Pid, Participant>,
-    demux: Demux,
-    timers: Timers,
-    sink: Sink,
-    output: VecDeque<Datagram>,
-    events: VecDeque<Event>,
-    totals: Totals,
-    due: Vec<Pid>,
+    pub(crate) config: Config,
+    pub(crate) participants: HashMap<Pid, Participant>,
+    pub(crate) demux: Demux,
+    pub(crate) timers: Timers,
+    pub(crate) sink: Sink,
+    pub(crate) output: VecDeque<Datagram>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) totals: Totals,
+    pub(crate) due: Vec<Pid>,
 }
 
 impl Sfu {
@@ -361,7 +291,7 @@ impl Sfu {
     }
 
     /// Runs `work` on a participant, whose failure ends that participant alone, and books what came of it.
-    fn guard(
+    pub(crate) fn guard(
         &mut self,
         pid: Pid,
         now: Instant,
@@ -413,70 +343,6 @@ impl Sfu {
         for (destination, contents) in self.sink.transmits.drain(..) {
             self.totals.sent += 1;
             self.output.push_back(Datagram { destination, contents });
-        }
-    }
-
-    /// Hands published packets to the subscribers and keyframe requests to the publishers, until there are no more.
-    fn pump(&mut self, now: Instant) {
-        let mut watchers = Vec::new();
-        loop {
-            let packets = std::mem::take(&mut self.sink.packets);
-            let mut keyframes = std::mem::take(&mut self.sink.keyframes);
-            if packets.is_empty() && keyframes.is_empty() {
-                return;
-            }
-            for packet in &packets {
-                watchers.clear();
-                if let Some(publisher) = self.participants.get(&packet.publisher) {
-                    watchers.extend_from_slice(&publisher.watchers);
-                }
-                for watcher in &watchers {
-                    let mut forwarded = false;
-                    self.guard(*watcher, now, |participant, config, sink| {
-                        forwarded = participant.forward(packet, now);
-                        if forwarded {
-                            participant.drain(now, config, sink)
-                        } else {
-                            Ok(())
-                        }
-                    });
-                    self.totals.forwarded += u64::from(forwarded);
-                }
-            }
-            keyframes.sort_unstable();
-            keyframes.dedup();
-            for publisher in keyframes {
-                self.guard(publisher, now, |participant, config, sink| {
-                    participant.gate.want();
-                    participant.tick(now, config, sink)
-                });
-            }
-        }
-    }
-
-    fn review(&mut self, pid: Pid, now: Instant) {
-        let mut resumed = Vec::new();
-        self.guard(pid, now, |participant, config, sink| {
-            resumed = participant.review(config);
-            participant.drain(now, config, sink)
-        });
-        self.sink.keyframes.append(&mut resumed);
-        let Some(publisher) = self.participants.get(&pid) else {
-            return;
-        };
-        let rates = publisher
-            .watchers
-            .iter()
-            .filter_map(|watcher| self.participants.get(watcher));
-        let lowest = rates
-            .filter(|watcher| watcher.shows(pid))
-            .filter_map(|watcher| watcher.video_rate)
-            .min();
-        if let Some(rate) = lowest {
-            self.guard(pid, now, |participant, config, sink| {
-                participant.limit_video(rate);
-                participant.drain(now, config, sink)
-            });
         }
     }
 

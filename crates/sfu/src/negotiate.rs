@@ -7,7 +7,7 @@
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind, Mid};
 
-use crate::machine::SfuError;
+use crate::events::SfuError;
 use crate::participant::{Line, LineState, Participant};
 use crate::rewrite::Rewriter;
 use crate::{Kind, Pid};

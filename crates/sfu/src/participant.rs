@@ -13,8 +13,8 @@ use str0m::rtp::RtpPacket;
 use str0m::{Event as RtcEvent, Input, Output, Rtc, RtcError};
 
 use crate::config::Config;
+use crate::events::Reason;
 use crate::keyframe::KeyframeGate;
-use crate::machine::Reason;
 use crate::rewrite::Rewriter;
 use crate::stats::ParticipantStats;
 use crate::{Kind, Pid};
@@ -203,11 +203,7 @@ impl Participant {
     /// Takes everything the connection has to say.
     pub fn drain(&mut self, now: Instant, config: &Config, sink: &mut Sink) -> Result<(), Reason> {
         loop {
-            match self
-                .rtc
-                .poll_output()
-                .map_err(|error| self.reason(&error))?
-            {
+            match self.rtc.poll_output().map_err(|error| self.reason(&error))? {
                 Output::Timeout(deadline) => {
                     self.deadline = deadline.max(now);
                     return Ok(());

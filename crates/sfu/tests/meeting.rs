@@ -228,6 +228,23 @@ fn rubbish_is_counted_and_ignored() {
 }
 
 #[test]
+fn mangled_datagrams_do_no_harm() {
+    let mut world = World::new();
+    world.mangle = true;
+    world.join(1, BOTH);
+    world.join(2, BOTH);
+    world.run(seconds(6));
+    assert!(
+        world.got(1, 2, Kind::Video) > 100,
+        "video: {}",
+        world.got(1, 2, Kind::Video)
+    );
+    assert!(world.got(2, 1, Kind::Audio) > 150);
+    let (totals, _) = world.sfu.stats();
+    assert_eq!((totals.participants, totals.faults), (2, 0));
+}
+
+#[test]
 fn answers_must_fit_their_offer() {
     let mut world = World::new();
     world.sfu.add(1, world.now).unwrap();

@@ -23,12 +23,10 @@ _log = logging.getLogger("moim.meetings")
 
 Event = tuple[Any, ...]
 
-_LOST = {
-    "never-connected": "audio and video could not be connected: no path for UDP was found",
-    "lost": "the connection of audio and video was lost",
-    "closed": "the browser closed the connection of audio and video",
-    "fault": "the media server made a mistake",
-}
+_NEVER_CONNECTED = "audio and video could not be connected: no path for UDP was found"
+_BROKE = "the connection of audio and video broke"
+# After these the same client may come back at once, and find what it needs.
+_PASSING = frozenset({"lost", "closed", "fault"})
 
 
 class Engine(Protocol):
@@ -51,7 +49,7 @@ class Member(Protocol):
         ...
 
     def end(self, code: Code | Literal["restart"], message: str) -> None:
-        """Tells why it is over, and hangs up."""
+        """Tells why it is over, and hangs up; ``restart`` is no error but asks the client to join again."""
         ...
 
 
@@ -151,7 +149,7 @@ class Live:
             _log.warning("meeting %s: an answer was refused: %s", seat.meeting.space.call_id, error)
             self._end(pid, "bad-request", f"the answer to offer {seq} cannot be used")
         except UsageError:
-            self._end(pid, "internal", _LOST["lost"])
+            self._end(pid, "restart", _BROKE)
 
     def state(self, pid: int, *, audio: bool, video: bool) -> None:
         """Notes what a participant has switched on, and tells the others when that changes something."""
@@ -191,9 +189,11 @@ class Live:
         seat = self._seats.get(pid)
         if seat is None:
             return
-        sentence = _LOST.get(reason, "the connection of audio and video broke")
         _log.warning("meeting %s: media of %s ended (%s)", seat.meeting.space.call_id, _id(seat, pid), reason)
-        self._end(pid, "internal", sentence)
+        if reason in _PASSING:
+            self._end(pid, "restart", _BROKE)
+        else:
+            self._end(pid, "internal", _NEVER_CONNECTED if reason == "never-connected" else _BROKE)
 
     def _track(self, pid: int, kind: Kind, on: bool) -> None:
         if seat := self._seats.get(pid):

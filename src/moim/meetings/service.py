@@ -122,7 +122,8 @@ class Service:
 
     def health(self) -> list[ServiceStatus]:
         """The media port."""
-        state: ServiceState = "running" if self._engine.running() else "stopped"
+        started = self._cancel is not None
+        state: ServiceState = "running" if self._engine.running() else "failed" if started else "stopped"
         detail = f"{len(self.live)} participants" if len(self.live) else ""
         return [ServiceStatus("media", self._node, "udp", self._address, self._port, state, detail)]
 

@@ -41,6 +41,8 @@ pub struct World {
     /// One datagram in `loss` is lost, when set.
     pub loss: Option<u64>,
     pub latency: Duration,
+    /// Besides each datagram, a copy with some bytes changed arrives.
+    pub mangle: bool,
     in_flight: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     silent: HashSet<SocketAddr>,
     count: u64,
@@ -64,6 +66,7 @@ impl World {
             events: Vec::new(),
             loss: None,
             latency: Duration::from_millis(15),
+            mangle: false,
             in_flight: BTreeMap::new(),
             silent: HashSet::new(),
             count: 0,
@@ -307,7 +310,8 @@ impl Browser {
                 audio_level: Some(-30),
                 ..Default::default()
             };
-            let payload = format!("{} {sequence}", kind.name()).into_bytes();
+            let mut payload = format!("{} {sequence} ", kind.name()).into_bytes();
+            payload.resize(if kind == Kind::Video { 1000 } else { 80 }, b'.');
             // Sequence numbers below 2^16 at first, as every sender must (RFC 3711 section 3.3.1).
             let write = RtpWrite::new(pt, (sequence % 60_000).into(), time, now, payload);
             stream.write_rtp(write.marker(true).nackable(kind == Kind::Video).ext_vals(extensions));
