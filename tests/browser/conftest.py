@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.browser.pages import launch, new_context
-from tests.browser.prosody import Prosody
-from tests.browser.stand_in import MIXER, Meetings, People, discover
 from playwright.async_api import Browser, Page, async_playwright
 
 from moim.bus import Bus
 from moim.portal import Service, Settings, make_sessions
 from moim.settings import Site, SiteSettings
+from tests.browser.pages import launch, new_context
+from tests.browser.prosody import Prosody
+from tests.browser.stand_in import MIXER, Meetings, People, discover
 
 DOMAIN = "moim.test"
 PEOPLE = {

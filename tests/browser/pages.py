@@ -48,7 +48,8 @@ _WATCHES = """async ([count, more, before]) => {
   for (const pc of window.testPeers ?? []) {
     if (pc.connectionState === 'closed') continue;
     for (const entry of (await pc.getStats()).values()) {
-      if (entry.type === 'inbound-rtp' && entry.kind === 'video') frames[entry.trackIdentifier] = entry.framesDecoded ?? 0;
+      if (entry.type !== 'inbound-rtp' || entry.kind !== 'video') continue;
+      frames[entry.trackIdentifier] = entry.framesDecoded ?? 0;
     }
   }
   return Object.entries(frames).filter(([track, now]) => now >= (before[track] ?? 0) + more).length >= count;

@@ -1,4 +1,4 @@
-"""Prosody from Debian as the chat server of a test: WebSocket on a loopback port, accounts made through its own module."""
+"""Prosody from Debian as the chat server of a test: WebSocket on a loopback port, accounts from a module of ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ data_path = "{root}/data"
 log = {{ warn = "{root}/prosody.log" }}
 admins = {{ }}
 plugin_paths = {{ "{root}/modules" }}
-modules_enabled = {{ "roster", "saslauth", "disco", "ping", "presence", "message", "iq", "offline", "websocket", "accounts" }}
+modules_enabled = {{
+  "roster", "saslauth", "disco", "ping", "presence", "message", "iq", "offline", "websocket", "accounts"
+}}
 modules_disabled = {{ "s2s" }}
 c2s_require_encryption = false
 consider_websocket_secure = true
@@ -36,6 +38,9 @@ VirtualHost "{domain}"
 
 _ACCOUNTS = """
 local users = require "core.usermanager";
+local function add(name, password, host)
+  if not users.user_exists(name, host) then users.create_user(name, password, host); end
+end
 module:hook_global("server-started", function ()
 {lines}
 end);
@@ -53,10 +58,7 @@ class Prosody:
         (root / "data").mkdir()
         (root / "modules").mkdir()
         (root / "certs").mkdir()
-        lines = "\n".join(
-            f'  if not users.user_exists("{name}", "{domain}") then users.create_user("{name}", "{password}", "{domain}"); end'
-            for name, password in accounts.items()
-        )
+        lines = "\n".join(f'  add("{name}", "{password}", "{domain}");' for name, password in accounts.items())
         (root / "modules" / "mod_accounts.lua").write_text(_ACCOUNTS.format(lines=lines))
         self._config = root / "prosody.cfg.lua"
         self._config.write_text(_CONFIG.format(root=root, port=self.port, domain=domain))
@@ -72,7 +74,8 @@ class Prosody:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             text = (self.root / "stdout.log").read_text(errors="replace")
-            assert self._process.poll() is None and time.monotonic() < until, f"Prosody did not start:\n{text}"
+            running = self._process.poll() is None and time.monotonic() < until
+            assert running, f"Prosody did not start:\n{text}"
             time.sleep(0.05)
 
     def stop(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.async_api import ViewportSize, expect
+
 from tests.browser.conftest import NewPage, StandIn
 from tests.browser.pages import DESKTOP, PHONE, Home, Meeting, SignIn
 from tests.browser.stand_in import Meetings
-from playwright.async_api import ViewportSize, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.interop]
 SHOTS = Path(__file__).parents[1] / "artifacts" / "web"
@@ -56,7 +57,9 @@ async def test_every_screen(
     await alice.accept(BOB)
     await alice.sees(BOB, "available")
     await bob.say("안녕하세요, 앨리스 님 👋🏽")
-    await bob.say("오늘 회의 자료를 정리했습니다. 아래 링크에서 볼 수 있어요: https://files.moim.test/2026/11/weekly-review")
+    await bob.say(
+        "오늘 회의 자료를 정리했습니다. 아래 링크에서 볼 수 있어요: https://files.moim.test/2026/11/weekly-review"
+    )
     await fits(alice, "06-unread")
     await alice.open_chat(BOB)
     await alice.say("Thanks! I will read it before the meeting. 🎉")
