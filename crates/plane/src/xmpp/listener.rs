@@ -10,12 +10,14 @@ use std::time::Duration;
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::config::ListenerOptions;
 use super::transport::Stream;
 
 const BACKLOG: i32 = 1024;
+/// Bytes the kernel may hold for a slow reader; the rest waits here, where it is bounded and seen.
+const UNSENT: u32 = 131_072;
 
 enum Acceptor {
     Tcp(TcpListener),
@@ -45,6 +47,14 @@ impl Listener {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // Linux hands these on to accepted connections, which saves the calls there.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(Duration::from_secs(120))
+                .with_interval(Duration::from_secs(30)),
+        )?;
+        socket.set_tcp_notsent_lowat(UNSENT)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = std::net::TcpListener::from(socket);
@@ -97,12 +107,6 @@ impl Listener {
         match &self.acceptor {
             Acceptor::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
-                let keepalive = TcpKeepalive::new()
-                    .with_time(Duration::from_secs(120))
-                    .with_interval(Duration::from_secs(30));
-                // These fail only when the peer has gone again, which the first read will tell.
-                let _ = stream.set_nodelay(true);
-                let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
                 Ok((Stream::Tcp(stream), Some(peer)))
             }
             Acceptor::Unix(listener, _) => Ok((Stream::Unix(listener.accept()?.0), None)),

@@ -15,17 +15,18 @@ impl Session {
         }
     }
 
-    /// Sends elements that Python made; it has answered, so a hold ends.
+    /// Sends elements that Python made. A hold ends when they answer what it waits for.
     pub fn send(&mut self, elements: &[Arc<Element>], context: &mut Context) {
         for element in elements {
             self.deliver(element, context);
         }
-        if self.hold == Hold::Sasl && elements.iter().any(|element| element.is("success", ns::SASL)) {
-            // What follows is a new stream; only `restart` makes the framer expect one.
-            self.hold = Hold::Restart;
-        }
-        if matches!(self.hold, Hold::Sasl | Hold::StartTls) {
-            self.release(context);
+        let answered = |ns: &str| elements.iter().any(|element| element.ns() == ns);
+        match self.hold {
+            // What follows a success is a new stream; only `restart` makes the framer expect one.
+            Hold::Sasl if elements.iter().any(|element| element.is("success", ns::SASL)) => self.hold = Hold::Restart,
+            Hold::Sasl if answered(ns::SASL) || answered(ns::SASL2) => self.release(context),
+            Hold::StartTls if answered(ns::TLS) => self.release(context),
+            _ => {}
         }
     }
 
@@ -83,9 +84,6 @@ impl Session {
         Self::count_unauthenticated(context, -1);
         context.shared.drop_exporter(self.sid);
         self.framer.set_limits(Limits::bytes(context.shared.config.max_stanza));
-        if self.hold == Hold::Sasl {
-            self.release(context);
-        }
     }
 
     /// Adds the session's row to the table.
