@@ -260,6 +260,20 @@ def test_credentials_that_are_refused(world: World, answer: Response, code: str)
     assert (outcome.error.code, outcome.error.kind) == (code, "credentials")
 
 
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("clusterUser", "server-forbidden"),
+        ("version", "server-forbidden"),
+        ("user/alice/devices", "wrong-password"),
+    ],
+)
+def test_a_server_that_wants_credentials_where_it_should_not(world: World, path: str, code: str) -> None:
+    world.inside()
+    world.pages["cucm.example.com", 8443, f"/cucm-uds/{path}"] = Response(401, {}, b"")
+    assert world.run().error.code == code
+
+
 def test_srv_that_points_nowhere(world: World) -> None:
     world.service("_cisco-uds._tcp.example.com", (0, 0, 8443, "gone.example.com"))
     outcome = world.run()

@@ -32,10 +32,8 @@ class Direct:
         return (yield from run.get(url, (run.basic(),) if auth and url.scheme == "https" else ()))
 
 
-class _WrongPassword(Exception):
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
+class _NotAccepted(Stop):
+    """The credentials were not accepted; other ones may be."""
 
 
 def sign_in_at(run: Run, access: Access, servers: Sequence[Server], xmpp: Sequence[Place]) -> Flow[None]:
@@ -127,7 +125,7 @@ def _authenticated_user(run: Run, access: Access, servers: list[Server]) -> Flow
                     auth=True,
                 )
             )
-        except _WrongPassword as wrong:
+        except _NotAccepted as wrong:
             if wrong.failure.code != "wrong-password" or not (yield from run.credentials(again=True)):
                 raise Stop(wrong.failure) from None
 
@@ -218,7 +216,7 @@ def _first_good(
 ) -> Flow[T]:
     """What the first server with a usable answer says; that server moves to the front of ``servers``.
 
-    Raises _WrongPassword when a server does not accept the credentials, Stop when no server is of use.
+    Raises _NotAccepted when a server does not accept the credentials, Stop when no server is of use.
     """
     failures: list[Failure] = []
     for index, (host, port) in enumerate(tuple(servers)):
@@ -238,6 +236,8 @@ def _first_good(
                 code, result, why, params = tell(value)
                 run.step("uds", code, result, what=f"GET {path}", where=got.where, ms=got.ms, why=why, **params)
                 return value
+        elif got.result.status == 401 and not auth:
+            failure = Failure.of("server-forbidden", "refused", service="UDS", where=f"{host}:{port}")
         else:
             failure = refusal(got.result, service="UDS", where=f"{host}:{port}")
         failures.append(failure)
@@ -245,7 +245,7 @@ def _first_good(
         why = "" if last else "why-next-server"
         run.failed("uds", failure, what=f"GET {path}", where=got.where, ms=got.ms, why=why)
         if failure.kind == "credentials":
-            raise _WrongPassword(failure)
+            raise _NotAccepted(failure)
     raise Stop(worst(failures))
 
 

@@ -92,16 +92,8 @@ def _configuration(
                 )
             else:
                 names = ", ".join(service.name for service in config.services)
-                run.step(
-                    "edge",
-                    "edge-config",
-                    "ok",
-                    what=what,
-                    where=got.where,
-                    ms=got.ms,
-                    why="why-edge-config",
-                    services=names,
-                )
+                why = "why-edge-config"
+                run.step("edge", "edge-config", "ok", what=what, where=got.where, ms=got.ms, why=why, services=names)
                 return config, cookie
         else:
             failure = _edge_refusal(got.result, edge, where)
@@ -133,15 +125,7 @@ def _go_in(run: Run, edge: mra.Edge, config: mra.EdgeConfig, cookie: mra.EdgeCoo
     records = [Srv(s.priority, s.weight, s.port, s.address) for s in answer.servers]
     ordered = order(records, run.pick)
     listed = ", ".join(f"{r.priority} {r.weight} {r.target}:{r.port}" for r in ordered[:6])
-    run.step(
-        "edge",
-        "edge-uds",
-        "ok",
-        what="_cisco-uds",
-        where=f"{edge.host}:{edge.port}",
-        why="why-through-edge",
-        records=listed,
-    )
+    run.step("edge", "edge-uds", "ok", what="_cisco-uds", where=where, why="why-through-edge", records=listed)
     for server in config.xmpp:
         run.service("edge-xmpp", server.address, server.port, "xmpp")
     for server in config.sip:
