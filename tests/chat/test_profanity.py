@@ -1,0 +1,90 @@
+"""profanity from Debian, unmodified, in a terminal of its own: sign-in with STARTTLS, contacts, presence, chat."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.interop
+
+ACCOUNT = """[alice]
+enabled=true
+jid=alice@chat.test
+server={address}
+port={port}
+password=wonder land
+resource=prof
+tls.policy=force
+"""
+
+
+class Terminal:
+    """One program in a tmux server of its own."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self._socket = str(folder / "tmux")
+        self._variables = {"PATH": os.environ["PATH"], "TERM": "xterm", "LC_ALL": "C.UTF-8", **variables}
+
+    async def tmux(self, *words: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            "tmux", "-S", self._socket, "-u", *words, env=self._variables, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        return output.decode()
+
+    async def type(self, line: str) -> None:
+        await self.tmux("send-keys", "-l", line)
+        await self.tmux("send-keys", "Enter")
+
+    async def shows(self, text: str) -> str:
+        """Waits until ``text`` is on the screen; a terminal tells of no event, so it is looked at again and again."""
+        screen = ""
+        for _ in range(200):
+            screen = await self.tmux("capture-pane", "-p")
+            if text in screen:
+                return screen
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"never showed {text!r}:\n{screen}")
+
+
+@pytest.fixture
+async def place(new_house: Any) -> Any:
+    return await new_house(default_contacts=True)
+
+
+@pytest.fixture
+async def profanity(place: Any, tmp_path: Path) -> AsyncIterator[Terminal]:
+    assert shutil.which("profanity"), "install profanity"
+    assert shutil.which("tmux"), "install tmux"
+    home = tmp_path / "home"
+    data = home / ".local/share/profanity"
+    data.mkdir(parents=True)
+    address, port = place.place("xmpp-client")
+    (data / "accounts").write_text(ACCOUNT.format(address=address, port=port))
+    terminal = Terminal(tmp_path, HOME=str(home), SSL_CERT_FILE=str(place.files.chain))
+    await terminal.tmux("new-session", "-d", "-x", "160", "-y", "50", "profanity -a alice")
+    yield terminal
+    await terminal.tmux("kill-server")
+
+
+async def test_profanity(place: Any, profanity: Terminal) -> None:
+    await profanity.shows("alice@chat.test/prof logged in successfully")
+    bob = await place.online("bob", "desk", "<presence><show>away</show><status>점심</status></presence>")
+    await profanity.type("/roster")
+    assert "Carol" in await profanity.shows("Bob")
+    await profanity.type("/msg bob@chat.test 안녕하세요 👋")
+    got = await bob.receive()
+    while got.name != "message" or got.find("body") is None:
+        got = await bob.receive()
+    assert (got.get("from"), got.find("body").text) == ("alice@chat.test/prof", "안녕하세요 👋")
+    bob.send("<message to='alice@chat.test' type='chat'><body>반가워요 🎉</body></message>")
+    await profanity.shows("반가워요")
+    bob.send("<presence type='unavailable'/>")
+    await profanity.shows("offline")
+    await profanity.type("/quit")
