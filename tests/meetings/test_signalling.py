@@ -147,15 +147,21 @@ async def test_binary_is_refused(room: Any) -> None:
         assert await caller.closed() == 1008
 
 
-class TestImpatient:
+class TestNoPatience:
     @pytest.fixture
     def options(self) -> dict[str, Any]:
-        return {"join_timeout_s": 0.05, "messages_per_second": 2, "max_meeting": 2, "media_timeout_s": 1.5}
+        return {"join_timeout_s": 0.05}
 
     async def test_silence_is_not_waited_for(self, room: Any) -> None:
         async with phone(room) as caller:
             assert (await caller.hear())["code"] == "bad-request"
             assert await caller.closed() == 1008
+
+
+class TestNarrow:
+    @pytest.fixture
+    def options(self) -> dict[str, Any]:
+        return {"messages_per_second": 2, "max_meeting": 2}
 
     async def test_haste_ends_the_stay(self, room: Any) -> None:
         space = await room.service.spaces.create("Planning")
@@ -176,6 +182,12 @@ class TestImpatient:
             await one.hear("joined")
             await two.hear("joined")
             await refused(room, "full", callId=space.call_id, secret=space.secret)
+
+
+class TestNoPath:
+    @pytest.fixture
+    def options(self) -> dict[str, Any]:
+        return {"media_timeout_s": 1.1}
 
     async def test_media_that_never_connects_is_said(self, room: Any) -> None:
         space = await room.service.spaces.create("Planning")
