@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, final
 
+__all__ = ["Element", "Sfu", "TurnServer", "XmlStream", "XmppServer"]
+
 # --- XMPP: the element tree, the framer and the server engine ---------------------------------------------------------
 
 @final
@@ -47,10 +49,10 @@ class Element:
     @staticmethod
     def parse(data: bytes | str) -> Element:
         """Reads one document with the bounds of a stanza (256 KiB). Raises ProtocolError with ``condition``."""
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
-StreamEvent: TypeAlias = (
+_StreamEvent: TypeAlias = (
     tuple[Literal["open"], dict[str, str]] | tuple[Literal["element"], Element] | tuple[Literal["close"]]
 )
 
@@ -59,13 +61,13 @@ class XmlStream:
     """A push framer for ``<stream:stream>`` without I/O. ``max_stanza`` is bytes of one top-level element."""
 
     def __new__(cls, max_stanza: int = 262144) -> XmlStream: ...
-    def feed(self, data: bytes) -> list[StreamEvent]:
+    def feed(self, data: bytes) -> list[_StreamEvent]:
         """Reads bytes in any pieces. The attributes of ``open`` have the default namespace as ``xmlns``.
 
         Raises ProtocolError, whose ``condition`` is the stream error that answers it (RFC 6120 §4.9.3).
         """
 
-XmppEvent: TypeAlias = (
+_XmppEvent: TypeAlias = (
     tuple[Literal["connected"], int, int, str, int, bool]
     | tuple[Literal["open"], int, dict[str, str]]
     | tuple[Literal["tls"], int, dict[str, str | None]]
@@ -92,7 +94,7 @@ class XmppServer:
         cls,
         domain: str,
         *,
-        domains: Sequence[str] = (),
+        domains: Sequence[str] = ...,
         max_stanza: int = 262144,
         max_stanza_unauthenticated: int = 10240,
         handshake_timeout: float = 30.0,
@@ -112,7 +114,7 @@ class XmppServer:
         mode: Literal["starttls", "tls", "websocket", "websocket-tls"],
         *,
         proxy_protocol: bool = False,
-        origins: Sequence[str] = (),
+        origins: Sequence[str] = ...,
         path: str = "/xmpp-websocket",
     ) -> tuple[int, int]:
         """Binds a listener; ``(listener id, bound port)``. An ``address`` that begins with ``/`` is a Unix socket's path.
@@ -127,7 +129,7 @@ class XmppServer:
         """Sets the certificate of new handshakes. Raises ConfigError-like UsageError when chain and key do not fit."""
     def fileno(self) -> int:
         """A descriptor that is readable while events wait."""
-    def drain(self, limit: int) -> list[XmppEvent]:
+    def drain(self, limit: int) -> list[_XmppEvent]:
         """Takes up to ``limit`` events, oldest first.
 
         ``('connected', sid, listener id, peer address, peer port, whether TLS is on from the start)``,
@@ -237,7 +239,7 @@ class Sfu:
 
 # --- TURN: the relay server -------------------------------------------------------------------------------------------
 
-TurnEvent: TypeAlias = (
+_TurnEvent: TypeAlias = (
     tuple[Literal["allocated"], str, str, list[str], int]
     | tuple[Literal["closed"], str, str, list[str], str, int, int]
     | tuple[Literal["refused"], str, int, str, int]
@@ -287,7 +289,7 @@ class TurnServer:
         external_address: str | None = None,
         relay_address_v6: str | None = None,
         external_address_v6: str | None = None,
-        relay_ports: tuple[int, int] = (24000, 29999),
+        relay_ports: tuple[int, int] = ...,
     ) -> int:
         """Binds a UDP address and serves it; gives the port (0 takes a free one).
 
@@ -312,7 +314,7 @@ class TurnServer:
         """
     def fileno(self) -> int:
         """Readable while events wait."""
-    def drain(self, limit: int) -> list[TurnEvent]:
+    def drain(self, limit: int) -> list[_TurnEvent]:
         """Takes up to ``limit`` events, oldest first. At most 8192 wait; later ones are lost and counted."""
     def allocations(self) -> list[dict[str, Any]]:
         """The allocation table, a dict a row: ``client``, ``transport``, ``server``, ``username``, ``relays``, ``age_s``,

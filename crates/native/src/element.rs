@@ -259,7 +259,7 @@ fn parse_document(bytes: &[u8]) -> Result<xml::Element, XmlError> {
 #[pymethods]
 impl PyXmlStream {
     #[new]
-    #[pyo3(signature = (max_stanza=MAX_STANZA))]
+    #[pyo3(signature = (max_stanza=262_144))]
     fn new(max_stanza: u32) -> Self {
         Self(Framer::stream(Limits::bytes(max_stanza)))
     }

@@ -75,7 +75,7 @@ impl XmppServer {
     }
 
     #[pyo3(signature = (
-        address, port, mode, *, proxy_protocol=false, origins=Vec::new(), path="/xmpp-websocket".to_owned(),
+        address, port, mode, *, proxy_protocol=false, origins=Vec::new(), path="/xmpp-websocket",
     ))]
     fn listen(
         &self,
@@ -84,7 +84,7 @@ impl XmppServer {
         mode: &str,
         proxy_protocol: bool,
         origins: Vec<String>,
-        path: String,
+        path: &str,
     ) -> PyResult<(u64, u16)> {
         let mode = match mode {
             "starttls" => Mode::StartTls,
@@ -104,7 +104,7 @@ impl XmppServer {
                     mode,
                     proxy_protocol,
                     origins,
-                    path,
+                    path: path.to_owned(),
                 },
             )
             .map_err(|error| match error {

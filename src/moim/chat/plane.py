@@ -17,9 +17,9 @@ from moim.net.pump import Pump
 from moim.proto.xmpp import Element
 
 if TYPE_CHECKING:
-    from moim._native import XmppEvent
+    from moim._native import _XmppEvent
 
-    PlaneEvent: TypeAlias = XmppEvent
+    PlaneEvent: TypeAlias = _XmppEvent
 
 Mode = Literal["starttls", "tls", "websocket", "websocket-tls"]
 Batch = Sequence[tuple[int, Element]]

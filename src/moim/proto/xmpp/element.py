@@ -8,11 +8,6 @@ ProtocolError whose ``condition`` is the stream error to answer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from moim._native import Element, XmlStream
-
-if TYPE_CHECKING:
-    from moim._native import StreamEvent as StreamEvent
 
 __all__ = ["Element", "XmlStream"]
