@@ -153,8 +153,8 @@ def _inside(site: Site) -> Sequence[Part]:
         internal_srv=_InternalSrv(site),
         targets={
             "web": Target(path=web_socket),
-            "xmpp": Target(path=chat_socket),
-            "xmpp-websocket": Target(path=chat_web_socket),
+            "xmpp": Target(path=chat_socket, announce=True),
+            "xmpp-websocket": Target(path=chat_web_socket, announce=True),
         },
     )
     spaces = meetings.Service(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moim.edge import Settings, Target
 from moim.edge.settings import LimitSettings
-from moim.edge.tcp import proxy_header
+from moim.net.proxy_header import proxy_header
 
 from .conftest import House
 
@@ -64,7 +64,7 @@ async def test_bytes_and_half_close_pass_both_ways(house: House, tmp_path: Path)
 
     path = tmp_path / "xmpp"
     async with await asyncio.start_unix_server(serve, str(path)):
-        house.targets["xmpp"] = Target(path=path)
+        house.targets["xmpp"] = Target(path=path, announce=True)
         await house.start()
         reader, writer = await _connect(house)
         assert await reader.readexactly(8) == b"greeting"
@@ -73,7 +73,7 @@ async def test_bytes_and_half_close_pass_both_ways(house: House, tmp_path: Path)
         assert await reader.read() == b" and farewell"
         name = writer.get_extra_info("sockname")
         writer.close()
-    assert seen == [proxy_header(name[:2], (house.edge_address, 15222)), b"<stream/>"]
+    assert seen == [proxy_header(name[:2]), b"<stream/>"]
     assert house.edge._tcp.counters["edge-xmpp.bytes_in"] == 9
 
 
@@ -111,7 +111,7 @@ async def test_connections_have_a_limit(make_house: Callable[..., House], tmp_pa
     house = make_house(Settings(limits=LimitSettings(connections=2)))
     path = tmp_path / "xmpp"
     async with await asyncio.start_unix_server(serve, str(path)):
-        house.targets["xmpp"] = Target(path=path)
+        house.targets["xmpp"] = Target(path=path, announce=True)
         await house.start()
         held = [await _connect(house) for _ in range(2)]
         for reader, _ in held:

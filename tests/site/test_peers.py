@@ -10,9 +10,9 @@ import subprocess
 
 import httpx
 import pytest
-from slixmpp import ClientXMPP
 
-from conftest import RunningSite
+from running_site import RunningSite
+from slixmpp_client import Client
 
 pytestmark = pytest.mark.interop
 
@@ -60,37 +60,6 @@ def test_openssl_verifies_every_certificate(site: RunningSite, service: str, opt
     )  # fmt: skip
     assert "Verify return code: 0 (ok)" in done.stdout, done.stdout[-800:] + done.stderr[-800:]
     assert "TLSv1.3" in done.stdout
-
-
-class Client(ClientXMPP):
-    """slixmpp, unmodified, with what it receives kept in queues."""
-
-    def __init__(self, site: RunningSite, address: str, *, password: str = "") -> None:
-        super().__init__(address, password or site.passwords[address])
-        self.ssl_context = ssl.create_default_context(cafile=str(site.ca))
-        self.ca_certs = str(site.ca)
-        self.online = asyncio.Event()
-        self.failed = asyncio.Event()
-        self.messages: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self.register_plugin("xep_0199")
-        self.add_event_handler("session_start", self._start)
-        self.add_event_handler("failed_all_auth", lambda _: self.failed.set())
-        self.add_event_handler("message", lambda m: self.messages.put_nowait((m["from"].bare, m["body"])))
-
-    async def _start(self, _event: object) -> None:
-        self.send_presence()
-        await self.get_roster()
-        self.online.set()
-
-    async def sign_in(self, site: RunningSite, service: str) -> None:
-        address, port = site.place(service)
-        self.enable_direct_tls = service.endswith("-tls")
-        self.enable_starttls = not self.enable_direct_tls
-        self.connect(address, port)
-        await asyncio.wait_for(self.online.wait(), 20)
-
-    async def message(self) -> tuple[str, str]:
-        return await asyncio.wait_for(self.messages.get(), 20)
 
 
 async def test_slixmpp_inside_and_through_the_edge(site: RunningSite) -> None:

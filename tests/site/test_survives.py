@@ -6,9 +6,8 @@ import asyncio
 import os
 import signal
 
-from test_peers import Client
-
-from conftest import RunningSite
+from running_site import RunningSite
+from slixmpp_client import Client
 
 
 async def until(check, timeout: float = 30) -> None:

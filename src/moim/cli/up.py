@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from collections import defaultdict
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -119,7 +120,7 @@ class _View:
 
 
 def _summary(site: Site, document: dict[str, Any]) -> None:
-    place = {s["name"]: f"{s['address']}:{s['port']}" for s in document["services"]}
+    place = defaultdict(lambda: "off", ((s["name"], f"{s['address']}:{s['port']}") for s in document["services"]))
     out.print(f"  [bold]Sign in[/]      {document['web']}")
     out.print(f"  [bold]From outside[/] https://{place['edge-web']}/  (through the edge; trust the CA file first)")
     demo_file = site.root / "demo-users.json"

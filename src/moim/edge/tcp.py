@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections import Counter
 
@@ -12,27 +11,7 @@ from moim.edge.upstream import OpenTarget
 from moim.errors import MoimError
 from moim.net.streams import SocketStream, relay
 
-_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _log = logging.getLogger("moim.edge.tcp")
-
-
-def proxy_header(source: tuple[str, int], destination: tuple[str, int]) -> bytes:
-    """A PROXY protocol header, version 2, command PROXY, for a TCP connection (HAProxy's proxy-protocol.txt, 2.2).
-
-    Raises ValueError when an address is not one. Two families are written as IPv6, the IPv4 one mapped.
-    """
-    addresses = [ipaddress.ip_address(address.partition("%")[0]) for address, _ in (source, destination)]
-    ports = source[1].to_bytes(2, "big") + destination[1].to_bytes(2, "big")
-    if all(address.version == 4 for address in addresses):
-        family, packed = 0x11, b"".join(address.packed for address in addresses)
-    else:
-        family = 0x21
-        packed = b"".join(
-            address.packed if address.version == 6 else b"\0" * 10 + b"\xff\xff" + address.packed
-            for address in addresses
-        )
-    body = packed + ports
-    return _SIGNATURE + bytes((0x21, family)) + len(body).to_bytes(2, "big") + body
 
 
 class TcpForwarder:
@@ -56,7 +35,6 @@ class TcpForwarder:
             self._refusals.add(stream.peer[0], listener, "no target is set for this listener yet")
             stream.abort()
             return
-        local = stream.local()
         try:
             upstream = await self._open(target, stream.peer)
         except MoimError as error:
@@ -64,7 +42,6 @@ class TcpForwarder:
             stream.abort()
             return
         self.counters[f"{listener}.connections"] += 1
-        upstream.write(proxy_header(stream.peer, local))
         moved = await relay(stream, upstream, idle_s=self._idle_s)
         self.counters[f"{listener}.bytes_in"] += moved.forward
         self.counters[f"{listener}.bytes_out"] += moved.backward

@@ -46,6 +46,7 @@ class HttpServer:
         self._task: asyncio.Task[None] | None = None
         config = uvicorn.Config(
             app,
+            interface="asgi3",
             http="h11",
             ws="websockets-sansio",
             ws_max_size=_WS_MESSAGE,

@@ -87,11 +87,15 @@ class SocketStream:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a stream goes on this machine or network: a Unix socket (``path``), or ``host`` and ``port``."""
+    """Where a stream goes on this machine or network: a Unix socket (``path``), or ``host`` and ``port``.
+
+    With ``announce`` the stream begins with a PROXY header that names the client.
+    """
 
     path: Path | None = None
     host: str = ""
     port: int = 0
+    announce: bool = False
 
     def __str__(self) -> str:
         return str(self.path) if self.path is not None else f"{self.host}:{self.port}"

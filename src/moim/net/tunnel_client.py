@@ -11,6 +11,7 @@ from typing import Any
 import asyncssh
 
 from moim.errors import PeerTimeout, PeerUnreachable, PeerUntrusted
+from moim.net.proxy_header import proxy_header
 from moim.net.ssh import (
     ALGORITHMS,
     CONTROL_WINDOW,
@@ -142,7 +143,7 @@ def _acceptor(
 ) -> Callable[[str, int], Awaitable[ChannelStream]]:
     """What connects an incoming channel for ``name``: first to the target, then the channel is confirmed."""
 
-    async def accept(_client: str, _port: int) -> ChannelStream:
+    async def accept(client: str, port: int) -> ChannelStream:
         target = lend().get(name)
         if target is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, f"'{name}' is not lent any more")
@@ -151,6 +152,8 @@ def _acceptor(
         except (PeerUnreachable, PeerTimeout) as error:
             _log.warning("the edge asked for '%s', and %s", name, error.message)
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, f"'{name}' does not answer") from error
+        if target.announce:
+            local.write(proxy_header((client, port)))
         stream = ChannelStream()
         tunnel.carry(_carry(stream, local, idle_s), name)
         return stream
