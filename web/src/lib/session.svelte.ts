@@ -36,7 +36,10 @@ class Session {
   /** The web session with a token that is good now: the server forgets sessions when it starts anew. Null for a guest. */
   async fresh(): Promise<SignedIn | null> {
     try {
-      this.user = (await getSession()) ?? (await this.again());
+      const there = await getSession();
+      // Another tab of this browser may have signed somebody else in: the cookie is theirs then.
+      const mine = there && (!this.secret || this.secret.address === there.address);
+      this.user = mine ? there : await this.again();
     } catch (error) {
       if (error instanceof ApiError && error.code === 'wrong-credentials') void this.signOut('session-replaced');
     }
