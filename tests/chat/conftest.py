@@ -47,6 +47,7 @@ class FakeUsers:
 
     passwords: dict[str, str]
     names: dict[str, str] = field(default_factory=dict)
+    domain: str = DOMAIN
     broken: bool = False
 
     async def scram(self, local: str, mechanism: ScramHash) -> Any:
@@ -64,7 +65,7 @@ class FakeUsers:
         return SimpleNamespace(display_name=self.names.get(local, local.capitalize()))
 
     async def addresses(self) -> list[Address]:
-        return [Address(local, DOMAIN) for local in self.passwords]
+        return [Address(local, self.domain) for local in self.passwords]
 
 
 def write_certificate(folder: Path, *names: str) -> SimpleNamespace:
@@ -112,9 +113,9 @@ class Client:
     async def connect(self, *, password: str | None = None) -> Client:
         """Signs in over direct TLS. Raises AssertionError with the failure's words."""
         given = self.house.users.passwords.get(self.name, "none") if password is None else password
-        login = ClientLogin(f"{self.name}@{DOMAIN}", given, tls="direct", resource=self.resource)
+        login = ClientLogin(f"{self.name}@{self.house.domain}", given, tls="direct", resource=self.resource)
         reader, writer = await asyncio.open_connection(
-            *self.house.place("xmpp-client-tls"), ssl=self.house.tls, server_hostname=DOMAIN
+            *self.house.place("xmpp-client-tls"), ssl=self.house.tls, server_hostname=self.house.domain
         )
         self._login, self._writer = login, writer
         login.start(0.0)
@@ -259,18 +260,19 @@ def mismatch(expected: Element, got: Element) -> str:
 class House:
     """A running chat service."""
 
-    def __init__(self, root: Path, *, people: dict[str, str], **options: Any) -> None:
+    def __init__(self, root: Path, *, people: dict[str, str], domain: str = DOMAIN, **options: Any) -> None:
         self.root = root
-        self.users = FakeUsers(dict(people))
+        self.domain = domain
+        self.users = FakeUsers(dict(people), domain=domain)
         self.bus = Bus()
         self.address = loopback()
         lines = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
-        text = f'domain = "{DOMAIN}"\n[nodes]\ninside = {{ address = "{self.address}" }}\n[chat]\n' + "\n".join(lines)
+        text = f'domain = "{domain}"\n[nodes]\ninside = {{ address = "{self.address}" }}\n[chat]\n' + "\n".join(lines)
         root.mkdir(exist_ok=True)
         (root / "moim.toml").write_text(text + "\n")
         self.site = settings.load(root, {"chat": chat.Settings})
         self.site.run.mkdir(exist_ok=True)
-        self.files = write_certificate(root, DOMAIN)
+        self.files = write_certificate(root, domain.encode("idna").decode())
         self.tls = ssl.create_default_context(cafile=str(self.files.chain))
         self.store = Store(self.site.node_dir("inside") / "moim.db")
         migrate(self.store.path, [Path(chat.__file__).parent / "migrations"])

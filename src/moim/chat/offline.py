@@ -20,12 +20,13 @@ from moim.chat import tables
 from moim.chat.accounts import Accounts, Session
 from moim.chat.feature import Feature
 from moim.chat.plane import Plane
-from moim.errors import MoimError
+from moim.errors import MoimError, ProtocolError, Unavailable
 from moim.proto.xmpp import Element, StanzaError, delay, message_type, ns
 from moim.store import Store
 
 _MAX_WRITING = 10_000
 _PAGE = 200
+_MAX_STANZA = 262_144  # what Element.parse takes: escaped for storage, a stanza may be longer than it came
 
 _log = logging.getLogger("moim.chat.offline")
 
@@ -96,6 +97,9 @@ class OfflineMessages:
     async def _keep(self, owner: str, message: Element) -> None:
         text = self._without_forged_delay(message).to_xml("")
         size = len(text.encode())
+        if size > _MAX_STANZA:
+            self._bounce(message, StanzaError("policy-violation", "the message is too large to be stored"))
+            return
         now = self._clock().timestamp()
         table = tables.offline
 
@@ -134,7 +138,11 @@ class OfflineMessages:
         owner = session.bare
         while writing := self._writing.get(owner):
             await asyncio.wait(tuple(writing))
-        await self._hand_out(owner, session)
+        try:
+            await self._hand_out(owner, session)
+        except Unavailable as error:
+            # Being there must not depend on the past: what waits is handed out next time.
+            _log.error("the messages that wait for %s cannot be read: %s", owner, error.message)
 
     async def _hand_out(self, owner: str, session: Session) -> None:
         lock = self._handing.get(owner)
@@ -146,7 +154,7 @@ class OfflineMessages:
                 rows = await self._page(owner, last)
                 if not rows or session.gone:
                     break
-                self._plane.send(session.sid, [self._delayed(row.stanza, row.stored_at) for row in rows])
+                self._plane.send(session.sid, [stanza for row in rows if (stanza := self._delayed(row)) is not None])
                 last = rows[-1].id
                 await self._handed_out(owner, last)
 
@@ -160,9 +168,13 @@ class OfflineMessages:
         done = sa.delete(table).where(table.c.owner == owner, table.c.id <= last)
         await self._store.write(lambda connection: connection.execute(done))
 
-    def _delayed(self, text: str, stored_at: float) -> Element:
-        message = Element.parse(text)
-        note = delay(datetime.fromtimestamp(stored_at, UTC), self._domain)
+    def _delayed(self, row: sa.Row[Any]) -> Element | None:
+        try:
+            message = Element.parse(row.stanza)
+        except ProtocolError as error:
+            _log.error("message %d for %s cannot be read any more and is dropped: %s", row.id, row.owner, error.message)
+            return None
+        note = delay(datetime.fromtimestamp(row.stored_at, UTC), self._domain)
         return message.with_children((*message.children, note))
 
     async def _drop(self, owner: str) -> None:

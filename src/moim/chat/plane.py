@@ -42,12 +42,14 @@ class Listener:
 
 
 class Plane:
-    """One engine. Every call returns at once; calls about a session that is gone do nothing."""
+    """One engine. Every call returns at once; calls about a session that is gone do nothing.
 
-    def __init__(self, domain: str, *, max_stanza: int, handshake_timeout: float) -> None:
-        self._engine = XmppServer(domain, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
+    ``domain`` is the domain as addresses have it; ``also`` are other spellings that a stream may be opened to.
+    """
+
+    def __init__(self, domain: str, *, also: Sequence[str], max_stanza: int, handshake_timeout: float) -> None:
+        self._engine = XmppServer(domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
         self._pump: Pump[PlaneEvent] | None = None
-        self._stopped = False
 
     def start(self, handle: Callable[[Sequence[PlaneEvent]], None]) -> None:
         """Begins to pass batches of events to ``handle`` in the running event loop."""
@@ -56,7 +58,6 @@ class Plane:
 
     def stop(self) -> None:
         """Ends every stream with system-shutdown; takes up to a second, so keep it off the event loop."""
-        self._stopped = True
         self._engine.stop()
 
     def detach(self) -> None:

@@ -37,6 +37,7 @@ from moim.store import Store
 
 _PURPOSE = "cup-xmpp"
 _NODE = "inside"
+_DRAIN_SECONDS = 3.0
 
 _log = logging.getLogger("moim.chat")
 
@@ -75,8 +76,25 @@ class Service:
 
     async def start(self) -> None:
         """Listens; returns when every port is bound. Raises Unavailable or ConfigError naming the port or file."""
-        parts = _Parts(self._domain, self._settings, self._store, self._users, self._federation, self._secret())
-        self._parts = parts
+        if self._parts is not None:
+            raise UsageError("the chat service runs already")
+        self._parts = self._make_parts()
+        try:
+            await self._start(self._parts)
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _make_parts(self) -> _Parts:
+        plane = Plane(
+            self._domain,
+            also=[self._site.domain],
+            max_stanza=self._settings.max_stanza_bytes,
+            handshake_timeout=self._settings.handshake_seconds,
+        )
+        return _Parts(plane, self._domain, self._settings, self._store, self._users, self._federation, self._secret())
+
+    async def _start(self, parts: _Parts) -> None:
         await parts.people.refresh(time.monotonic())
         await parts.verifiers.learn(bare.partition("@")[0] for bare in parts.people)
         await self._load_certificate()
@@ -128,7 +146,10 @@ class Service:
             return
         parts.plane.detach()
         await parts.sessions.stop()
-        await parts.offline.drain()
+        try:
+            await asyncio.wait_for(parts.offline.drain(), _DRAIN_SECONDS)
+        except TimeoutError:
+            _log.error("messages that were accepted are not on disk after %.0f s; they are lost", _DRAIN_SECONDS)
         await asyncio.to_thread(parts.plane.stop)
         for listener in self._listeners:
             if listener.address.startswith("/"):
@@ -198,6 +219,7 @@ class _Parts:
 
     def __init__(
         self,
+        plane: Plane,
         domain: str,
         settings: Settings,
         store: Store,
@@ -205,7 +227,7 @@ class _Parts:
         federation: Federation | None,
         secret: bytes,
     ) -> None:
-        self.plane = Plane(domain, max_stanza=settings.max_stanza_bytes, handshake_timeout=settings.handshake_seconds)
+        self.plane = plane
         self.accounts = Accounts()
         self.people = People(
             users,
