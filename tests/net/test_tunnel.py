@@ -11,6 +11,7 @@ import asyncssh
 import pytest
 
 from moim.errors import NotFound, PeerUnreachable, PeerUntrusted, Unavailable
+from moim.net.proxy_header import proxy_header
 from moim.net.ssh import NAME_PORT, SUBSYSTEM, USER, ChannelStream
 from moim.net.streams import Target
 from moim.net.tunnel_client import ClientTunnel, dial
@@ -119,6 +120,19 @@ async def test_unix_sockets_can_be_lent(edge: Edge, tmp_path: Path) -> None:
         stream.write(b"x")
         stream.write_eof()
         assert await _read_all(stream) == b"x and out"
+        inside.close()
+
+
+async def test_a_target_can_be_told_who_the_client_is(edge: Edge, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with await asyncio.start_unix_server(_echo, str(path)):
+        inside = await edge.dial({"xmpp": Target(path=path, announce=True)})
+        tunnel = await edge.arrived.get()
+        stream = await tunnel.open("xmpp", ("192.0.2.7", 4000))
+        assert await stream.reader.readexactly(28) == proxy_header(("192.0.2.7", 4000))
+        for client in (("odd", 4000), ("192.0.2.7", 70_000)):
+            with pytest.raises(Unavailable, match="no address"):
+                await tunnel.open("xmpp", client)
         inside.close()
 
 

@@ -148,12 +148,18 @@ def _acceptor(
         if target is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, f"'{name}' is not lent any more")
         try:
+            header = proxy_header((client, port)) if target.announce else b""
+        except (ValueError, OverflowError):
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "the client has no address"
+            ) from None
+        try:
             local = await connect(target, timeout=OPEN_S)
         except (PeerUnreachable, PeerTimeout) as error:
             _log.warning("the edge asked for '%s', and %s", name, error.message)
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, f"'{name}' does not answer") from error
-        if target.announce:
-            local.write(proxy_header((client, port)))
+        if header:
+            local.write(header)
         stream = ChannelStream()
         tunnel.carry(_carry(stream, local, idle_s), name)
         return stream
