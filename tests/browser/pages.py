@@ -137,7 +137,7 @@ class Home(Screen):
 
     async def set_presence(self, presence: str) -> None:
         """``available``, ``away`` or ``dnd``."""
-        await self.at("account").click()
+        await self._open_account()
         await self.at(f"own-presence-{presence}").check(force=True)
         await self.page.keyboard.press("Escape")
 
@@ -170,8 +170,13 @@ class Home(Screen):
         return (await card.get_by_test_id("space-link").inner_text()).strip()
 
     async def sign_out(self) -> None:
-        await self.at("account").click()
+        await self._open_account()
         await self.at("sign-out").click()
+
+    async def _open_account(self) -> None:
+        if await self.at("chat-back").is_visible():  # on a phone an open conversation hides the navigation
+            await self.at("chat-back").click()
+        await self.at("account").click()
 
 
 class Meeting(Screen):
@@ -204,7 +209,7 @@ class Meeting(Screen):
         """Frames (video) or packets (audio) decoded so far, by the browser's track identifier."""
         entries = await self.page.evaluate(_STATS, "inbound-rtp")
         counter = "framesDecoded" if kind == "video" else "packetsReceived"
-        return {e["trackIdentifier"]: e.get(counter, 0) for e in entries if e["kind"] == kind}
+        return {e["trackIdentifier"]: e.get(counter, 0) for e in entries if e["kind"] == kind and e["trackIdentifier"]}
 
     async def watches(self, count: int, frames: int = 10) -> None:
         """Waits until ``count`` video streams have each decoded so many frames more than now."""

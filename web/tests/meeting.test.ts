@@ -43,10 +43,16 @@ it('spoken groups digits by three', () => {
 
 describe('gridFor', () => {
   it('stands tiles beside each other where it is wide, above each other where it is tall', () => {
-    expect(gridFor(1, 1280, 700)).toEqual({ columns: 1, rows: 1 });
-    expect(gridFor(2, 1280, 600)).toEqual({ columns: 2, rows: 1 });
-    expect(gridFor(2, 340, 600)).toEqual({ columns: 1, rows: 2 });
-    expect(gridFor(4, 1280, 700)).toEqual({ columns: 2, rows: 2 });
+    expect(gridFor(1, 1280, 700)).toMatchObject({ columns: 1, rows: 1 });
+    expect(gridFor(2, 1280, 600)).toMatchObject({ columns: 2, rows: 1 });
+    expect(gridFor(2, 340, 600)).toMatchObject({ columns: 1, rows: 2 });
+    expect(gridFor(4, 1280, 700)).toMatchObject({ columns: 2, rows: 2, shortRow: -1, shift: 0 });
+  });
+
+  it('moves a last row that is not full to the middle', () => {
+    expect(gridFor(3, 1280, 700)).toEqual({ columns: 2, rows: 2, shortRow: 2, shift: 1 });
+    expect(gridFor(5, 1280, 700)).toMatchObject({ columns: 3, rows: 2, shortRow: 3, shift: 1 });
+    expect(gridFor(7, 340, 700)).toMatchObject({ columns: 2, rows: 4, shortRow: 6, shift: 1 });
   });
 
   it('has room for everybody before the stage has been measured', () => {

@@ -56,7 +56,7 @@ export function readStep(line: DiscoveryLine): Step | null {
   const params = readParams(line['params']);
   return {
     title: TITLES[text(line['kind'])] ?? 'discovery.other',
-    name: what,
+    name: what.replace(/^(SRV|A|AAAA|GET) /, ''),
     result: result === 'none' || result === 'failed' || result === 'skipped' ? result : 'ok',
     elapsedMs: number(line['elapsed_ms']),
     asked: what && where ? `${what} → ${where}` : where || what,
