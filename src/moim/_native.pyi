@@ -86,7 +86,8 @@ class XmppServer:
     may take to say goodbye; ``write_queue`` the bytes that may wait for a slow reader before it is closed, and
     ``write_timeout`` the time it may take none of them; ``idle_timeout`` closes a session that sends nothing (0: never;
     TCP keep-alive finds dead peers anyway); ``pending_events`` is how many events of one session may wait to be drained
-    before it is not read any more; ``max_sessions`` and ``max_unauthenticated`` bound connections; ``threads`` is 0 for
+    before it is not read any more; ``rate`` and ``burst`` are the bytes per second one session may send in the long run
+    (0: any) and at once; ``max_sessions`` and ``max_unauthenticated`` bound connections; ``threads`` is 0 for
     one per core, at most 4. ``domains`` are further names that a stream may be opened to.
     """
 
@@ -103,6 +104,8 @@ class XmppServer:
         write_timeout: float = 60.0,
         idle_timeout: float = 0.0,
         pending_events: int = 64,
+        rate: int = 0,
+        burst: int = 1048576,
         max_sessions: int = 200000,
         max_unauthenticated: int = 4096,
         threads: int = 0,

@@ -1,4 +1,7 @@
 //! Many datagrams per system call: one set of buffers that is received into, framed in place and sent from.
+//!
+//! Datagrams of one size to one address, such as the packets of a video frame, go through the network stack as one
+//! (generic segmentation offload, UDP_SEGMENT), gathered from their buffers.
 
 use super::socket::{from_raw, put_raw};
 use moim_wire::stun::{HEADROOM, TAILROOM};
@@ -37,7 +40,25 @@ pub struct Batch {
     send_names: Box<[libc::sockaddr_storage]>,
     send_vectors: Box<[libc::iovec]>,
     send_headers: Box<[libc::mmsghdr]>,
+    send_controls: Box<[Control]>,
+    /// First datagram and number of datagrams of each message.
+    send_runs: Vec<(usize, usize)>,
+    /// Until the kernel or a network card says it cannot.
+    segmentation: bool,
 }
+
+/// A control message with the size of a segment.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL]);
+
+// SAFETY: CMSG_SPACE only computes.
+const CONTROL: usize = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as usize;
+
+/// What the kernel takes as one message: segments, bytes, and bytes per segment (below every usual path MTU).
+const SEGMENTS: usize = 60;
+const SEGMENTED: usize = 64_000;
+const SEGMENT: usize = 1_400;
 
 // SAFETY: the raw pointers lead into the boxes of this same value, which move with it.
 unsafe impl Send for Batch {}
@@ -74,6 +95,9 @@ impl Batch {
             send_names: vec![name; BATCH].into_boxed_slice(),
             send_vectors: vec![vector; BATCH].into_boxed_slice(),
             send_headers: vec![header; BATCH].into_boxed_slice(),
+            send_controls: vec![Control([0; CONTROL]); BATCH].into_boxed_slice(),
+            send_runs: Vec::with_capacity(BATCH),
+            segmentation: true,
         }
     }
 
@@ -112,31 +136,34 @@ impl Batch {
 
     /// Sends datagrams over one socket, in order. Gives how many the system did not take; those are lost, as UDP is.
     pub fn send(&mut self, fd: RawFd, datagrams: &[Outgoing]) -> usize {
+        self.send_as(fd, datagrams, self.segmentation)
+    }
+
+    fn send_as(&mut self, fd: RawFd, datagrams: &[Outgoing], segmentation: bool) -> usize {
         debug_assert!(datagrams.len() <= BATCH);
-        for (index, datagram) in datagrams.iter().enumerate() {
-            let start = datagram.slot * STRIDE + datagram.bytes.start;
-            let bytes = &mut self.memory[start..start + datagram.bytes.len()];
-            self.send_vectors[index].iov_base = bytes.as_mut_ptr().cast();
-            self.send_vectors[index].iov_len = bytes.len();
-            let header = &mut self.send_headers[index].msg_hdr;
-            header.msg_iov = &raw mut self.send_vectors[index];
-            header.msg_iovlen = 1;
-            header.msg_name = (&raw mut self.send_names[index]).cast();
-            header.msg_namelen = put_raw(&mut self.send_names[index], datagram.to);
-        }
+        self.describe(datagrams, segmentation);
         let (mut next, mut lost) = (0, 0);
-        while next < datagrams.len() {
-            let headers = &mut self.send_headers[next..datagrams.len()];
-            // SAFETY: each header was just filled from a buffer of this value; the count is the slice's length.
+        while next < self.send_runs.len() {
+            let headers = &mut self.send_headers[next..self.send_runs.len()];
+            // SAFETY: each header was just filled from buffers of this value; the count is the slice's length.
             let sent = unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), headers.len() as u32, 0) };
             if sent > 0 {
                 next += sent as usize;
                 continue;
             }
-            match io::Error::last_os_error().kind() {
+            let error = io::Error::last_os_error();
+            let (first, count) = self.send_runs[next];
+            match error.kind() {
                 io::ErrorKind::Interrupted => {}
                 // The socket's buffer is full: late media is worse than lost media.
-                io::ErrorKind::WouldBlock => return lost + datagrams.len() - next,
+                io::ErrorKind::WouldBlock => return lost + datagrams.len() - first,
+                _ if count > 1 => {
+                    // EIO: the card cannot checksum segments. Others concern this message; its parts may do.
+                    self.segmentation &= error.raw_os_error() != Some(libc::EIO);
+                    return lost
+                        + self.send_as(fd, &datagrams[first..first + count], false)
+                        + self.send_as(fd, &datagrams[first + count..], self.segmentation);
+                }
                 // This one cannot be sent (no route, too long, refused by a filter); the next one may.
                 _ => {
                     next += 1;
@@ -146,6 +173,68 @@ impl Batch {
         }
         lost
     }
+
+    /// Fills the kernel's descriptions of what is to be sent.
+    fn describe(&mut self, datagrams: &[Outgoing], segmentation: bool) {
+        self.send_runs.clear();
+        let mut first = 0;
+        while first < datagrams.len() {
+            let count = if segmentation {
+                run_length(&datagrams[first..])
+            } else {
+                1
+            };
+            for (index, datagram) in (first..).zip(&datagrams[first..first + count]) {
+                let start = datagram.slot * STRIDE + datagram.bytes.start;
+                let bytes = &mut self.memory[start..start + datagram.bytes.len()];
+                self.send_vectors[index].iov_base = bytes.as_mut_ptr().cast();
+                self.send_vectors[index].iov_len = bytes.len();
+            }
+            let message = self.send_runs.len();
+            let header = &mut self.send_headers[message].msg_hdr;
+            header.msg_iov = &raw mut self.send_vectors[first];
+            header.msg_iovlen = count;
+            header.msg_name = (&raw mut self.send_names[message]).cast();
+            header.msg_namelen = put_raw(&mut self.send_names[message], datagrams[first].to);
+            header.msg_control = std::ptr::null_mut();
+            header.msg_controllen = 0;
+            if count > 1 {
+                header.msg_control = (&raw mut self.send_controls[message]).cast();
+                header.msg_controllen = CONTROL;
+                let size = datagrams[first].bytes.len() as u16;
+                // SAFETY: the control buffer is aligned and has room for one header with a u16.
+                unsafe {
+                    let control = libc::CMSG_FIRSTHDR(header);
+                    (*control).cmsg_level = libc::SOL_UDP;
+                    (*control).cmsg_type = libc::UDP_SEGMENT;
+                    (*control).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
+                    libc::CMSG_DATA(control).cast::<u16>().write_unaligned(size);
+                }
+            }
+            self.send_runs.push((first, count));
+            first += count;
+        }
+    }
+}
+
+/// How many of these can be sent as segments of one message: one address, one size, only the last one shorter.
+fn run_length(datagrams: &[Outgoing]) -> usize {
+    let (to, size) = (datagrams[0].to, datagrams[0].bytes.len());
+    if size == 0 || size > SEGMENT {
+        return 1;
+    }
+    let mut count = 1;
+    for datagram in &datagrams[1..] {
+        let length = datagram.bytes.len();
+        if datagram.to != to || length > size || length == 0 || count == SEGMENTS || (count + 1) * size > SEGMENTED {
+            break;
+        }
+        count += 1;
+        if length < size {
+            break;
+        }
+    }
+    count
 }
 
 const NAME: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -208,6 +297,89 @@ mod tests {
             assert!(received.buffer(index)[place].iter().all(|byte| *byte == slot as u8));
         }
         assert_eq!(received.receive(there.as_raw_fd(), 0, BATCH).unwrap(), 0);
+    }
+
+    #[test]
+    fn frames_are_sent_as_segments_and_arrive_as_they_were() {
+        let here = bind("127.0.0.1:0".parse().unwrap(), false, 1 << 20).unwrap();
+        let peers = [(); 2].map(|()| bind("127.0.0.1:0".parse().unwrap(), false, 1 << 20).unwrap());
+        let to = [0, 1].map(|peer: usize| local_address(peers[peer].as_raw_fd()).unwrap());
+        // Two frames to the first peer, one to the second, an empty datagram and one that is too long for a segment.
+        let sizes = [
+            (0, 1200),
+            (0, 1200),
+            (0, 1200),
+            (0, 300),
+            (0, 900),
+            (0, 900),
+            (1, 900),
+            (1, 900),
+            (1, 901),
+        ];
+        let sizes = sizes.into_iter().chain([(0, 0), (0, 0), (0, 1500), (0, 1500), (1, 7)]);
+        let mut batch = Batch::new();
+        let mut outgoing = Vec::new();
+        for (slot, (peer, length)) in sizes.enumerate() {
+            batch.buffer(slot)[FRONT..FRONT + length].fill(slot as u8);
+            outgoing.push(Outgoing {
+                socket: 0,
+                to: to[peer],
+                slot,
+                bytes: FRONT..FRONT + length,
+                dont_fragment: false,
+            });
+        }
+        assert_eq!(batch.send(here.as_raw_fd(), &outgoing), 0);
+        assert_eq!(
+            batch.send_runs,
+            [
+                (0, 4),
+                (4, 2),
+                (6, 2),
+                (8, 1),
+                (9, 1),
+                (10, 1),
+                (11, 1),
+                (12, 1),
+                (13, 1)
+            ]
+        );
+        assert!(batch.segmentation);
+        for (peer, socket) in peers.iter().enumerate() {
+            let mut received = Batch::new();
+            let count = received.receive(socket.as_raw_fd(), 0, BATCH).unwrap();
+            let expected: Vec<_> = outgoing.iter().filter(|datagram| datagram.to == to[peer]).collect();
+            assert_eq!(count, expected.len());
+            for (index, datagram) in expected.into_iter().enumerate() {
+                let place = received.place(index);
+                assert_eq!(place.len(), datagram.bytes.len());
+                assert!(received.buffer(index)[place]
+                    .iter()
+                    .all(|byte| *byte == datagram.slot as u8));
+            }
+        }
+    }
+
+    #[test]
+    fn segments_that_cannot_be_sent_are_tried_one_by_one() {
+        let here = bind("127.0.0.1:0".parse().unwrap(), false, 1 << 20).unwrap();
+        let good = local_address(here.as_raw_fd()).unwrap();
+        let broadcast = "255.255.255.255:9".parse().unwrap();
+        let mut batch = Batch::new();
+        let to = [good, good, broadcast, broadcast, broadcast, good, good];
+        let outgoing: Vec<_> = to
+            .into_iter()
+            .enumerate()
+            .map(|(slot, to)| Outgoing {
+                socket: 0,
+                to,
+                slot,
+                bytes: FRONT..FRONT + 10,
+                dont_fragment: false,
+            })
+            .collect();
+        assert_eq!(batch.send(here.as_raw_fd(), &outgoing), 3);
+        assert_eq!(batch.receive(here.as_raw_fd(), 0, BATCH).unwrap(), 4);
     }
 
     #[test]
