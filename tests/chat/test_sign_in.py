@@ -265,3 +265,18 @@ async def test_it_stops_and_starts_again_on_the_same_ports(house: Any) -> None:
     await house.restart()
     assert (await alice.ended()).condition == "system-shutdown"
     await house.online("alice", "phone")
+
+
+async def test_who_never_binds_a_resource_is_sent_away(new_house: Any) -> None:
+    house = await new_house(default_contacts=False, allow_plain=True)
+    raw, waiting = await Raw.open(house), await Raw.open(house)
+    assert (await raw.attempt(b"\0alice\0wonder land", "PLAIN")).name == "success"
+    sessions = house.service._parts.sessions
+    sessions._bind_timeout = -1.0
+    sessions._sweep()
+    raw.parser = XmlStream()
+    heard = [await raw.hear() for _ in range(2)]
+    assert heard[0][0] == "open"
+    assert heard[1][1].find("connection-timeout", ns.STREAM_ERRORS) is not None
+    failure = await waiting.attempt(b"\0alice\0wrong", "PLAIN")  # those not signed in yet are the plane's to time
+    assert failure.find("not-authorized", ns.SASL) is not None

@@ -78,10 +78,16 @@ class Router:
             return self._client_presence(session, stanza, to)
         return self._iq(session, stanza, session.full, to or session.full.bare)
 
-    def reply(self, stanza: Element, error: StanzaError) -> None:
-        """Answers ``stanza`` with an error, where one may be sent (RFC 6120 section 8.3.1)."""
+    def reply(self, stanza: Element, error: StanzaError, session: Session | None = None) -> None:
+        """Answers ``stanza`` with an error, where one may be sent (RFC 6120 section 8.3.1).
+
+        ``session`` is the one that sent it, when it is known and local.
+        """
         reply = error_reply(stanza, error)
         if reply is None:
+            return
+        if session is not None:
+            self._plane.send(session.sid, [reply])
             return
         sender = _address(reply, "to")
         if sender is None:
@@ -185,18 +191,19 @@ class Router:
             raise StanzaError("service-unavailable")
         answer = handler(Iq(iq, payload, sender, to, session))
         if isawaitable(answer):
-            return self._answer_later(iq, sender, answer)
-        self._answer(iq, sender, answer)
+            return self._answer_later(iq, session, answer)
+        self._answer(iq, session, answer)
         return None
 
-    async def _answer_later(self, iq: Element, sender: Jid, answer: Awaitable[Payload]) -> None:
-        self._answer(iq, sender, await answer)
+    async def _answer_later(self, iq: Element, session: Session | None, answer: Awaitable[Payload]) -> None:
+        self._answer(iq, session, await answer)
 
-    def _answer(self, iq: Element, sender: Jid, payload: Payload) -> None:
+    def _answer(self, iq: Element, session: Session | None, payload: Payload) -> None:
+        """To the very session that asked: by now another one may have its address."""
         reply = result(iq, *payload)
-        if sender.domain != self._domain:
+        if session is None:
             self._send_out(reply)
-        elif (session := self._accounts.session(sender)) is not None:
+        else:
             self._plane.send(session.sid, [reply])
 
 

@@ -323,7 +323,7 @@ class _Parts:
             on_bound=self._bound,
             max_per_account=settings.max_sessions_per_user,
             max_pending=settings.max_pending_stanzas,
-            bind_timeout=settings.handshake_seconds,
+            bind_timeout=2 * settings.handshake_seconds,
         )
 
     def _bounce(self, message: Element, error: StanzaError) -> None:

@@ -253,9 +253,11 @@ class Sessions:
         limit = self._clock() - self._bind_timeout
         for sid in [sid for sid, since in self._unbound.items() if since < limit]:
             session = self._sessions.get(sid)
-            if session is not None and session.negotiation.authenticated is not None:
+            if session is None:
+                del self._unbound[sid]
+            elif session.negotiation.authenticated is not None:  # until then the plane's own clock runs
+                del self._unbound[sid]
                 self.end(session, stream_error("connection-timeout", "no resource was bound in time"))
-            self._unbound.pop(sid, None)
         self.start()
 
     # --- stanzas ------------------------------------------------------------------------------------------------
@@ -265,7 +267,7 @@ class Sessions:
         try:
             work = self._router.stanza(session, element)
         except Exception as error:
-            self._refuse(element, error)
+            self._refuse(session, element, error)
         if work is not None:
             session.busy = True
             self._spawn(self._work_off(session, work, element))
@@ -278,7 +280,7 @@ class Sessions:
                 if waiting is not None:
                     await waiting
             except Exception as error:
-                self._refuse(element, error)
+                self._refuse(session, element, error)
             waiting = None
             if session.gone or not session.inbox:
                 break
@@ -286,12 +288,12 @@ class Sessions:
             try:
                 waiting = self._router.stanza(session, element)
             except Exception as error:
-                self._refuse(element, error)
+                self._refuse(session, element, error)
         session.busy = False
         if session.leaving and not session.gone:
             self.end(session, None)
 
-    def _refuse(self, stanza: Element | None, error: Exception) -> None:
+    def _refuse(self, session: Session, stanza: Element | None, error: Exception) -> None:
         if isinstance(error, StanzaError):
             refusal = error
         elif isinstance(error, MoimError):
@@ -301,7 +303,7 @@ class Sessions:
             _log.error("a stanza could not be handled", exc_info=error)
             refusal = StanzaError("internal-server-error")
         if stanza is not None:
-            self._router.reply(stanza, refusal)
+            self._router.reply(stanza, refusal, session)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
