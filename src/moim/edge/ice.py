@@ -8,8 +8,6 @@ shared secrets understand (draft-uberti-behave-turn-rest-00).
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
 import logging
 import re
@@ -22,6 +20,7 @@ from typing import Any
 
 from moim.edge.keys import write_private
 from moim.edge.settings import IceSettings
+from moim.edge.turn import rest_credentials
 
 _PLAIN = re.compile(r"[^A-Za-z0-9_.@-]")
 _log = logging.getLogger("moim.edge.ice")
@@ -82,10 +81,10 @@ class TurnSecrets:
         """User name, password and end (seconds since 1970) for ``name``, which is only there for the logs."""
         if not self._secrets:
             self.load()
-        end = int(self._clock()) + self._settings.credential_s
-        user = f"{end}:{_PLAIN.sub('_', name)[:64]}"
-        mac = hmac.new(self._secrets[0].value.encode(), user.encode(), hashlib.sha1).digest()
-        return user, base64.b64encode(mac).decode(), end
+        now, lifetime = int(self._clock()), self._settings.credential_s
+        secret = self._secrets[0].value.encode()
+        user, password = rest_credentials(secret, _PLAIN.sub("_", name)[:64], lifetime, now)
+        return user, password, now + lifetime
 
 
 class IceServers:
