@@ -84,6 +84,14 @@ async def test_what_the_directory_did_not_tell_is_found_at_sign_in(new_house: An
     assert kinds == {"dave@chat.test": "both", "carol@chat.test": "remove"}
 
 
+async def test_somebody_the_room_never_heard_of_signs_in(small: Any) -> None:
+    alice = await small.online("alice", "a")
+    small.users.passwords["dave"] = "x"
+    dave = await small.client("dave", "d").connect()
+    assert set(names(await dave.request(GET))) == {f"{name}@chat.test" for name in ("alice", "bob", "carol")}
+    assert names(await alice.receive()) == {"dave@chat.test": "Dave"}
+
+
 async def test_too_many_end_it_with_a_word_in_the_log(small: Any, caplog: Any) -> None:
     for name in ("dave", "erin"):
         small.users.passwords[name] = "x"

@@ -58,6 +58,9 @@ class People:
         """The name that the directory gives, empty when none is known."""
         return self._names.get(bare, "")
 
+    def __contains__(self, bare: object) -> bool:
+        return bare in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._names))
 

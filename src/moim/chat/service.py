@@ -332,8 +332,10 @@ class _Parts:
     def _remote(self, stanza: Element) -> None:
         self.router.remote(stanza)
 
-    async def _bound(self, _session: Session) -> None:
+    async def _bound(self, session: Session) -> None:
         await self.tell(await self.people.refresh(time.monotonic()))
+        if session.bare not in self.people:
+            await self.tell(await self.people.changed(session.bare))
 
     async def tell(self, changes: Changes) -> None:
         """Shows everybody who is connected what changed among their default contacts."""
