@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import stat
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cryptography import x509
 
 from moim.edge import Settings, Target
 from moim.edge.settings import TunnelSettings
+from moim.edge.turn import TurnSettings
 from moim.errors import ConfigError, Unavailable
 from moim.model import CertificateChanged
 
@@ -29,6 +31,17 @@ async def _next(house: House, *, up: bool) -> None:
 
 def _serial(house: House) -> int:
     return x509.load_pem_x509_certificate(house.edge.certificate.chain_file.read_bytes()).serial_number
+
+
+def _bound(transport: str, address: str, state: str) -> set[int]:
+    """Catalogue ports that are bound on an address, from the kernel's table."""
+    found = set()
+    for line in Path(f"/proc/net/{transport}").read_text().splitlines()[1:]:
+        local, is_state = line.split()[1], line.split()[3]
+        host, port = local.split(":")
+        if is_state == state and ipaddress.ip_address(bytes.fromhex(host)[::-1]).compressed == address:
+            found.add(int(port, 16) - 10_000)
+    return found
 
 
 async def test_a_request_from_outside_reaches_the_web_target(house: House, upstream: Upstream) -> None:
@@ -164,15 +177,45 @@ async def test_turn_gets_its_secrets_and_the_media_peers(house: House) -> None:
     assert [peer.port for peer in house.edge._state.turn.allow_peers] == [30000]
 
 
+@pytest.mark.interop
+async def test_issued_credentials_relay_to_the_media_plane(make_house: Callable[..., House]) -> None:
+    house = make_house(Settings(turn=TurnSettings(old_channel_range=True)))  # which turnutils_uclient uses
+    await house.start()
+    (server,) = house.inside.ice.issue("alice@moim.test", True)
+    first = house.site.settings.ports.bind(16384)
+    # The client also binds a channel to the next port, as for RTCP; nothing else of the inside may be relayed to.
+    await house.inside.set_media([(house.inside_address, first), (house.inside_address, first + 1)])
+    await house.inside.settled()
+    media = str(first)
+    peer = await asyncio.create_subprocess_exec(
+        "turnutils_peer", "-L", house.inside_address, "-p", media, stdout=DEVNULL, stderr=DEVNULL
+    )
+    try:
+        client = await asyncio.create_subprocess_exec(
+            *("turnutils_uclient", "-u", server["username"], "-w", server["credential"], "-p", "13478", "-n", "50"),
+            *("-m", "1", "-c", "-L", house.edge_address, "-e", house.inside_address, "-r", media, house.edge_address),
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        talking = asyncio.create_task(client.communicate())
+        while not house.inside.edge_status.relays and not talking.done():
+            house.edge._changed.set()
+            await asyncio.sleep(0.01)
+        seen = house.inside.edge_status.relays
+        output, _ = await talking
+    finally:
+        peer.kill()
+        await peer.wait()
+        await house.stop()
+    assert seen
+    assert "alice@moim.test" in str(seen[0])
+    assert b"Total lost packets 0 (0.000000%)" in output, output.decode()
+
+
 async def test_the_edge_listens_on_its_public_ports_and_nothing_else(house: House) -> None:
     await house.start()
-    listening = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        local, state = line.split()[1], line.split()[3]
-        address, port = local.split(":")
-        if state == "0A" and ipaddress.ip_address(bytes.fromhex(address)[::-1]).compressed == house.edge_address:
-            listening.add(int(port, 16) - 10_000)
-    assert listening == {2222, 8443, 443, 5222}
+    assert _bound("tcp", house.edge_address, "0A") == {2222, 8443, 443, 5222}
+    assert _bound("udp", house.edge_address, "07") == {3478}
 
 
 async def test_status_of_the_edge_is_known_inside(house: House, upstream: Upstream) -> None:
