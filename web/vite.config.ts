@@ -1,9 +1,10 @@
 // Builds the app into the Python package, from where the portal serves it. No inline script: the policy forbids it.
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vitest/config';
+import { licenses } from './licenses';
 
 export default defineConfig({
-  plugins: [svelte()],
+  plugins: [svelte(), licenses()],
   build: {
     outDir: '../src/moim/portal/static',
     emptyOutDir: true,

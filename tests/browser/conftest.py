@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
+from browser.pages import launch, new_context
+from browser.prosody import Prosody
+from browser.stand_in import MIXER, Meetings, People, discover
 from moim.bus import Bus
 from moim.portal import Service, Settings, make_sessions
 from moim.settings import Site, SiteSettings
-from tests.browser.pages import launch, new_context
-from tests.browser.prosody import Prosody
-from tests.browser.stand_in import MIXER, Meetings, People, discover
 
 DOMAIN = "moim.test"
 PEOPLE = {

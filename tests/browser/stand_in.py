@@ -82,7 +82,14 @@ async def discover(address: Address, *, outside: bool) -> AsyncIterator[dict[str
         **found,
     }
     kind, host = ("edge", f"edge.{domain}:18443") if outside else ("uds", f"inside.{domain}:18443")
-    yield {"kind": kind, "what": host, "where": where, "detail": "It answered.", "elapsed_ms": 12.4, **found}
+    yield {
+        "kind": kind,
+        "what": "GET /cucm-uds/clusterUser",
+        "where": host,
+        "detail": "It answered.",
+        "elapsed_ms": 12.4,
+        **found,
+    }
     yield {"location": location, "domain": domain, "services": [], "elapsed_ms": 16.2, "steps": []}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import ViewportSize, expect
 
-from tests.browser.conftest import NewPage, StandIn
-from tests.browser.pages import DESKTOP, PHONE, Home, Meeting, SignIn
-from tests.browser.stand_in import Meetings
+from browser.conftest import NewPage, StandIn
+from browser.pages import DESKTOP, PHONE, Home, Meeting, SignIn
+from browser.stand_in import Meetings
 
 pytestmark = [pytest.mark.browser, pytest.mark.interop]
 SHOTS = Path(__file__).parents[1] / "artifacts" / "web"

@@ -29,6 +29,13 @@ describe('readStep', () => {
     expect(follows && say(follows, 'ko')).toEqual({ text: 'Something new.', language: 'en' });
   });
 
+  it('names paths and records by what matters in them', () => {
+    const named = (what: string) => readStep({ ...STEP, what })?.name;
+    expect(named('SRV _collab-edge._tls.moim.test')).toBe('_collab-edge._tls.moim.test');
+    expect(named('A/AAAA inside.moim.test')).toBe('inside.moim.test');
+    expect(named('GET /cucm-uds/clusterUser?username=a/b')).toBe('clusterUser');
+  });
+
   it('takes odd lines without complaint', () => {
     expect(readStep({ type: 'step', kind: 'new', elapsed_ms: 'x', result: 7 })).toMatchObject({ title: 'discovery.other', result: 'ok', elapsedMs: null, sentences: [] });
     expect(readStep({ type: 'outcome', location: 'inside' })).toBeNull();

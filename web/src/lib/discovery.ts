@@ -56,7 +56,7 @@ export function readStep(line: DiscoveryLine): Step | null {
   const params = readParams(line['params']);
   return {
     title: TITLES[text(line['kind'])] ?? 'discovery.other',
-    name: what.replace(/^(SRV|A|AAAA|GET) /, ''),
+    name: shortName(what),
     result: result === 'none' || result === 'failed' || result === 'skipped' ? result : 'ok',
     elapsedMs: number(line['elapsed_ms']),
     asked: what && where ? `${what} → ${where}` : where || what,
@@ -71,6 +71,12 @@ export function readStep(line: DiscoveryLine): Step | null {
 export function say({ code, english, params }: Sentence, language: Language): { text: string; language: Language } {
   const own = language === 'ko' ? ko[code] : undefined;
   return own ? { text: fill(own, params), language } : { text: english, language: 'en' };
+}
+
+/** What was asked without the record type or method; of a path its last part. */
+function shortName(what: string): string {
+  const name = what.replace(/^(SRV|A\/AAAA|A|AAAA|GET) /, '');
+  return name.includes('/') ? (name.split('?')[0]?.split('/').filter(Boolean).at(-1) ?? name) : name;
 }
 
 function readParams(value: unknown): Record<string, string | number> {
