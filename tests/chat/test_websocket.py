@@ -120,10 +120,12 @@ async def test_other_pages_may_not_connect(house: Any) -> None:
     assert refused.value.response.status_code == 403
 
 
-async def test_the_web_app_may_connect(house: Any) -> None:
-    origin = Origin(f"http://{house.address}:{house.site.settings.ports.bind(8080)}")
-    async with connect(address(house), subprotocols=XMPP, origin=origin) as socket:
-        await Browser(socket).open()
+async def test_the_web_app_may_connect_and_who_is_named(new_house: Any) -> None:
+    house = await new_house(websocket_origins=["https://intranet.example"])
+    own = f"http://{house.address}:{house.site.settings.ports.bind(8080)}"
+    for origin in (own, "https://intranet.example"):
+        async with connect(address(house), subprotocols=XMPP, origin=Origin(origin)) as socket:
+            await Browser(socket).open()
 
 
 async def test_browsers_come_through_the_tunnel_with_their_own_address(house: Any, tmp_path: Path, caplog: Any) -> None:

@@ -66,9 +66,9 @@ class Service:
         self._bus = bus
         self._users = users
         self._credential = credential
-        self._origins = (*web_origins(site), *origins)
-        self._federation = federation
         self._settings = site.section(Settings)
+        self._origins = (*web_origins(site), *self._settings.websocket_origins, *origins)
+        self._federation = federation
         self._domain = prepare_domain(site.domain)
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
