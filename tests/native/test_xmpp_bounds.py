@@ -193,3 +193,12 @@ def test_idle_sessions_can_be_ended() -> None:
     with host(idle_timeout=0.1, threads=1) as plane:
         client = Client(plane, plane.listen()).login("alice", "desk")
         assert "<connection-timeout" in client.rest()
+
+
+def test_a_sender_that_is_too_fast_is_read_more_slowly() -> None:
+    with host(rate=20_000, burst=20_000, threads=1) as plane:
+        alice = Client(plane, plane.listen()).login("alice", "desk")
+        alice.send("".join(f"<iq type='get' id='{number}'/>" for number in range(1500)))
+        plane.until(lambda: plane.server.stats()["throttled"] >= 1)
+        assert plane.server.stats()["bytes_in"] < 40_000
+        alice.until("id='1499'/>")

@@ -275,6 +275,16 @@ def test_a_peer_that_vanishes_is_reported(plane: Host) -> None:
     assert plane.server.stats()["routes"] == 0
 
 
+@pytest.mark.parametrize("farewell", ["</stream:stream>", ""])
+def test_a_peer_that_only_listens_any_more_gets_its_farewell(plane: Host, farewell: str) -> None:
+    client = Client(plane, plane.listen()).login("alice", "desk")
+    client.send("<iq type='get' id='last'/>" + farewell)
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.rest().endswith("</stream:stream>")
+    plane.event("closed")
+    plane.until(lambda: plane.server.stats()["sessions"] == 0)
+
+
 def test_stopping_says_goodbye_to_everybody() -> None:
     made = Host(threads=2)
     port = made.listen()

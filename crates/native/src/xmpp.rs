@@ -33,7 +33,7 @@ impl XmppServer {
     #[new]
     #[pyo3(signature = (
         domain, *, domains=Vec::new(), max_stanza=262_144, max_stanza_unauthenticated=10_240, handshake_timeout=30.0,
-        linger=3.0, write_queue=4_194_304, write_timeout=60.0, idle_timeout=0.0, pending_events=64,
+        linger=3.0, write_queue=4_194_304, write_timeout=60.0, idle_timeout=0.0, pending_events=64, rate=0, burst=1_048_576,
         max_sessions=200_000, max_unauthenticated=4096, threads=0,
     ))]
     #[allow(clippy::too_many_arguments)]
@@ -48,6 +48,8 @@ impl XmppServer {
         write_timeout: f64,
         idle_timeout: f64,
         pending_events: u32,
+        rate: u32,
+        burst: u32,
         max_sessions: u64,
         max_unauthenticated: u64,
         threads: usize,
@@ -65,6 +67,8 @@ impl XmppServer {
             write_timeout: seconds(write_timeout, "write_timeout")?,
             idle_timeout: seconds(idle_timeout, "idle_timeout")?,
             pending_events,
+            rate,
+            burst,
             max_sessions,
             max_unauthenticated,
             threads,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{CipherSuite, ProtocolVersion, ServerConfig, ServerConnection};
 
 /// One certificate as the configurations its uses need; they differ in ALPN alone.
 pub struct ServerTls {
@@ -30,7 +30,10 @@ impl ServerTls {
         }
         let key =
             PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the private key cannot be read: {error}"))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // AES-128 with SHA-256 costs least at a login and is strong enough; the rest keep their order.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let provider = Arc::new(provider);
         let mut base = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| format!("TLS cannot be set up: {error}"))?
@@ -40,6 +43,7 @@ impl ServerTls {
         // Tickets keep no state here, so that a flood of handshakes leaves nothing behind.
         base.ticketer =
             rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| format!("no random numbers: {error}"))?;
+        base.ignore_client_order = true;
         base.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         base.send_tls13_tickets = 1;
         let with_alpn = |names: &[&[u8]]| {

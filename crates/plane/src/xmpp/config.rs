@@ -19,6 +19,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Events of one session that may wait for Python before its socket is not read any more.
     pub pending_events: u32,
+    /// Bytes per second that one session may send in the long run; 0 is any number.
+    pub rate: u32,
+    /// Bytes that it may send at once before the rate holds.
+    pub burst: u32,
     pub max_sessions: u64,
     pub max_unauthenticated: u64,
     pub threads: usize,
@@ -35,6 +39,8 @@ impl Default for Config {
             write_timeout: Duration::from_secs(60),
             idle_timeout: Duration::ZERO,
             pending_events: 64,
+            rate: 0,
+            burst: 1 << 20,
             max_sessions: 200_000,
             max_unauthenticated: 4096,
             threads: 0,

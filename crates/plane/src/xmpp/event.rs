@@ -150,6 +150,8 @@ counters! {
     tls_failures,
     /// Times a session stopped reading because Python was slow.
     pauses,
+    /// Times a session was not read because it sent faster than it may.
+    throttled,
     /// Sessions closed because their peer read too slowly.
     slow_readers,
     /// Panics caught.

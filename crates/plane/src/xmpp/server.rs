@@ -145,9 +145,7 @@ impl Server {
             }
         }
         if self.shared.gauge.take(cost) {
-            for inbox in &self.shared.inboxes {
-                inbox.extend([Command::ResumeAll]);
-            }
+            self.shared.resume_all();
         }
         batch
     }

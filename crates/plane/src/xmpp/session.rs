@@ -1,10 +1,11 @@
 //! One connection's life: from its first byte to the end of its linger time. What it may send is judged in `stanza`, how
 //! bytes become elements in `input`, what Python asks of it in `control`.
 
+use std::cmp::Reverse;
 use std::io::{ErrorKind, Read};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use moim_wire::xml::{self, ns, Element, Form, Framer, Limits, Str};
 
@@ -65,6 +66,12 @@ impl Identity {
     }
 }
 
+/// What a session may still send before its rate holds, as of some moment. Negative while it waits.
+struct Allowance {
+    left: i64,
+    at: Instant,
+}
+
 /// Bytes that a leaving peer may still send before it is cut off.
 const MAX_FAREWELL: usize = 1 << 20;
 /// Reads of one session before the others get their turn.
@@ -111,9 +118,13 @@ pub struct Session {
     /// Whether ours has gone.
     opened: bool,
     peer_closed: bool,
+    /// Whether the peer's side of the connection is closed.
+    ended: bool,
     tapped: bool,
     stalled: bool,
+    throttled: bool,
     silent: bool,
+    allowance: Allowance,
 }
 
 impl Session {
@@ -173,9 +184,15 @@ impl Session {
             header_seen: false,
             opened: false,
             peer_closed: false,
+            ended: false,
             tapped: false,
             stalled: false,
+            throttled: false,
             silent: true,
+            allowance: Allowance {
+                left: i64::from(context.shared.config.burst),
+                at: context.now,
+            },
         };
         if mode.is_tls() && phase != Phase::Proxy {
             session.begin_tls(context).then_some(session)
@@ -207,6 +224,7 @@ impl Session {
                     context.tally.bytes_in += length as u64;
                     self.last_read = context.now;
                     self.silent = false;
+                    self.charge(length, context);
                     if length < raw.len() && !self.hangup {
                         self.readable = false;
                     }
@@ -237,7 +255,35 @@ impl Session {
             }
             return true;
         }
-        self.hold != Hold::No || !self.pending.is_empty() || self.flow.is_paused()
+        self.throttled || self.hold != Hold::No || !self.pending.is_empty() || self.flow.is_paused()
+    }
+
+    /// Takes received bytes from the allowance; a session that has used it up is not read until it has grown again.
+    fn charge(&mut self, length: usize, context: &mut Context) {
+        let (rate, burst) = (
+            i64::from(context.shared.config.rate),
+            i64::from(context.shared.config.burst),
+        );
+        if rate == 0 || self.phase == Phase::Leaving {
+            return;
+        }
+        let grown = (context.now - self.allowance.at).as_micros().min(1 << 40) as i64 * rate / 1_000_000;
+        self.allowance = Allowance {
+            left: (self.allowance.left + grown).min(burst) - length as i64,
+            at: context.now,
+        };
+        if self.allowance.left < 0 {
+            let wait = Duration::from_micros((-self.allowance.left * 1_000_000 / rate) as u64);
+            self.throttled = true;
+            context.tally.throttled += 1;
+            context.throttled.push(Reverse((context.now + wait, self.sid)));
+        }
+    }
+
+    /// The allowance has grown enough.
+    pub fn unthrottle(&mut self, context: &mut Context) {
+        self.throttled = false;
+        self.go_on(context);
     }
 
     /// Writes what waits.
@@ -258,6 +304,7 @@ impl Session {
                 self.out.release();
                 if self.phase == Phase::Leaving {
                     self.transport.shutdown();
+                    self.over = self.ended;
                 }
             }
             Err(error) => self.lose(format!("the connection broke: {error}"), context),

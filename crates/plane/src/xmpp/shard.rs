@@ -23,6 +23,8 @@ pub const WAKER: Token = Token(usize::MAX);
 /// Listeners count down from here; sessions use their number.
 const FIRST_LISTENER: usize = usize::MAX - 1;
 const EVENTS_PER_ROUND: usize = 1024;
+/// Bytes that a message on its way to another thread is taken for.
+const DELIVERY_COST: usize = 1024;
 
 /// Session numbers are handed out in order by the engine itself, so nobody can choose them to collide.
 #[derive(Default)]
@@ -91,36 +93,39 @@ impl Shard {
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_ROUND);
         loop {
-            let timeout = self.timeout();
-            if let Err(error) = self.poll.poll(&mut events, timeout) {
-                if error.kind() != std::io::ErrorKind::Interrupted {
-                    // A poll that fails for good cannot be repaired; the sessions close with the thread.
-                    return;
-                }
-                continue;
-            }
-            self.context.now = Instant::now();
-            for event in &events {
-                match event.token() {
-                    WAKER => {}
-                    Token(number) if number > self.next_listener => self.listener_ready(event.token()),
-                    Token(number) => self.socket_ready(number as u64, event),
-                }
-            }
-            self.run_commands();
-            self.read_ready();
-            self.carry();
-            self.run_timers();
-            self.flush_dirty();
-            self.bury();
-            self.settle();
-            if self
-                .stopping
-                .is_some_and(|deadline| self.sessions.is_empty() || self.context.now >= deadline)
-            {
-                return;
+            // Sessions catch their own panics; one in between costs the rest of a round.
+            match catch_unwind(AssertUnwindSafe(|| self.round(&mut events))) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => self.context.tally.panics += 1,
             }
         }
+    }
+
+    /// Waits for something to do and does it; false when the engine has stopped.
+    fn round(&mut self, events: &mut Events) -> bool {
+        let timeout = self.timeout();
+        if let Err(error) = self.poll.poll(events, timeout) {
+            // A poll that fails for good cannot be repaired; the sessions close with the thread.
+            return error.kind() == std::io::ErrorKind::Interrupted;
+        }
+        self.context.now = Instant::now();
+        for event in &*events {
+            match event.token() {
+                WAKER => {}
+                Token(number) if number > self.next_listener => self.listener_ready(event.token()),
+                Token(number) => self.socket_ready(number as u64, event),
+            }
+        }
+        self.run_commands();
+        self.read_ready();
+        self.carry();
+        self.run_timers();
+        self.flush_dirty();
+        self.bury();
+        self.settle();
+        let expired = |deadline| self.sessions.is_empty() || self.context.now >= deadline;
+        !self.stopping.is_some_and(expired)
     }
 
     fn socket_ready(&mut self, sid: u64, event: &mio::event::Event) {
@@ -209,6 +214,9 @@ impl Shard {
             Command::OpenStream(sid, open) => self.with(sid, |session, _| session.open_stream(&open)),
             Command::Send(sid, elements) => self.with(sid, |session, context| session.send(&elements, context)),
             Command::Deliver(batch) => {
+                if self.shared.gauge.take(batch.len() * DELIVERY_COST) {
+                    self.shared.resume_all();
+                }
                 for (sid, element) in batch {
                     self.with(sid, |session, context| session.deliver(&element, context));
                 }
@@ -249,6 +257,8 @@ impl Shard {
             }
         }
         for (owner, batch) in elsewhere.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
+            // A thread that cannot keep up with the others stops their reading, as a slow Python would.
+            self.shared.gauge.add(batch.len() * DELIVERY_COST);
             self.shared.inboxes[owner].extend([Command::Deliver(batch)]);
         }
     }

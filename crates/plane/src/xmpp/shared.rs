@@ -1,6 +1,7 @@
 //! What the engine's threads share, and the small change one thread works with.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -113,6 +114,13 @@ impl Shared {
         self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Lets every session read again that stopped because the engine was full.
+    pub fn resume_all(&self) {
+        for inbox in &self.inboxes {
+            inbox.extend([Command::ResumeAll]);
+        }
+    }
+
     /// Forgets the channel binding of a session.
     pub fn drop_exporter(&self, sid: u64) {
         self.exporters
@@ -158,6 +166,7 @@ tally!(
     handshakes,
     tls_failures,
     pauses,
+    throttled,
     slow_readers,
     panics
 );
@@ -184,6 +193,8 @@ pub struct Context {
     pub tally: Tally,
     /// Sessions that are leaving, and when they must be gone; all wait equally long, so the oldest is first.
     pub lingering: VecDeque<(Instant, u64)>,
+    /// Sessions that sent faster than they may, and when they are read again.
+    pub throttled: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Sessions that did not read because the engine was full.
     pub stalled: Vec<u64>,
 }
@@ -204,6 +215,7 @@ impl Context {
             events: Vec::new(),
             tally: Tally::default(),
             lingering: VecDeque::new(),
+            throttled: BinaryHeap::new(),
             stalled: Vec::new(),
         }
     }

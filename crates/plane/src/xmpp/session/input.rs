@@ -28,14 +28,22 @@ impl Session {
         }
     }
 
-    /// The peer sends no more.
+    /// The peer sends no more. It may still read: a farewell that is due is sent, but not waited for.
     pub(super) fn end_of_input(&mut self, context: &mut Context) {
+        self.ended = true;
+        if self.phase == Phase::Leaving {
+            self.over = true;
+            return;
+        }
         let reason = if self.peer_closed {
             "the peer ended the stream"
         } else {
             "the peer closed the connection"
         };
-        self.lose(reason.into(), context);
+        if self.opened {
+            self.end_stream(None, &context.shared.domain);
+        }
+        self.leave(reason.into(), context);
     }
 
     fn proxy_header(&mut self, raw: &[u8], context: &mut Context) {

@@ -1,5 +1,6 @@
 //! What is due: sign-in and linger times as queues in order of time, slow readers and idle peers by a sweep.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,9 @@ impl Shard {
         }
         let handshake = self.handshakes.front().map(|(due, _)| *due);
         let linger = self.context.lingering.front().map(|(due, _)| *due);
+        let throttled = self.context.throttled.peek().map(|Reverse((due, _))| *due);
         let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
-        let due = [handshake, linger, sweep, self.accept_again, self.stopping]
+        let due = [handshake, linger, throttled, sweep, self.accept_again, self.stopping]
             .into_iter()
             .flatten()
             .min()?;
@@ -34,6 +36,16 @@ impl Shard {
         }
         while let Some((_, sid)) = pop_due(&mut self.context.lingering, now) {
             self.with(sid, Session::linger_expired);
+        }
+        while self
+            .context
+            .throttled
+            .peek()
+            .is_some_and(|Reverse((due, _))| *due <= now)
+        {
+            if let Some(Reverse((_, sid))) = self.context.throttled.pop() {
+                self.with(sid, Session::unthrottle);
+            }
         }
         if self.accept_again.is_some_and(|due| due <= now) {
             self.accept();

@@ -1,0 +1,273 @@
+//! What the XMPP engine itself costs, without Python: CPU per delivered message and memory per idle TLS connection.
+//!
+//! `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out chain.pem -subj /CN=moim.test`
+//! `cargo run --release -p moim-plane --example xmpp_cost -- chain.pem key.pem [pairs] [messages each] [idle]`
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moim_plane::xmpp::{Config, Event, ListenerOptions, Mode, Server};
+use moim_wire::xml::{ns, Element, Node, Str};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+
+const HEADER: &[u8] = b"<stream:stream to='moim.test' version='1.0' xmlns='jabber:client' \
+    xmlns:stream='http://etherx.jabber.org/streams'>";
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |index: usize, default: usize| arguments.get(index).map_or(default, |text| text.parse().unwrap());
+    let (chain, key) = (
+        std::fs::read(&arguments[0]).unwrap(),
+        std::fs::read(&arguments[1]).unwrap(),
+    );
+    let (pairs, each, idle) = (number(2, 100), number(3, 2000), number(4, 5000));
+    let server = Arc::new(
+        Server::start(
+            "moim.test",
+            &[],
+            Config {
+                threads: 1,
+                ..Config::default()
+            },
+        )
+        .unwrap(),
+    );
+    server.set_tls(&chain, &key).unwrap();
+    let options = ListenerOptions {
+        mode: Mode::Tls,
+        proxy_protocol: false,
+        origins: Vec::new(),
+        path: "/xmpp-websocket".into(),
+    };
+    let (_, port) = server.listen("127.0.0.1", 0, options).unwrap();
+    let running = Arc::new(AtomicBool::new(true));
+    let policy = std::thread::spawn({
+        let (server, running) = (server.clone(), running.clone());
+        move || answer(&server, &running)
+    });
+
+    let cpu = engine_cpu();
+    let logins = Instant::now();
+    let mut clients: Vec<(Tls, Tls)> = (0..pairs)
+        .map(|pair| (login(port, &format!("a{pair}")), login(port, &format!("b{pair}"))))
+        .collect();
+    let count = 2 * pairs;
+    println!(
+        "login: {:.0} µs of engine CPU, {:.0} µs on the clock",
+        per(engine_cpu() - cpu, count),
+        per(logins.elapsed(), count)
+    );
+
+    // 147 bytes, as the comparison with other servers has them.
+    let messages: Vec<Vec<u8>> = (0..pairs)
+        .map(|pair| {
+            let start = format!("<message to='b{pair}@moim.test/r' type='chat' id='m'><body>");
+            let end = "</body></message>";
+            format!("{start}{}{end}", "x".repeat(147 - start.len() - end.len())).into_bytes()
+        })
+        .collect();
+    for burst in [1, 20] {
+        let (cpu, clock) = (engine_cpu(), Instant::now());
+        let rounds = each / burst;
+        let mut buffer = vec![0u8; 1 << 16];
+        let out: Vec<Vec<u8>> = messages.iter().map(|message| message.repeat(burst)).collect();
+        let expected = burst * (messages[0].len() + " from='a0@moim.test/r'".len());
+        for _ in 0..rounds {
+            for ((sender, _), message) in clients.iter_mut().zip(&out) {
+                sender.write_all(message).unwrap();
+                sender.flush().unwrap();
+            }
+            for (index, (_, receiver)) in clients.iter_mut().enumerate() {
+                let mut left = expected + burst * (index.to_string().len() - 1);
+                while left > 0 {
+                    left -= receiver.read(&mut buffer).unwrap();
+                }
+            }
+        }
+        let total = rounds * burst * pairs;
+        println!(
+            "{total} messages, {burst} at once: {:.2} µs of engine CPU each, {:.0} per second",
+            per(engine_cpu() - cpu, total),
+            total as f64 / clock.elapsed().as_secs_f64()
+        );
+    }
+    let stats: HashMap<_, _> = server.stats().into_iter().collect();
+    assert_eq!(stats["missed"], 0);
+
+    // The clients' halves live in a child process, so that this one's memory is the engine's.
+    if idle > 0 {
+        idle_memory(&server, port, idle);
+    }
+    running.store(false, Ordering::Relaxed);
+    policy.join().unwrap();
+    server.stop();
+}
+
+/// Connections whose client halves are dropped after the login but whose sockets stay open.
+fn idle_memory(server: &Server, port: u16, idle: usize) {
+    let sessions = || {
+        server
+            .stats()
+            .into_iter()
+            .find(|(name, _)| *name == "sessions")
+            .unwrap()
+            .1 as usize
+    };
+    let keep = |count: usize, sockets: &mut Vec<TcpStream>| {
+        for _ in 0..count {
+            sockets.push(login(port, "idle").sock);
+        }
+    };
+    let mut sockets = Vec::new();
+    keep(idle / 5, &mut sockets);
+    let (before, had) = (resident(), sessions());
+    keep(idle - idle / 5, &mut sockets);
+    std::thread::sleep(Duration::from_millis(300));
+    let (after, have) = (resident(), sessions());
+    println!(
+        "idle TLS connection: {} bytes each over {}",
+        (after - before) / (have - had),
+        have - had
+    );
+}
+
+/// Plays Python: any password, any resource.
+fn answer(server: &Server, running: &AtomicBool) {
+    let mut users: HashMap<u64, String> = HashMap::new();
+    while running.load(Ordering::Relaxed) {
+        let events = server.drain(1000);
+        if events.is_empty() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        for event in events {
+            match event {
+                Event::Open { sid, .. } => {
+                    let attrs = [("from", "moim.test"), ("id", "1"), ("version", "1.0")];
+                    server.open_stream(sid, Element::build("open", ns::FRAMING, &attrs, Vec::new()).into());
+                    server.send(
+                        sid,
+                        vec![Element::build("features", ns::STREAMS, &[], Vec::new()).into()],
+                    );
+                }
+                Event::Stanza { sid, element, .. } if element.name() == "auth" => {
+                    users.insert(sid, format!("{}@moim.test", element.text()));
+                    server.authenticated(sid);
+                    server.send(sid, vec![Element::build("success", ns::SASL, &[], Vec::new()).into()]);
+                    server.restart(sid);
+                }
+                Event::Stanza { sid, element, .. } if element.name() == "iq" => {
+                    server.bind(sid, &format!("{}/r", users.remove(&sid).unwrap()));
+                    let text = vec![Node::Text(Str::value("."))];
+                    server.send(
+                        sid,
+                        vec![Element::build("iq", ns::CLIENT, &[("type", "result")], text).into()],
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn login(port: u16, user: &str) -> Tls {
+    let mut config = ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything))
+        .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    let name = ServerName::try_from("moim.test").unwrap();
+    let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_nodelay(true).unwrap();
+    let mut tls = StreamOwned::new(ClientConnection::new(config.into(), name).unwrap(), socket);
+    let mut step = |send: &[u8], until: &str| {
+        tls.write_all(send).unwrap();
+        let mut seen = String::new();
+        let mut buffer = [0u8; 4096];
+        while !seen.contains(until) {
+            let length = tls.read(&mut buffer).unwrap();
+            seen.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        }
+    };
+    step(HEADER, "features/>");
+    step(
+        format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{user}</auth>").as_bytes(),
+        "<success",
+    );
+    step(HEADER, "features/>");
+    step(b"<iq type='set' id='b'/>", "</iq>");
+    tls
+}
+
+#[derive(Debug)]
+struct Anything;
+
+impl ServerCertVerifier for Anything {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256]
+    }
+}
+
+/// CPU time of the engine's threads, from the kernel's nanosecond account.
+fn engine_cpu() -> Duration {
+    let mut total = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let path = task.unwrap().path();
+        if std::fs::read_to_string(path.join("comm"))
+            .unwrap()
+            .starts_with("moim-xmpp")
+        {
+            let account = std::fs::read_to_string(path.join("schedstat")).unwrap();
+            total += account.split(' ').next().unwrap().parse::<u64>().unwrap();
+        }
+    }
+    Duration::from_nanos(total)
+}
+
+fn per(total: Duration, count: usize) -> f64 {
+    total.as_secs_f64() * 1e6 / count as f64
+}
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
