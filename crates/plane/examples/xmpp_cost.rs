@@ -102,7 +102,6 @@ fn main() {
     let stats: HashMap<_, _> = server.stats().into_iter().collect();
     assert_eq!(stats["missed"], 0);
 
-    // The clients' halves live in a child process, so that this one's memory is the engine's.
     if idle > 0 {
         idle_memory(&server, port, idle);
     }
@@ -111,7 +110,7 @@ fn main() {
     server.stop();
 }
 
-/// Connections whose client halves are dropped after the login but whose sockets stay open.
+/// Memory of connections whose client halves are dropped after the login, so that only the engine's are counted.
 fn idle_memory(server: &Server, port: u16, idle: usize) {
     let sessions = || {
         server
