@@ -232,3 +232,7 @@ def _show_outcome(outcome: Outcome) -> None:
 
 def _say(label: str, message: str, hint: str) -> None:
     err.print(Text.assemble((label, "bold red"), message, f"\n       {hint}" if hint else ""))
+
+
+cli = typer.Typer(add_completion=False)
+cli.command()(discover)

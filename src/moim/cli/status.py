@@ -73,3 +73,7 @@ def _place(service: dict[str, Any]) -> str:
 
 def _coloured(state: str) -> str:
     return f"[{_COLOURS.get(state, 'red')}]{state}[/]"
+
+
+cli = typer.Typer(add_completion=False)
+cli.command()(status)

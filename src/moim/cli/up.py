@@ -136,3 +136,7 @@ def _summary(site: Site, document: dict[str, Any]) -> None:
     out.print(
         "\n  Stop with Ctrl-C. In another terminal: moim status, moim user add, moim discover, moim space create."
     )
+
+
+cli = typer.Typer(add_completion=False)
+cli.command()(up)
