@@ -174,7 +174,7 @@ def _inside(site: Site) -> Sequence[Part]:
     )
     api = console.Service(
         site,
-        routes=_admin_routes(people, certificates, spaces),
+        routes=[*_admin_routes(people, certificates, spaces), *edge.admin_routes(connector)],
         credential=certificates.credential,
     )
     return [

@@ -81,7 +81,9 @@ async def _run(name: str, root: Path, reporter: _Reporter) -> int:
     started: list[RunningPart] = []
     code = 0
     try:
-        parts = app.build(name, app.open_site(root))
+        site = app.open_site(root)
+        logging.getLogger().setLevel(site.settings.log.level)
+        parts = app.build(name, site)
         reporter.tell("starting", started)
         for part in parts:
             started.append(part)
