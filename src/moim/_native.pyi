@@ -1,4 +1,5 @@
-"""The compiled extension: codecs and engines of the plane. Only the facades in ``proto``, ``net`` and the rooms import it."""
+"""The compiled extension: codecs and engines of the plane. Only the facades in ``proto``, ``net`` and the rooms
+import it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, final
@@ -12,8 +13,9 @@ class Element:
     """An immutable XML element; trees are shared, not copied. Equal when name, namespace, attributes (in any order) and
     children are.
 
-    ``attrs`` keys are ``local``, ``xml:lang`` or ``{namespace}local``. Raises UsageError when a name or a character cannot
-    stand in XML, or when the tree would be deeper than 256 elements. Neighbouring texts are joined, empty ones dropped.
+    ``attrs`` keys are ``local``, ``xml:lang`` or ``{namespace}local``. Raises UsageError when a name or a character
+    cannot stand in XML, or when the tree would be deeper than 256 elements. Neighbouring texts are joined, empty ones
+    dropped.
     """
 
     def __new__(
@@ -78,17 +80,17 @@ _XmppEvent: TypeAlias = (
 
 @final
 class XmppServer:
-    """The XMPP engine: listeners, sessions and the route table. Every method returns at once; calls about a session take
-    effect in the order they are made, and do nothing when the session is gone.
+    """The XMPP engine: listeners, sessions and the route table. Every method returns at once; calls about a session
+    take effect in the order they are made, and do nothing when the session is gone.
 
     Sizes are bytes, times are seconds. ``max_stanza`` and ``max_stanza_unauthenticated`` bound one stanza;
-    ``handshake_timeout`` is the time from accepting a connection to ``authenticated``; ``linger`` the time a closed stream
-    may take to say goodbye; ``write_queue`` the bytes that may wait for a slow reader before it is closed, and
-    ``write_timeout`` the time it may take none of them; ``idle_timeout`` closes a session that sends nothing (0: never;
-    TCP keep-alive finds dead peers anyway); ``pending_events`` is how many events of one session may wait to be drained
-    before it is not read any more; ``rate`` and ``burst`` are the bytes per second one session may send in the long run
-    (0: any) and at once; ``max_sessions`` and ``max_unauthenticated`` bound connections; ``threads`` is 0 for
-    one per core, at most 4. ``domains`` are further names that a stream may be opened to.
+    ``handshake_timeout`` is the time from accepting a connection to ``authenticated``; ``linger`` the time a closed
+    stream may take to say goodbye; ``write_queue`` the bytes that may wait for a slow reader before it is closed, and
+    ``write_timeout`` the time it may take none of them; ``idle_timeout`` closes a session that sends nothing (0:
+    never; TCP keep-alive finds dead peers anyway); ``pending_events`` is how many events of one session may wait to
+    be drained before it is not read any more; ``rate`` and ``burst`` are the bytes per second one session may send in
+    the long run (0: any) and at once; ``max_sessions`` and ``max_unauthenticated`` bound connections; ``threads`` is
+    0 for one per core, at most 4. ``domains`` are further names that a stream may be opened to.
     """
 
     def __new__(
@@ -120,7 +122,8 @@ class XmppServer:
         origins: Sequence[str] = ...,
         path: str = "/xmpp-websocket",
     ) -> tuple[int, int]:
-        """Binds a listener; ``(listener id, bound port)``. An ``address`` that begins with ``/`` is a Unix socket's path.
+        """Binds a listener; ``(listener id, bound port)``. An ``address`` that begins with ``/`` is a Unix socket's
+        path.
 
         ``proxy_protocol`` requires a PROXY header (v1 or v2) first on every connection. ``origins`` are the web origins
         that may connect; ``*`` is any; with none, only the origin that the request is addressed to, and clients without
@@ -129,7 +132,7 @@ class XmppServer:
     def unlisten(self, listener: int) -> None:
         """Stops accepting; established sessions stay."""
     def set_tls(self, chain_pem: bytes, key_pem: bytes) -> None:
-        """Sets the certificate of new handshakes. Raises ConfigError-like UsageError when chain and key do not fit."""
+        """Sets the certificate of new handshakes. Raises UsageError when chain and key do not fit."""
     def fileno(self) -> int:
         """A descriptor that is readable while events wait."""
     def drain(self, limit: int) -> list[_XmppEvent]:
@@ -153,7 +156,8 @@ class XmppServer:
     def authenticated(self, sid: int, bare: str) -> None:
         """Lifts the bounds that hold before authentication. ``bare`` is the prepared JID."""
     def bind(self, sid: int, full: str) -> None:
-        """Adds the session's row to the route table; from now on its stanzas are stamped. Call before the result is sent."""
+        """Adds the session's row to the route table; from now on its stanzas are stamped. Call before the result is
+        sent."""
     def presence(self, sid: int, priority: int | None) -> None:
         """Sets the row's priority; None is unavailable."""
     def unbind(self, sid: int) -> None:
@@ -163,7 +167,8 @@ class XmppServer:
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream, after a stream error if one is given; then the connection, within the linger time."""
     def exporter(self, sid: int) -> bytes | None:
-        """The tls-exporter channel binding (RFC 9266) of a session that is not authenticated yet; None before TLS 1.3."""
+        """The tls-exporter channel binding (RFC 9266) of a session that is not authenticated yet; None before TLS
+        1.3."""
     def stats(self) -> dict[str, int]:
         """Counters since the start, and gauges: sessions, unauthenticated, events, routed, missed …"""
     def stop(self) -> None:
@@ -186,13 +191,13 @@ class _SfuLayout(TypedDict):
 
 @final
 class Sfu:
-    """Selective forwarding over one UDP port with a thread of its own. Participants are numbers that the caller chooses and
-    never uses again.
+    """Selective forwarding over one UDP port with a thread of its own. Participants are numbers that the caller
+    chooses and never uses again.
 
     Durations are seconds, bit rates bit/s. ``connect_timeout`` runs from ``add_participant`` to ICE and DTLS being up;
-    ``lost_timeout`` from the loss of the path; ``keyframe_interval`` is the shortest time between two keyframe requests to
-    one publisher. Below ``min_video_bitrate`` for each, a subscriber gets fewer video streams. Every command raises
-    UsageError for participants that are not there and before ``listen``, Unavailable at a limit.
+    ``lost_timeout`` from the loss of the path; ``keyframe_interval`` is the shortest time between two keyframe
+    requests to one publisher. Below ``min_video_bitrate`` for each, a subscriber gets fewer video streams. Every
+    command raises UsageError for participants that are not there and before ``listen``, Unavailable at a limit.
     """
 
     def __new__(
@@ -208,8 +213,9 @@ class Sfu:
         min_video_bitrate: int = 200_000,
     ) -> Sfu: ...
     def listen(self, address: str, port: int, *, candidates: Sequence[str] = ...) -> int:
-        """Binds the socket, starts the thread, and gives the bound port. ``candidates`` are the ``ip:port`` announced to
-        peers, by default the bound address. Raises Unavailable when it cannot be bound, UsageError for bad addresses."""
+        """Binds the socket, starts the thread, and gives the bound port. ``candidates`` are the ``ip:port`` announced
+        to peers, by default the bound address. Raises Unavailable when it cannot be bound, UsageError for bad
+        addresses."""
     def add_participant(self, pid: int) -> None:
         """A 'negotiate' event follows for the first offer."""
     def remove_participant(self, pid: int) -> None:
@@ -234,9 +240,10 @@ class Sfu:
         """Whether the thread is at work."""
     def stats(self) -> dict[str, Any]:
         """Counters: datagrams ``received``, ``unknown``, ``sent``, ``unsent``; packets ``forwarded``; ``faults``; and
-        ``participants`` by number with ``connected``, ``remote``, ``round_trip`` (s), ``bytes_received``, ``bytes_sent``,
-        ``packets_received``, ``packets_forwarded``, ``packets_dropped``, ``loss_in``, ``loss_out`` (0 to 1), ``jitter`` (RTP
-        units by kind), ``keyframe_requests``, ``estimate`` (bit/s), ``subscriptions``, ``paused``."""
+        ``participants`` by number with ``connected``, ``remote``, ``round_trip`` (s), ``bytes_received``,
+        ``bytes_sent``, ``packets_received``, ``packets_forwarded``, ``packets_dropped``, ``loss_in``, ``loss_out`` (0
+        to 1), ``jitter`` (RTP units by kind), ``keyframe_requests``, ``estimate`` (bit/s), ``subscriptions``,
+        ``paused``."""
     def stop(self) -> None:
         """Ends every connection's service and the thread."""
 
@@ -296,9 +303,9 @@ class TurnServer:
     ) -> int:
         """Binds a UDP address and serves it; gives the port (0 takes a free one).
 
-        Relays are bound to ``relay_address`` within ``relay_ports``; clients are told ``external_address`` where a static
-        NAT stands before it. Addresses are single ones, never 0.0.0.0 or ::. Raises UsageError, or Unavailable when the
-        port cannot be had.
+        Relays are bound to ``relay_address`` within ``relay_ports``; clients are told ``external_address`` where a
+        static NAT stands before it. Addresses are single ones, never 0.0.0.0 or ::. Raises UsageError, or Unavailable
+        when the port cannot be had.
         """
     def set_users(self, users: Mapping[str, tuple[bytes, bytes]]) -> None:
         """Replaces the users with long-term credentials: MD5 (16 bytes) and SHA-256 (32 bytes) of
@@ -320,8 +327,8 @@ class TurnServer:
     def drain(self, limit: int) -> list[_TurnEvent]:
         """Takes up to ``limit`` events, oldest first. At most 8192 wait; later ones are lost and counted."""
     def allocations(self) -> list[dict[str, Any]]:
-        """The allocation table, a dict a row: ``client``, ``transport``, ``server``, ``username``, ``relays``, ``age_s``,
-        ``expires_in_s``, ``permissions`` (``peer``, ``expires_in_s``), ``channels`` (``number``, ``peer``,
+        """The allocation table, a dict a row: ``client``, ``transport``, ``server``, ``username``, ``relays``,
+        ``age_s``, ``expires_in_s``, ``permissions`` (``peer``, ``expires_in_s``), ``channels`` (``number``, ``peer``,
         ``expires_in_s``), ``requests``, ``successes``, ``errors``, ``dropped``; rows, permissions and channels have
         ``packets_to``, ``bytes_to``, ``packets_from``, ``bytes_from``: payload towards and from peers.
         """
