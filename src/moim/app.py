@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,14 +19,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from moim import chat, console, directory, discovery, edge, meetings, names, portal, provisioning, settings, trust
 from moim.bus import Bus
 from moim.errors import Conflict, UsageError
-from moim.model import Address, CertificateChanged, ServiceStatus, domain_name
+from moim.model import Address, CertificateChanged, NodeName, ServiceStatus, domain_name
 from moim.net.http_server import HttpServer
 from moim.net.resolver import Resolver
 from moim.net.streams import Target
 from moim.settings import Section, Site
 from moim.store import Store, migrate
 
-NODES = ("inside", "edge")
+NODES: tuple[NodeName, ...] = get_args(NodeName)
 _DEMO_USERS = (("alice", "앨리스 Alice"), ("bob", "밥 Bob"), ("carol", "캐럴 Carol"))
 
 ROOMS: dict[str, type[Section]] = {

@@ -24,8 +24,9 @@ from typing import Protocol
 import uvloop
 
 from moim import app, log
-from moim.errors import MoimError
+from moim.errors import ConfigError, MoimError
 from moim.model import ServiceStatus
+from moim.supervisor import EXIT_CONFIG
 
 _REPORT_S = 0.2
 _log = logging.getLogger("moim.node")
@@ -101,7 +102,7 @@ async def _run(name: str, root: Path, reporter: _Reporter) -> int:
     except MoimError as error:
         _log.error("%s node cannot run: %s", name, error)
         reporter.tell("failed", started, str(error))
-        code = 3
+        code = EXIT_CONFIG if isinstance(error, ConfigError) else 3
     except Exception as error:
         _log.exception("%s node crashed", name)
         reporter.tell("failed", started, f"{type(error).__name__}: {error}")

@@ -147,17 +147,28 @@ def load(root: Path, rooms: Mapping[str, type[Section]]) -> Site:
 
     Raises ConfigError naming the file, the key and the next step.
     """
-    path = root / "moim.toml"
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no site in {root}", hint=f"make one with: moim up --site {root}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    raw, path = _read(root)
     own = {key: value for key, value in raw.items() if key not in rooms}
     site = _validate(SiteSettings, own, path, "", also=tuple(rooms))
     sections = {name: _validate(kind, raw.get(name, {}), path, name) for name, kind in rooms.items()}
     return Site(root.resolve(), site, sections)
+
+
+def load_frame(root: Path) -> Site:
+    """Reads what belongs to no room, and looks at nothing else: for programs that run or watch a site from outside."""
+    raw, path = _read(root)
+    own = {key: value for key, value in raw.items() if key in SiteSettings.model_fields}
+    return Site(root.resolve(), _validate(SiteSettings, own, path, ""), {})
+
+
+def _read(root: Path) -> tuple[dict[str, Any], Path]:
+    path = root / "moim.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")), path
+    except FileNotFoundError:
+        raise ConfigError(f"there is no site in {root}", hint=f"make one with: moim up --site {root}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
 def _validate(kind: type[SectionType], raw: Any, path: Path, where: str, also: tuple[str, ...] = ()) -> SectionType:

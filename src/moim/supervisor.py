@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moim.errors import Conflict, Unavailable
+from moim.errors import ConfigError, Conflict, Unavailable
 
 _BACKOFF_FIRST = 0.2
 _BACKOFF_LAST = 30.0
 _STEADY_S = 30.0  # a node that ran this long starts again without delay
 _STOP_S = 2.5
 _LINE = 1 << 20
+EXIT_CONFIG = 78  # sysexits.h: a node ends with it when moim.toml has to be changed first
 _log = logging.getLogger("moim.supervisor")
 
 
@@ -94,6 +95,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._lock = -1
+        self._unusable = ""
 
     @property
     def ready(self) -> bool:
@@ -113,7 +115,10 @@ class Supervisor:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Runs until ``stop``. Raises Conflict when this site has a supervisor already."""
+        """Runs until ``stop``.
+
+        Raises Conflict when this site has a supervisor already, ConfigError when a node cannot use the settings.
+        """
         await self._listen()
         keepers = [asyncio.create_task(self._keep(node), name=node.name) for node in self.nodes.values()]
         try:
@@ -124,6 +129,8 @@ class Supervisor:
                 self._server.close()
             socket_path(self.root).unlink(missing_ok=True)
             os.close(self._lock)
+        if self._unusable:
+            raise ConfigError(self._unusable)
 
     async def _listen(self) -> None:
         path = socket_path(self.root)
@@ -156,6 +163,10 @@ class Supervisor:
             if time.monotonic() - began > _STEADY_S:
                 delay = _BACKOFF_FIRST
             reason = node.detail or _why(code)
+            if code == EXIT_CONFIG:
+                self._unusable = reason
+                self.stop()
+                break
             node.state, node.pid, node.restarts = "failed", 0, node.restarts + 1
             node.detail = f"{reason}; starting again in {delay:.1f} s (log/{node.name}.log)"
             for service in node.services:

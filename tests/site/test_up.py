@@ -152,3 +152,16 @@ def test_import_tells_each_bad_row(own_site: RunningSite, tmp_path: Path) -> Non
     assert "line 9" in done.stderr
     assert "line 11" in done.stderr
     assert len(json.loads(own_site.moim("user", "list", "--json").stdout)) == 498 + 3
+
+
+def test_settings_that_cannot_be_used_end_the_start(own_site: RunningSite) -> None:
+    own_site.stop()
+    with (own_site.root / "moim.toml").open("a") as file:
+        file.write("\n[chat]\nmax_stanza_byts = 1\n")
+    done = subprocess.run(
+        [MOIM, "up", "--site", own_site.root], capture_output=True, text=True, timeout=30,
+        env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "unknown key 'chat.max_stanza_byts'" in done.stderr
+    assert "max_stanza_bytes" in done.stderr

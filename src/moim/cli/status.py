@@ -6,9 +6,9 @@ from typing import Any
 
 import typer
 
-from moim import app, supervisor
+from moim import supervisor
 from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, out, print_json, table
-from moim.settings import Site
+from moim.settings import Site, load_frame
 
 _COLOURS = {"running": "green", "starting": "yellow", "degraded": "yellow", "failed": "red", "stopped": "dim"}
 
@@ -34,7 +34,7 @@ def status(root: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None
 
     Exit code 0 when the site's supervisor answered, 1 when the site does not run.
     """
-    site = app.open_site(root)
+    site = load_frame(root)
     running = supervisor.query(site.root)
     document = gather(site, running)
     if as_json:

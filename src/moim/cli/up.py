@@ -9,16 +9,17 @@ import signal
 import time
 from collections import defaultdict
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
 
-from moim import app, log
+from moim import log
 from moim.cli import status
 from moim.cli.output import DEFAULT_SITE, SiteOption, err, out
 from moim.errors import UsageError
-from moim.settings import Site
+from moim.model import NodeName
+from moim.settings import Site, load_frame
 from moim.supervisor import Supervisor
 
 
@@ -52,10 +53,12 @@ def up(
     began = time.monotonic()
     os.umask(0o077)
     if (root / "moim.toml").exists():
-        site = app.open_site(root)
+        site = load_frame(root)
         _contradictions(site, domain, ports, inside, edge)
     else:
         with err.status("making the site: authority, keys, users"):
+            from moim import app  # the rooms are needed to make a site, not to run one
+
             site = app.create_site(
                 root,
                 domain=domain or "moim.test",
@@ -87,7 +90,7 @@ def _contradictions(site: Site, domain: str, ports: PortProfile | None, inside: 
 
 async def _run(site: Site, began: float) -> None:
     view = _View(site, began)
-    supervisor = Supervisor(site.root, app.NODES, lambda: view.changed(supervisor))
+    supervisor = Supervisor(site.root, get_args(NodeName), lambda: view.changed(supervisor))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.stop)
