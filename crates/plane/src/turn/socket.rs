@@ -224,6 +224,46 @@ mod tests {
     }
 
     #[test]
+    fn dont_fragment_is_set_and_cleared() {
+        for (address, level, name, off, on) in [
+            (
+                "127.0.0.1:0",
+                libc::IPPROTO_IP,
+                libc::IP_MTU_DISCOVER,
+                libc::IP_PMTUDISC_DONT,
+                libc::IP_PMTUDISC_PROBE,
+            ),
+            (
+                "[::1]:0",
+                libc::IPPROTO_IPV6,
+                libc::IPV6_MTU_DISCOVER,
+                libc::IPV6_PMTUDISC_DONT,
+                libc::IPV6_PMTUDISC_PROBE,
+            ),
+        ] {
+            let address: SocketAddr = address.parse().unwrap();
+            let Ok(socket) = bind(address, false, 1 << 16) else {
+                assert!(address.is_ipv6(), "only IPv6 may be missing");
+                continue;
+            };
+            let value = || {
+                let mut value: libc::c_int = -1;
+                let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+                // SAFETY: both pointers lead to live values of the right size.
+                let result =
+                    unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &mut size) };
+                assert_eq!(result, 0);
+                value
+            };
+            assert_eq!(value(), off);
+            dont_fragment(socket.as_raw_fd(), address.is_ipv4(), true).unwrap();
+            assert_eq!(value(), on);
+            dont_fragment(socket.as_raw_fd(), address.is_ipv4(), false).unwrap();
+            assert_eq!(value(), off);
+        }
+    }
+
+    #[test]
     fn this_machine_has_a_loopback_address() {
         assert!(interface_addresses().contains(&Ipv4Addr::LOCALHOST.into()));
     }
