@@ -74,7 +74,7 @@ def create_site(root: Path, *, domain: str, demo: bool, ports: str, inside: str,
         for node in NODES:
             (draft / node).mkdir(mode=0o700)
         (draft / "moim.toml").write_text(_toml(name, ports, inside, edge_address), encoding="utf-8")
-        (draft / "moim.toml").chmod(0o644)
+        (draft / "moim.toml").chmod(0o600)
         site = open_site(draft)
         trust.create_authority(draft, name)
         edge.create_keys(draft)
