@@ -64,6 +64,10 @@ class Feature:
     """Requests to an account, whoever asks; the handler decides who may."""
     stream_features: tuple[Element, ...] = ()
     """What the stream announces once the client is authenticated."""
+    on_start: Callable[[], Awaitable[None]] | None = None
+    """The service starts; nobody is connected yet."""
+    on_bind: Callable[[Session], None] | None = None
+    """A session got its address; the plane does not route to it yet."""
     before_available: Callable[[Session, int], Awaitable[None]] | None = None
     """A session is about to become available with this priority; the plane does not deliver to it yet."""
     on_available: Callable[[Session, bool], Awaitable[None]] | None = None

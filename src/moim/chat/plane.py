@@ -122,6 +122,10 @@ class Plane:
         """Makes the session available with a priority, or unavailable."""
         self._engine.presence(sid, priority)
 
+    def tap(self, sid: int, on: bool) -> None:
+        """Makes every message from the session and to its account come up here, or not."""
+        self._engine.tap(sid, on)
+
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream."""
         self._engine.close(sid, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from moim.chat.accounts import Account, Accounts, Session
+from moim.chat.block_lists import BlockLists, matches
 from moim.chat.feature import Feature, hooks
 from moim.chat.plane import Plane
 from moim.chat.rosters import Rosters
@@ -25,6 +26,7 @@ class Presence:
         accounts: Accounts,
         plane: Plane,
         rosters: Rosters,
+        block_lists: BlockLists,
         features: Sequence[Feature],
         remote: Remote,
         max_directed: int,
@@ -33,6 +35,7 @@ class Presence:
         self._accounts = accounts
         self._plane = plane
         self._rosters = rosters
+        self._block_lists = block_lists
         self._remote = remote
         self._max_directed = max_directed
         self._before_available = hooks(features, lambda feature: feature.before_available)
@@ -74,6 +77,8 @@ class Presence:
         roster = account.roster
         if roster is not None:
             for contact in roster.watched():
+                if self._block_lists.blocks(account.bare, Jid.parse(contact)):
+                    continue
                 if self._is_local(contact):
                     batch.extend((session.sid, shown) for shown in self.shown_by(contact, to=session.full))
                 else:
@@ -86,7 +91,11 @@ class Presence:
         account = self._accounts.get(contact)
         if account is None or account.roster is None or not account.roster.item(str(to.bare)).state.seen:
             return []
-        return [s.presence.with_attrs({"to": str(to)}) for s in account.available() if s.presence is not None]
+        return [
+            session.presence.with_attrs({"to": str(to)})
+            for session in account.available()
+            if session.presence is not None and not self._block_lists.parted(session.full, to)
+        ]
 
     def directed(self, session: Session, stanza: Element, to: Jid) -> None:
         """Presence to one address, available or not. Raises StanzaError when too many are shown it already."""
@@ -110,6 +119,36 @@ class Presence:
         """Presence that arrives for a local account or one of its sessions."""
         self._send_to(stanza, to)
 
+    def hide(self, owner: str, addresses: frozenset[str]) -> None:
+        """Those whom the owner is about to block see its sessions leave, as far as they saw them."""
+        account = self._accounts.get(owner)
+        if account is None:
+            return
+        subscribers = set(account.roster.subscribers()) if account.roster is not None else set()
+        for session in tuple(account.available()):
+            for target in subscribers | session.directed.keys():
+                if matches(addresses, Jid.parse(target)):
+                    session.directed.pop(target, None)
+                    self._send_to(presence(str(session.full), target, "unavailable"), Jid.parse(target))
+
+    def unhide(self, owner: str, addresses: frozenset[str]) -> None:
+        """Those whom the owner blocks no more, and the owner, see what their subscriptions show."""
+        account = self._accounts.get(owner)
+        if account is None or account.roster is None:
+            return
+        subscribers = [contact for contact in account.roster.subscribers() if matches(addresses, Jid.parse(contact))]
+        watched = [contact for contact in account.roster.watched() if matches(addresses, Jid.parse(contact))]
+        for session in tuple(account.available()):
+            if session.presence is None:
+                continue
+            for contact in subscribers:
+                self._send_to(session.presence.with_attrs({"to": contact}), Jid.parse(contact))
+            for contact in watched:
+                if self._is_local(contact):
+                    self.probe(session, Jid.parse(contact))
+                else:
+                    self._remote(presence(account.bare, contact, "probe"))
+
     def gone(self, session: Session) -> None:
         """The connection ended without goodbye: everybody who saw the session hears that it is gone."""
         self._leave(session, presence(str(session.full), "", "unavailable").with_attrs({"to": None}))
@@ -132,12 +171,16 @@ class Presence:
         if roster is None:
             return
         batch: Batch = []
+        sender = Jid.parse(stanza.get("from") or account.bare)
         for contact in roster.subscribers():
             if not self._is_local(contact):
-                self._remote(stanza.with_attrs({"to": contact}))
+                if not self._block_lists.blocks(account.bare, Jid.parse(contact)):
+                    self._remote(stanza.with_attrs({"to": contact}))
                 continue
             shown: Element | None = None
             for session in self._accounts.available(contact):
+                if self._block_lists.parted(sender, session.full):
+                    continue
                 shown = shown or stanza.with_attrs({"to": contact})
                 batch.append((session.sid, shown))
         self._plane.send_many(batch)
@@ -146,6 +189,9 @@ class Presence:
         return to.is_bare and account.roster is not None and account.roster.item(str(to)).state.seen
 
     def _send_to(self, stanza: Element, to: Jid) -> None:
+        sender = Jid.parse(stanza.get("from") or self._domain)
+        if self._block_lists.parted(sender, to):
+            return
         if to.domain != self._domain:
             self._remote(stanza)
         elif to.resource:
@@ -153,7 +199,8 @@ class Presence:
             if session is not None:
                 self._plane.send(session.sid, [stanza])
         elif to.local:
-            self._plane.send_many([(session.sid, stanza) for session in self._accounts.available(str(to))])
+            sessions = self._accounts.available(str(to))
+            self._plane.send_many([(s.sid, stanza) for s in sessions if not self._block_lists.parted(sender, s.full)])
 
     def _is_local(self, contact: str) -> bool:
         return contact.rpartition("@")[2].partition("/")[0] == self._domain

@@ -10,6 +10,8 @@ from inspect import isawaitable
 from typing import Protocol
 
 from moim.chat.accounts import Accounts, Session
+from moim.chat.block_lists import BlockLists
+from moim.chat.blocking import blocked_error
 from moim.chat.contacts import People
 from moim.chat.feature import Feature, Iq, Payload, iq_table
 from moim.chat.offline import OfflineMessages, worth_keeping
@@ -50,6 +52,7 @@ class Router:
         accounts: Accounts,
         people: People,
         plane: Plane,
+        block_lists: BlockLists,
         offline: OfflineMessages,
         presence: Presence,
         subscriptions: Subscriptions,
@@ -60,6 +63,7 @@ class Router:
         self._accounts = accounts
         self._people = people
         self._plane = plane
+        self._block_lists = block_lists
         self._offline = offline
         self._presence = presence
         self._subscriptions = subscriptions
@@ -72,8 +76,12 @@ class Router:
         if stanza.ns != ns.CLIENT or stanza.name not in ("message", "presence", "iq"):
             raise StanzaError("bad-request", "only message, presence and iq are stanzas")
         to = _address(stanza, "to")
+        if to is not None and self._block_lists.blocks(session.bare, to):
+            if stanza.name == "presence" and stanza.get("type") == "unavailable":
+                return None  # they saw it leave when it began to block them
+            raise blocked_error()
         if stanza.name == "message":
-            return self._message(stanza, to or session.full.bare)
+            return self._message(stanza, session.full, to or session.full.bare)
         if stanza.name == "presence":
             return self._client_presence(session, stanza, to)
         return self._iq(session, stanza, session.full, to or session.full.bare)
@@ -110,12 +118,16 @@ class Router:
 
     # --- messages -----------------------------------------------------------------------------------------------
 
-    def _message(self, message: Element, to: Jid) -> Work:
+    def _message(self, message: Element, sender: Jid, to: Jid) -> Work:
         message = _canonical(message, to)
         if to.domain != self._domain:
             self.remote(message)
             return None
         kind = message_type(message)
+        if self._block_lists.blocks(str(to.bare), sender):
+            if kind in ("error", "headline"):
+                return None
+            raise StanzaError("service-unavailable")
         if to.resource and (session := self._accounts.session(to)) is not None:
             self._plane.send(session.sid, [message])
             return None
@@ -176,6 +188,10 @@ class Router:
         if to.domain != self._domain:
             self.remote(_canonical(iq, to))
             return None
+        if self._block_lists.blocks(str(to.bare), sender):
+            if payload is None:
+                return None
+            raise StanzaError("service-unavailable")
         if to.resource:
             target = self._accounts.session(to)
             if target is not None:

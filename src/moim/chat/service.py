@@ -13,6 +13,8 @@ from pathlib import Path
 from moim.bus import Bus
 from moim.chat import entity_time, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
+from moim.chat.block_lists import BlockLists
+from moim.chat.blocking import Blocking
 from moim.chat.contacts import Changes, People
 from moim.chat.disco import Discovery
 from moim.chat.negotiation import Policy
@@ -97,6 +99,9 @@ class Service:
     async def _start(self, parts: _Parts) -> None:
         await parts.people.refresh(time.monotonic())
         await parts.verifiers.learn(bare.partition("@")[0] for bare in parts.people)
+        for feature in parts.features:
+            if feature.on_start is not None:
+                await feature.on_start()
         await self._load_certificate()
         parts.plane.start(parts.sessions.handle)
         parts.sessions.start()
@@ -237,6 +242,7 @@ class _Parts:
             max_age=settings.directory_refresh_seconds,
         )
         self.rosters = Rosters(store, self.people, group=settings.default_contacts_group)
+        self.block_lists = BlockLists(domain, store)
         self.pushes = RosterPushes(self.accounts, self.plane)
         self.verifiers = Verifiers(users, secret)
         self.offline = OfflineMessages(
@@ -254,6 +260,7 @@ class _Parts:
             people=self.people,
             plane=self.plane,
             rosters=self.rosters,
+            block_lists=self.block_lists,
             pushes=self.pushes,
             remote=self._remote,
             max_items=settings.max_roster_items,
@@ -265,10 +272,18 @@ class _Parts:
             after_removal=subscriptions.after_removal,
         )
         discovery = Discovery("Moim", accounts=self.accounts, rosters=self.rosters)
+        blocking = Blocking(
+            self.block_lists,
+            accounts=self.accounts,
+            plane=self.plane,
+            visibility=self,
+            max_items=settings.max_blocked,
+        )
         vcards = VCards(users=users, store=store, max_bytes=settings.vcard_bytes)
 
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
+            blocking.feature,
             discovery.feature,
             entity_time.feature,
             self.offline.feature,
@@ -285,6 +300,7 @@ class _Parts:
             accounts=self.accounts,
             plane=self.plane,
             rosters=self.rosters,
+            block_lists=self.block_lists,
             features=self.features,
             remote=self._remote,
             max_directed=settings.max_directed_presence,
@@ -294,6 +310,7 @@ class _Parts:
             accounts=self.accounts,
             people=self.people,
             plane=self.plane,
+            block_lists=self.block_lists,
             offline=self.offline,
             presence=self.presence,
             subscriptions=subscriptions,
@@ -331,6 +348,14 @@ class _Parts:
 
     def _remote(self, stanza: Element) -> None:
         self.router.remote(stanza)
+
+    def hide(self, owner: str, addresses: frozenset[str]) -> None:
+        """See ``Presence``, which is made after the features."""
+        self.presence.hide(owner, addresses)
+
+    def unhide(self, owner: str, addresses: frozenset[str]) -> None:
+        """See ``Presence``, which is made after the features."""
+        self.presence.unhide(owner, addresses)
 
     async def _bound(self, session: Session) -> None:
         await self.tell(await self.people.refresh(time.monotonic()))

@@ -66,6 +66,7 @@ class Sessions:
         self._verifiers = verifiers
         self._throttle = throttle
         self._on_bound = on_bound
+        self._on_bind = hooks(features, lambda feature: feature.on_bind)
         self._on_gone = hooks(features, lambda feature: feature.on_gone)
         self._max_per_account = max_per_account
         self._max_pending = max_pending
@@ -242,8 +243,10 @@ class Sessions:
             refusal = StanzaError("resource-constraint", "the account has too many sessions")
             session.negotiation.bind_refused(refusal)
             return
-        self._plane.bind(session.sid, str(jid))
         self._accounts.add(session, jid)
+        for hook in self._on_bind:
+            hook(session)
+        self._plane.bind(session.sid, str(jid))
         self._unbound.pop(session.sid, None)
         self._plane.send(session.sid, [session.negotiation.bind_result(jid)])
         session.busy = True

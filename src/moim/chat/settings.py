@@ -40,6 +40,8 @@ class Settings(Section):
     """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
     offline_bytes: int = Field(default=4_194_304, ge=0)
     """Bytes of messages kept for one account while it is away."""
+    max_blocked: int = Field(default=500, ge=1, le=10_000)
+    """Addresses that one account may block. All block lists are kept in memory."""
     vcard_bytes: int = Field(default=131_072, ge=1000, le=250_000)
     """The largest vCard that a user may store, picture included."""
     auth_failures_per_connection: int = Field(default=3, ge=1, le=20)

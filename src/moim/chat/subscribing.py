@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import cast
 
 from moim.chat.accounts import Accounts
+from moim.chat.block_lists import BlockLists
 from moim.chat.contacts import People
 from moim.chat.plane import Plane
 from moim.chat.roster import RosterPushes
@@ -33,6 +34,7 @@ class Subscriptions:
         people: People,
         plane: Plane,
         rosters: Rosters,
+        block_lists: BlockLists,
         pushes: RosterPushes,
         remote: Remote,
         max_items: int,
@@ -42,6 +44,7 @@ class Subscriptions:
         self._people = people
         self._plane = plane
         self._rosters = rosters
+        self._block_lists = block_lists
         self._pushes = pushes
         self._remote = remote
         self._max_items = max_items
@@ -78,6 +81,9 @@ class Subscriptions:
         """A subscription stanza for a local account arrived; ``from`` and ``to`` are bare."""
         action = cast(Action, stanza.get("type"))
         contact = stanza.get("from") or ""
+        blocked = self._block_lists.blocks(owner, Jid.parse(contact))
+        if blocked and action in ("subscribe", "subscribed"):
+            return
         roster = await self._rosters.get(owner)
         answer: Action | None = None
         async with roster.lock:
@@ -97,7 +103,7 @@ class Subscriptions:
             if after.request is not None and before.request is None and len(roster.stored) > 2 * self._max_items:
                 return
             await self._save(roster, before, after)
-            if delivered:
+            if delivered and not blocked:
                 self._deliver(roster, stanza, to_available=action == "subscribe")
         if answer == "subscribed":
             await self._route(presence(owner, contact, answer), Jid.parse(contact))
@@ -158,6 +164,9 @@ class Subscriptions:
             self._send_presence(presence(str(session.full), contact, "unavailable"), contact)
 
     def _send_presence(self, stanza: Element, contact: str) -> None:
+        sender = Jid.parse(stanza.get("from") or contact)
+        if self._block_lists.parted(sender, Jid.parse(contact)):
+            return
         if self._is_local(Jid.parse(contact)):
             self._plane.send_many([(session.sid, stanza) for session in self._accounts.available(contact)])
         else:

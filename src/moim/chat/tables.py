@@ -39,3 +39,10 @@ vcards = sa.Table(
     sa.Column("owner", sa.Text, primary_key=True),
     sa.Column("vcard", sa.Text, nullable=False),
 )
+
+blocked = sa.Table(
+    "chat_blocked",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("address", sa.Text, primary_key=True),  # any JID: full, bare, a domain, a domain with a resource
+)
