@@ -21,6 +21,7 @@ from moim.chat.negotiation import Policy
 from moim.chat.offline import OfflineMessages
 from moim.chat.plane import Listener, Mode, Plane
 from moim.chat.presence import Presence
+from moim.chat.private import PrivateStorage
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Item, Roster, Rosters
 from moim.chat.routing import Federation, Router
@@ -279,6 +280,9 @@ class _Parts:
             visibility=self,
             max_items=settings.max_blocked,
         )
+        private = PrivateStorage(
+            store, elsewhere={}, max_items=settings.private_items, max_bytes=settings.private_bytes
+        )
         vcards = VCards(users=users, store=store, max_bytes=settings.vcard_bytes)
 
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
@@ -288,6 +292,7 @@ class _Parts:
             entity_time.feature,
             self.offline.feature,
             ping.feature,
+            private.feature,
             roster_requests.feature,
             session_request.feature,
             vcards.feature,

@@ -42,6 +42,10 @@ class Settings(Section):
     """Bytes of messages kept for one account while it is away."""
     max_blocked: int = Field(default=500, ge=1, le=10_000)
     """Addresses that one account may block. All block lists are kept in memory."""
+    private_items: int = Field(default=100, ge=1, le=10_000)
+    """Kinds of private data (XEP-0049) that one account's clients may keep."""
+    private_bytes: int = Field(default=524_288, ge=1000)
+    """Bytes of private data of one account."""
     vcard_bytes: int = Field(default=131_072, ge=1000, le=250_000)
     """The largest vCard that a user may store, picture included."""
     auth_failures_per_connection: int = Field(default=3, ge=1, le=20)

@@ -46,3 +46,13 @@ blocked = sa.Table(
     sa.Column("owner", sa.Text, primary_key=True),
     sa.Column("address", sa.Text, primary_key=True),  # any JID: full, bare, a domain, a domain with a resource
 )
+
+private = sa.Table(
+    "chat_private",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("ns", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+)

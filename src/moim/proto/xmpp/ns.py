@@ -36,6 +36,7 @@ MUC_CONFIG: Final = "http://jabber.org/protocol/muc#roomconfig"  # XEP-0045
 MUC_INFO: Final = "http://jabber.org/protocol/muc#roominfo"  # XEP-0045
 MUC_REQUEST: Final = "http://jabber.org/protocol/muc#request"  # XEP-0045
 MUC_STABLE_ID: Final = "http://jabber.org/protocol/muc#stable_id"  # XEP-0045
+PRIVATE: Final = "jabber:iq:private"  # XEP-0049
 VCARD: Final = "vcard-temp"  # XEP-0054
 CHAT_STATES: Final = "http://jabber.org/protocol/chatstates"  # XEP-0085
 VERSION: Final = "jabber:iq:version"  # XEP-0092

@@ -1,0 +1,101 @@
+"""XEP-0049 private XML storage: what clients keep at the server for themselves, one element per name and namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from moim.chat import tables
+from moim.chat.feature import Feature, Iq, Payload
+from moim.proto.xmpp import Element, StanzaError, ns
+from moim.store import Store
+
+Key = tuple[str, str]
+
+
+class Elsewhere(Protocol):
+    """Keeps one kind of element in another form, so that older and newer clients see the same."""
+
+    async def load(self, owner: str) -> Element:
+        """The element as it is now; empty when there is nothing."""
+        ...
+
+    async def save(self, owner: str, content: Element) -> None:
+        """Takes what the owner stores. Raises StanzaError."""
+        ...
+
+
+class PrivateStorage:
+    """The private elements of every account. ``elsewhere``: those by (namespace, name) that are kept by others."""
+
+    def __init__(self, store: Store, *, elsewhere: Mapping[Key, Elsewhere], max_items: int, max_bytes: int) -> None:
+        self._store = store
+        self._elsewhere = elsewhere
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self.feature = Feature(
+            name="XEP-0049 private XML storage",
+            server_vars=(ns.PRIVATE,),
+            account_iq={("get", ns.PRIVATE, "query"): self._get, ("set", ns.PRIVATE, "query"): self._set},
+            on_account_removed=self._drop,
+        )
+
+    async def _get(self, iq: Iq) -> Payload:
+        owner, wanted = iq.owner.bare, _only(iq)
+        if (other := self._elsewhere.get((wanted.ns, wanted.name))) is not None:
+            return (Element("query", ns.PRIVATE, {}, (await other.load(owner),)),)
+        table = tables.private.c
+        query = sa.select(table.content).where(table.owner == owner, table.ns == wanted.ns, table.name == wanted.name)
+        content = await self._store.read(lambda connection: connection.execute(query).scalar())
+        found = Element(wanted.name, wanted.ns) if content is None else Element.parse(content)
+        return (Element("query", ns.PRIVATE, {}, (found,)),)
+
+    async def _set(self, iq: Iq) -> Payload:
+        owner = iq.owner.bare
+        contents = _stored(iq)
+        for content in contents:
+            if (other := self._elsewhere.get((content.ns, content.name))) is not None:
+                await other.save(owner, content)
+        rest = [content for content in contents if (content.ns, content.name) not in self._elsewhere]
+        if rest:
+            await self._store.write(lambda connection: self._write(connection, owner, rest))
+        return ()
+
+    def _write(self, connection: sa.Connection, owner: str, contents: list[Element]) -> None:
+        table = tables.private
+        for content in contents:
+            text = content.to_xml("")
+            key = {"owner": owner, "ns": content.ns, "name": content.name}
+            row = {"size": len(text.encode()), "content": text}
+            upsert = insert(table).values(**key, **row)
+            connection.execute(upsert.on_conflict_do_update(index_elements=["owner", "ns", "name"], set_=row))
+        count, size = sa.func.count(), sa.func.sum(table.c.size)
+        items, used = connection.execute(sa.select(count, size).where(table.c.owner == owner)).one()
+        if items > self._max_items or used > self._max_bytes:
+            raise StanzaError("resource-constraint", f"there is room for {self._max_bytes} bytes of private data")
+
+    async def _drop(self, owner: str) -> None:
+        gone = sa.delete(tables.private).where(tables.private.c.owner == owner)
+        await self._store.write(lambda connection: connection.execute(gone))
+
+
+def _stored(iq: Iq) -> list[Element]:
+    contents = iq.payload.elements()
+    if not contents:
+        raise StanzaError("bad-request", "there is nothing to store")
+    for content in contents:
+        if not content.ns or content.ns in (ns.PRIVATE, ns.CLIENT, ns.SERVER):
+            raise StanzaError("not-acceptable", "private data needs a namespace of its own")
+        if len(content.to_xml("").encode()) > 250_000:
+            raise StanzaError("not-acceptable", "the element is too large")
+    return contents
+
+
+def _only(iq: Iq) -> Element:
+    contents = iq.payload.elements()
+    if len(contents) != 1:
+        raise StanzaError("bad-request", "ask for exactly one element")
+    return contents[0]
