@@ -3,8 +3,7 @@
 use crate::allocation::{Allocation, Relay};
 use crate::auth::Identity;
 use crate::request::Request;
-use crate::server::methods::{side_of, Answer, Refusal};
-use crate::server::{live, Exchange, OpenError, Output, RelayId, Server, Timer};
+use crate::server::{live, side_of, Answer, Exchange, OpenError, Output, Refusal, RelayId, Server, Timer};
 use crate::shared::{PortPool, Quota, Reservation, Token, RESERVATION_MS};
 use crate::snapshot::{Event, Traffic};
 use crate::Now;

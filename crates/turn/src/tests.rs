@@ -207,7 +207,7 @@ impl World {
     }
 
     /// What the client gets of a datagram that a peer sends to the only relay.
-    fn from_peer(&mut self, peer: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
+    fn peer_sends(&mut self, peer: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
         let relay = *self
             .bound
             .keys()

@@ -135,12 +135,12 @@ impl Worker {
             for event in ready {
                 match event.u64 {
                     LISTENER | MAILBOX => {}
-                    bits => used = self.from_peers(RelayId::from_bits(bits), used),
+                    bits => used = self.take_from_peers(RelayId::from_bits(bits), used),
                 }
             }
             self.send_to_clients();
             if ready.iter().any(|event| event.u64 == LISTENER) {
-                self.from_clients();
+                self.take_from_clients();
             }
             if self.server.deadline().is_some_and(|at| at <= self.now.ms) {
                 self.server.tick(self.now);
@@ -159,7 +159,7 @@ impl Worker {
         }
     }
 
-    fn from_clients(&mut self) {
+    fn take_from_clients(&mut self) {
         for _ in 0..ROUNDS {
             // Errors of a listening UDP socket concern single datagrams; the next call goes on.
             let count = self.batch.receive(self.listener.as_raw_fd(), 0, BATCH).unwrap_or(0);
@@ -205,7 +205,7 @@ impl Worker {
     }
 
     /// Takes datagrams of one relay's peers into the buffers from `used` on; gives the first free one afterwards.
-    fn from_peers(&mut self, id: RelayId, used: usize) -> usize {
+    fn take_from_peers(&mut self, id: RelayId, used: usize) -> usize {
         let Some(Some(relay)) = self.relays.get(id.index()) else {
             return used;
         };

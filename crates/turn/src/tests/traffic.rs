@@ -15,7 +15,7 @@ fn nothing_passes_without_a_permission() {
     assert_eq!(client.send(&mut world, PEER, b"x"), None);
     client.allocate(&mut world);
     assert_eq!(client.send(&mut world, PEER, b"x"), None);
-    assert_eq!(world.from_peer(peer(), b"x"), None);
+    assert_eq!(world.peer_sends(peer(), b"x"), None);
     assert_eq!(world.server.counters().dropped, 3);
     assert_eq!(client.permit(&mut world, "192.0.2.77:0"), 0);
     assert_eq!(
@@ -33,7 +33,7 @@ fn peers_answer_in_data_indications() {
     client.permit(&mut world, PEER);
     let mut transactions = HashSet::new();
     for payload in [&b"answer"[..], b"", b"1234"] {
-        let framed = world.from_peer(peer(), payload).unwrap();
+        let framed = world.peer_sends(peer(), payload).unwrap();
         let message = Message::parse(&framed).unwrap();
         assert_eq!((message.class(), message.method()), (Class::Indication, Method::DATA));
         assert_eq!(
@@ -58,9 +58,12 @@ fn channels_carry_both_ways() {
         Some((peer(), b"ping".to_vec()))
     );
     assert_eq!(client.send_over(&mut world, 0x4001, b""), Some((peer(), Vec::new())));
-    assert_eq!(world.from_peer(peer(), b"pong"), Some(b"\x40\x01\x00\x04pong".to_vec()));
+    assert_eq!(
+        world.peer_sends(peer(), b"pong"),
+        Some(b"\x40\x01\x00\x04pong".to_vec())
+    );
     let other_port = "192.0.2.77:5001".parse().unwrap();
-    let framed = world.from_peer(other_port, b"pong").unwrap();
+    let framed = world.peer_sends(other_port, b"pong").unwrap();
     assert!(
         Message::parse(&framed).is_ok(),
         "the permission covers the address, the channel only one port"
@@ -116,7 +119,7 @@ fn permissions_last_five_minutes_and_channels_ten() {
         None,
         "data refreshes nothing"
     );
-    assert_eq!(world.from_peer(peer(), b"x"), None);
+    assert_eq!(world.peer_sends(peer(), b"x"), None);
     client.permit(&mut world, PEER);
     assert!(client.send_over(&mut world, 0x4001, b"x").is_some());
     world.pass(299);
@@ -124,7 +127,7 @@ fn permissions_last_five_minutes_and_channels_ten() {
     world.pass(1);
     assert_eq!(client.send_over(&mut world, 0x4001, b"x"), None, "the channel is over");
     assert!(
-        Message::parse(&world.from_peer(peer(), b"x").unwrap()).is_ok(),
+        Message::parse(&world.peer_sends(peer(), b"x").unwrap()).is_ok(),
         "the permission is not"
     );
     assert_eq!(
@@ -210,8 +213,8 @@ fn denied_peers_are_forbidden_by_every_request() {
     assert_eq!(client.send(&mut world, "10.0.0.7:7001", b"x"), None);
     assert_eq!(client.bind(&mut world, 0x4000, "10.0.0.7:7001"), 403);
     assert_eq!(client.bind(&mut world, 0x4000, "10.0.0.7:7000"), 0);
-    assert!(world.from_peer("10.0.0.7:7000".parse().unwrap(), b"x").is_some());
-    assert!(world.from_peer("10.0.0.7:7001".parse().unwrap(), b"x").is_none());
+    assert!(world.peer_sends("10.0.0.7:7000".parse().unwrap(), b"x").is_some());
+    assert!(world.peer_sends("10.0.0.7:7001".parse().unwrap(), b"x").is_none());
 }
 
 #[test]
@@ -226,7 +229,7 @@ fn new_rules_end_what_they_deny() {
         .set_policy(policy(&[(USER, PASSWORD)], &[], &["192.0.2.77"]));
     world.settle();
     assert_eq!(client.send_over(&mut world, 0x4000, b"x"), None);
-    assert_eq!(world.from_peer(peer(), b"x"), None);
+    assert_eq!(world.peer_sends(peer(), b"x"), None);
     assert!(client.send(&mut world, "192.0.2.200:9", b"x").is_some());
 }
 
@@ -256,7 +259,7 @@ fn the_table_shows_peers_and_counters() {
     client.permit(&mut world, "10.0.0.1:1");
     client.send_over(&mut world, 0x4000, b"12345");
     client.send(&mut world, PEER, b"123");
-    world.from_peer(peer(), b"1234567");
+    world.peer_sends(peer(), b"1234567");
     client.send(&mut world, "192.0.2.9:1", b"dropped");
     world.pass(10);
     let rows = world.server.allocations(world.now);
@@ -301,7 +304,7 @@ fn streams_get_padded_channel_data() {
         world.settle();
     }
     assert_eq!(
-        world.from_peer(peer(), b"abcde"),
+        world.peer_sends(peer(), b"abcde"),
         Some(b"\x40\x00\x00\x05abcde\0\0\0".to_vec())
     );
     world.server.flow_closed(&flow);
