@@ -114,7 +114,7 @@ async def _add_demo_users(site: Site) -> None:
 
 def _open_store(site: Site) -> Store:
     store = Store(site.node_dir("inside") / "moim.db")
-    migrate(store.path, [Path(room.__path__[0]) / "migrations" for room in (chat, directory, meetings)])
+    migrate(store.path, [Path(room.__path__[0]) / "migrations" for room in (chat, chat.rooms, directory, meetings)])
     return store
 
 

@@ -275,7 +275,7 @@ class House:
         self.files = write_certificate(root, domain.encode("idna").decode())
         self.tls = ssl.create_default_context(cafile=str(self.files.chain))
         self.store = Store(self.site.node_dir("inside") / "moim.db")
-        migrate(self.store.path, [Path(chat.__file__).parent / "migrations"])
+        migrate(self.store.path, [Path(chat.__file__).parent / place for place in ("migrations", "rooms/migrations")])
         self.service = self._service()
         self.clients: list[Client] = []
 

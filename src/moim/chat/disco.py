@@ -8,6 +8,7 @@ from moim.chat.accounts import Accounts
 from moim.chat.feature import Feature, Iq, IqKey, Payload
 from moim.chat.rosters import Rosters
 from moim.proto.xmpp import Element, StanzaError, ns
+from moim.proto.xmpp.caps import verification
 
 
 class Discovery:
@@ -18,6 +19,8 @@ class Discovery:
         self._accounts = accounts
         self._rosters = rosters
         self._features: Sequence[Feature] = ()
+        self._caps_node = ""
+        self._components: Sequence[tuple[str, str]] = ()
         info: IqKey = ("get", ns.DISCO_INFO, "query")
         items: IqKey = ("get", ns.DISCO_ITEMS, "query")
         variables = (ns.DISCO_INFO, ns.DISCO_ITEMS)
@@ -29,24 +32,39 @@ class Discovery:
             account_iq={info: self._account_info, items: self._account_items},
         )
 
-    def describe(self, features: Sequence[Feature]) -> None:
-        """The features to speak of; called once by the service."""
+    def describe(self, features: Sequence[Feature], components: Sequence[tuple[str, str]] = ()) -> None:
+        """The features to speak of, and domain and name of the components; called once by the service."""
         self._features = features
+        self._components = components
+
+    def caps(self, node: str) -> Element:
+        """What the stream announces of the server (XEP-0115 section 6.3); ``node`` is a URI."""
+        version = verification(self._server(), "sha-1") or ""
+        self._caps_node = f"{node}#{version}"
+        return Element("c", ns.CAPS, {"hash": "sha-1", "node": node, "ver": version})
+
+    def _server(self, node: str | None = None) -> Element:
+        variables = sorted({var for feature in self._features for var in feature.server_vars})
+        return _info([("server", "im", self._name)], variables, node)
 
     def _server_info(self, iq: Iq) -> Payload:
+        node = iq.payload.get("node")
+        if node is not None and node == self._caps_node:
+            return (self._server(node),)
         _no_node(iq)
-        variables = sorted({var for feature in self._features for var in feature.server_vars})
-        return (_info(iq, ("server", "im", self._name), variables),)
+        return (self._server(),)
 
     def _server_items(self, iq: Iq) -> Payload:
         _no_node(iq)
-        return (Element("query", ns.DISCO_ITEMS),)
+        found = [Element("item", ns.DISCO_ITEMS, {"jid": jid, "name": name}) for jid, name in self._components]
+        return (Element("query", ns.DISCO_ITEMS, {}, tuple(found)),)
 
     async def _account_info(self, iq: Iq) -> Payload:
         await self._check_visible(iq)
         _no_node(iq)
         variables = sorted({var for feature in self._features for var in feature.account_vars})
-        return (_info(iq, ("account", "registered", ""), variables),)
+        others = [(*identity, "") for feature in self._features for identity in feature.account_identities]
+        return (_info([("account", "registered", ""), *others], variables),)
 
     async def _account_items(self, iq: Iq) -> Payload:
         """The resources of an account are for those who see its presence (XEP-0030 section 8)."""
@@ -54,8 +72,11 @@ class Discovery:
         _no_node(iq)
         account = self._accounts.get(str(iq.to))
         sessions = account.available() if account is not None else ()
-        found = tuple(Element("item", ns.DISCO_ITEMS, {"jid": str(s.full)}) for s in sessions if s.jid != iq.sender)
-        return (Element("query", ns.DISCO_ITEMS, {}, found),)
+        found = [Element("item", ns.DISCO_ITEMS, {"jid": str(s.full)}) for s in sessions if s.jid != iq.sender]
+        for feature in self._features:
+            if feature.account_items is not None:
+                found += await feature.account_items(iq)
+        return (Element("query", ns.DISCO_ITEMS, {}, tuple(found)),)
 
     async def _check_visible(self, iq: Iq) -> None:
         if iq.own:
@@ -70,9 +91,10 @@ def _no_node(iq: Iq) -> None:
         raise StanzaError("item-not-found", "there is no such node")
 
 
-def _info(iq: Iq, identity: tuple[str, str, str], variables: Sequence[str]) -> Element:
-    category, kind, name = identity
-    attrs = {"category": category, "type": kind} | ({"name": name} if name else {})
-    children = [Element("identity", ns.DISCO_INFO, attrs)]
+def _info(identities: Sequence[tuple[str, str, str]], variables: Sequence[str], node: str | None = None) -> Element:
+    children = []
+    for category, kind, name in identities:
+        attrs = {"category": category, "type": kind} | ({"name": name} if name else {})
+        children.append(Element("identity", ns.DISCO_INFO, attrs))
     children.extend(Element("feature", ns.DISCO_INFO, {"var": var}) for var in variables)
-    return Element("query", ns.DISCO_INFO, {}, tuple(children))
+    return Element("query", ns.DISCO_INFO, {"node": node} if node else {}, tuple(children))

@@ -5,7 +5,9 @@ A refusal is a StanzaError, which the caller turns into the error reply; nothing
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+import logging
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from inspect import isawaitable
 from typing import Protocol
 
@@ -13,12 +15,12 @@ from moim.chat.accounts import Accounts, Session
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import blocked_error
 from moim.chat.contacts import People
-from moim.chat.feature import Feature, Iq, Payload, iq_table
+from moim.chat.feature import Feature, Iq, Payload, hooks, iq_table
 from moim.chat.offline import OfflineMessages, worth_keeping
 from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.subscribing import Subscriptions
-from moim.errors import ProtocolError
+from moim.errors import MoimError, ProtocolError
 from moim.proto.xmpp import (
     SUBSCRIPTION_TYPES,
     Element,
@@ -32,6 +34,17 @@ from moim.proto.xmpp import (
 )
 
 Work = Awaitable[None] | None
+
+
+_log = logging.getLogger("moim.chat.routing")
+
+
+class Component(Protocol):
+    """A part of this server with a domain of its own."""
+
+    def send(self, stanza: Element) -> None:
+        """Takes a stanza for its domain; failures come back as error stanzas."""
+        ...
 
 
 class Federation(Protocol):
@@ -58,6 +71,7 @@ class Router:
         subscriptions: Subscriptions,
         features: Sequence[Feature],
         federation: Federation | None,
+        components: Mapping[str, Component],
     ) -> None:
         self._domain = domain
         self._accounts = accounts
@@ -68,6 +82,9 @@ class Router:
         self._presence = presence
         self._subscriptions = subscriptions
         self._federation = federation
+        self._components = components
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._on_answer = hooks(features, lambda feature: feature.on_answer)
         self._server_iq = iq_table(features, lambda feature: feature.server_iq)
         self._account_iq = iq_table(features, lambda feature: feature.account_iq)
 
@@ -107,14 +124,63 @@ class Router:
 
     def remote(self, stanza: Element) -> None:
         """Sends to another domain. Raises StanzaError for what expects an answer while there is no federation."""
-        if self._federation is not None:
+        if (component := self._component(stanza)) is not None:
+            component.send(stanza)
+        elif self._federation is not None:
             self._federation.send(stanza)
         elif stanza.name != "presence" or stanza.get("type") == "subscribe":
             raise StanzaError("remote-server-not-found", "this server exchanges nothing with other domains")
 
     def _send_out(self, stanza: Element) -> None:
-        if self._federation is not None:
+        if (component := self._component(stanza)) is not None:
+            component.send(stanza)
+        elif self._federation is not None:
             self._federation.send(stanza)
+
+    def _component(self, stanza: Element) -> Component | None:
+        if not self._components:
+            return None
+        to = _address(stanza, "to")
+        return self._components.get(to.domain) if to is not None else None
+
+    # --- from components ----------------------------------------------------------------------------------------
+
+    def deliver(self, batch: Sequence[tuple[Jid, Element]]) -> None:
+        """Stanzas of a component, in order, each with the address that it carries as ``to``."""
+        local: list[tuple[int, Element]] = []
+        for to, stanza in batch:
+            if to.domain != self._domain:
+                self._send_out(stanza)
+            elif to.resource and (session := self._accounts.session(to)) is not None:
+                local.append((session.sid, stanza))
+            elif stanza.name != "presence":
+                self._plane.send_many(local)
+                local = []
+                self._spawn(self._for_account(to, stanza))
+        self._plane.send_many(local)
+
+    async def _for_account(self, to: Jid, stanza: Element) -> None:
+        """A component's message or request for an account, or for a session that is not there."""
+        try:
+            sender = _address(stanza, "from")
+            if sender is None:
+                return
+            if stanza.name == "message":
+                work = self._message(stanza, sender, to)
+            else:
+                work = self._iq(None, stanza, sender, to)
+            if work is not None:
+                await work
+        except StanzaError as error:
+            self.reply(stanza, error)
+        except MoimError as error:
+            _log.error("a stanza from %s could not be handled: %s", stanza.get("from"), error)
+            self.reply(stanza, StanzaError("internal-server-error", kind="wait"))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name="chat:component")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # --- messages -----------------------------------------------------------------------------------------------
 
@@ -167,7 +233,10 @@ class Router:
         elif kind in SUBSCRIPTION_TYPES:
             if to is None:
                 raise StanzaError("bad-request", "a subscription stanza needs an address")
-            if to.domain != self._domain and self._federation is None:
+            if to.domain in self._components:
+                # Components keep no contact lists: what they are asked for leaves no trace in the asker's own.
+                self.remote(_canonical(stanza, to))
+            elif to.domain != self._domain and self._federation is None:
                 self.remote(stanza)
             elif to.local or to.domain != self._domain:
                 return self._subscriptions.sent(session.bare, to, stanza)
@@ -200,7 +269,7 @@ class Router:
                 raise StanzaError("service-unavailable")
             return None
         if payload is None:
-            return None  # answers to the server's own requests
+            return self._answered(session, iq)
         table = self._account_iq if to.local else self._server_iq
         handler = table.get((iq.get("type"), payload.ns, payload.name))  # type: ignore[arg-type]
         if handler is None:
@@ -209,6 +278,15 @@ class Router:
         if isawaitable(answer):
             return self._answer_later(iq, session, answer)
         self._answer(iq, session, answer)
+        return None
+
+    def _answered(self, session: Session | None, answer: Element) -> Work:
+        """The answer to a request of the server's own; what nobody asked for is dropped."""
+        if session is not None:
+            for hook in self._on_answer:
+                work = hook(session, answer)
+                if work is not None:
+                    return work
         return None
 
     async def _answer_later(self, iq: Element, session: Session | None, answer: Awaitable[Payload]) -> None:

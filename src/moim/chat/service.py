@@ -19,9 +19,13 @@ from moim.chat.contacts import Changes, People
 from moim.chat.disco import Discovery
 from moim.chat.negotiation import Policy
 from moim.chat.offline import OfflineMessages
+from moim.chat.pep import Pep
+from moim.chat.pep_events import PepEvents
+from moim.chat.pep_store import Bounds, PepStore
 from moim.chat.plane import Listener, Mode, Plane
 from moim.chat.presence import Presence
 from moim.chat.private import PrivateStorage
+from moim.chat.rooms import Rooms, RoomSettings
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Item, Roster, Rosters
 from moim.chat.routing import Federation, Router
@@ -32,7 +36,7 @@ from moim.chat.throttle import AuthThrottle
 from moim.chat.users import CertificateFiles, Users
 from moim.chat.vcard import VCards
 from moim.chat.verifiers import Verifiers
-from moim.errors import ProtocolError, Unavailable, UsageError
+from moim.errors import ConfigError, ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
 from moim.proto.xmpp import Element, Jid, StanzaError, prepare_domain, prepare_local, stream_error
 from moim.settings import Site
@@ -99,6 +103,8 @@ class Service:
 
     async def _start(self, parts: _Parts) -> None:
         await parts.people.refresh(time.monotonic())
+        if parts.rooms is not None:
+            await parts.rooms.start()
         await parts.verifiers.learn(bare.partition("@")[0] for bare in parts.people)
         for feature in parts.features:
             if feature.on_start is not None:
@@ -156,6 +162,11 @@ class Service:
             await asyncio.wait_for(parts.offline.drain(), _DRAIN_SECONDS)
         except TimeoutError:
             _log.error("messages that were accepted are not on disk after %.0f s; they are lost", _DRAIN_SECONDS)
+        if parts.rooms is not None:
+            try:
+                await asyncio.wait_for(parts.rooms.stop(), _DRAIN_SECONDS)
+            except TimeoutError:
+                _log.error("changes of rooms are not on disk after %.0f s; they are lost", _DRAIN_SECONDS)
         await asyncio.to_thread(parts.plane.stop)
         for listener in self._listeners:
             if listener.address.startswith("/"):
@@ -280,6 +291,14 @@ class _Parts:
             visibility=self,
             max_items=settings.max_blocked,
         )
+        pep_store = PepStore(
+            store,
+            Bounds(settings.pep_nodes, settings.pep_items, settings.pep_item_bytes, settings.pep_bytes),
+        )
+        events = PepEvents(
+            pep_store, accounts=self.accounts, rosters=self.rosters, block_lists=self.block_lists, plane=self.plane
+        )
+        pep = Pep(domain, pep_store, events, plane=self.plane, max_caps=settings.caps_cache)
         private = PrivateStorage(
             store, elsewhere={}, max_items=settings.private_items, max_bytes=settings.private_bytes
         )
@@ -289,8 +308,10 @@ class _Parts:
         self.features = (
             blocking.feature,
             discovery.feature,
+            pep.caps.feature,
             entity_time.feature,
             self.offline.feature,
+            pep.feature,
             ping.feature,
             private.feature,
             roster_requests.feature,
@@ -298,7 +319,9 @@ class _Parts:
             vcards.feature,
             version.feature,
         )
-        discovery.describe(self.features)
+        self.rooms = self._make_rooms(domain, settings, store) if settings.rooms else None
+        components = {self.rooms.host: self.rooms} if self.rooms is not None else {}
+        discovery.describe(self.features, [(host, component.name) for host, component in components.items()])
 
         self.presence = Presence(
             domain,
@@ -321,13 +344,17 @@ class _Parts:
             subscriptions=subscriptions,
             features=self.features,
             federation=federation,
+            components=components,
         )
         policy = Policy(
             domain,
             allow_plain=settings.allow_plain,
             channel_binding=settings.channel_binding,
             attempts=settings.auth_failures_per_connection,
-            stream_features=tuple(element for feature in self.features for element in feature.stream_features),
+            stream_features=(
+                *(element for feature in self.features for element in feature.stream_features),
+                discovery.caps(f"xmpp:{domain}"),
+            ),
         )
         self.sessions = Sessions(
             policy=policy,
@@ -347,6 +374,20 @@ class _Parts:
             max_pending=settings.max_pending_stanzas,
             bind_timeout=2 * settings.handshake_seconds,
         )
+
+    def _make_rooms(self, domain: str, settings: Settings, store: Store) -> Rooms:
+        limits = RoomSettings(
+            host=rooms_host(domain, settings),
+            creators=domain if settings.rooms_creation == "local" else "",
+            occupants=settings.rooms_occupants,
+            history=settings.rooms_history,
+            rooms=settings.rooms_max,
+            rooms_per_user=settings.rooms_per_user,
+            rate=settings.rooms_stanzas_per_second,
+            burst=settings.rooms_stanzas_burst,
+            persistent=settings.rooms_persistent,
+        )
+        return Rooms(limits, store=store, deliver=lambda batch: self.router.deliver(batch))
 
     def _bounce(self, message: Element, error: StanzaError) -> None:
         self.router.reply(message, error)
@@ -396,6 +437,17 @@ class _Parts:
         for feature in self.features:
             if feature.on_account_removed is not None:
                 await feature.on_account_removed(bare)
+
+
+def rooms_host(domain: str, settings: Settings) -> str:
+    """The domain of group chat. Raises ConfigError when the setting is no domain, or the site's own."""
+    try:
+        host = prepare_domain(settings.rooms_host) if settings.rooms_host else f"rooms.{domain}"
+    except ProtocolError as error:
+        raise ConfigError(f"chat.rooms_host is not a domain: {error.message}") from error
+    if host == domain:
+        raise ConfigError("chat.rooms_host is the site's own domain", hint="give group chat a domain of its own")
+    return host
 
 
 def web_origins(site: Site) -> tuple[str, ...]:

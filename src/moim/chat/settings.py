@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from moim.settings import Section
@@ -46,8 +48,38 @@ class Settings(Section):
     """Kinds of private data (XEP-0049) that one account's clients may keep."""
     private_bytes: int = Field(default=524_288, ge=1000)
     """Bytes of private data of one account."""
+    pep_nodes: int = Field(default=100, ge=1, le=10_000)
+    """Nodes of personal eventing (XEP-0163) that one account may have."""
+    pep_items: int = Field(default=1000, ge=1, le=100_000)
+    """Items that one node may keep; what its 'max' means."""
+    pep_item_bytes: int = Field(default=131_072, ge=1000, le=250_000)
+    """The largest item: an avatar needs some 100,000."""
+    pep_bytes: int = Field(default=4_194_304, ge=10_000)
+    """Bytes of all items of one account."""
+    caps_cache: int = Field(default=2000, ge=10)
+    """Kinds of clients whose verified capabilities (XEP-0115) are remembered."""
     vcard_bytes: int = Field(default=131_072, ge=1000, le=250_000)
     """The largest vCard that a user may store, picture included."""
+    rooms: bool = True
+    """Offer group chat (XEP-0045)."""
+    rooms_host: str = ""
+    """The domain of group chat; empty for ``rooms.`` and the site's domain."""
+    rooms_creation: Literal["local", "everybody"] = "local"
+    """Who may make rooms: the people of the domain, or everybody who reaches the service."""
+    rooms_persistent: bool = False
+    """Whether a new room stays when everybody has left, unless its owner decides otherwise."""
+    rooms_max: int = Field(default=10_000, ge=1, le=100_000)
+    """Rooms that there may be at once."""
+    rooms_per_user: int = Field(default=100, ge=1, le=10_000)
+    """Rooms that one person may have made, as long as these exist."""
+    rooms_occupants: int = Field(default=500, ge=2, le=10_000)
+    """The most occupants of a room; owners may choose fewer."""
+    rooms_history: int = Field(default=50, ge=0, le=1000)
+    """Messages that a room remembers and shows to those who enter; owners may choose fewer."""
+    rooms_stanzas_per_second: float = Field(default=20.0, gt=0)
+    """Stanzas that one person may send to rooms per second in the long run; more are refused."""
+    rooms_stanzas_burst: int = Field(default=200, ge=10)
+    """Stanzas that one person may send to rooms at once."""
     auth_failures_per_connection: int = Field(default=3, ge=1, le=20)
     """Wrong passwords after which a connection is closed."""
     auth_failures_per_address: int = Field(default=20, ge=1)

@@ -1,0 +1,38 @@
+"""The tables of rooms that outlive their occupants. ``room`` is the local part of the room's address."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+rooms = sa.Table(
+    "chat_rooms",
+    metadata,
+    sa.Column("room", sa.Text, primary_key=True),
+    sa.Column("config", sa.Text, nullable=False),  # JSON
+    sa.Column("salt", sa.LargeBinary, nullable=False),  # of the occupants' identifiers
+    sa.Column("creator", sa.Text, nullable=False),  # a bare JID
+    sa.Column("subject", sa.Text, nullable=True),
+    sa.Column("subject_nick", sa.Text, nullable=True),
+    sa.Column("subject_at", sa.Float, nullable=True),  # seconds since the epoch
+)
+
+affiliations = sa.Table(
+    "chat_room_affiliations",
+    metadata,
+    sa.Column("room", sa.Text, primary_key=True),
+    sa.Column("jid", sa.Text, primary_key=True),
+    sa.Column("affiliation", sa.Text, nullable=False),
+)
+
+history = sa.Table(
+    "chat_room_history",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("room", sa.Text, nullable=False),
+    sa.Column("sent_at", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Index("chat_room_history_room", "room", "id"),
+    sqlite_autoincrement=True,
+)
