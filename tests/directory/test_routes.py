@@ -61,13 +61,14 @@ async def test_users(api: httpx.AsyncClient, service: directory.Service) -> None
     ],
 )
 async def test_wrong_input_is_the_callers_fault(api: httpx.AsyncClient, method: str, path: str, body: bytes) -> None:
-    answer = await api.request(method, path, content=body)
+    answer = await api.request(method, path, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
 
 
 async def test_a_body_too_long_is_refused(api: httpx.AsyncClient) -> None:
-    answer = await api.post("/users", content=b'{"address": "' + b"x" * 100_000 + b'"}')
+    long = b'{"address": "' + b"x" * 100_000 + b'"}'
+    answer = await api.post("/users", content=long, headers={"Content-Type": "application/json"})
     assert answer.status_code == 429
 
 

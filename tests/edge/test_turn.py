@@ -127,6 +127,19 @@ async def test_static_users_work_before_the_inside_has_spoken(
         transport.close()
 
 
+async def test_the_table_is_bounded(start: Callable[..., Awaitable[Turn]], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        def allocations(self) -> list[dict[str, object]]:
+            return [{"permissions": [{}] * 128, "channels": [{}] * 128} for _ in range(64)]
+
+    turn = await start()
+    with monkeypatch.context() as patch:
+        patch.setattr(turn, "_server", Server())
+        rows = turn.relays()
+    assert sum(len(row["permissions"]) + len(row["channels"]) for row in rows) == 4096
+    assert all((row["permission_count"], row["channel_count"]) == (128, 128) for row in rows)
+
+
 async def test_health_follows_the_service(start: Callable[..., Awaitable[Turn]]) -> None:
     turn = await start()
     (status,) = turn.health()

@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -24,24 +23,10 @@ from moim.errors import AuthError, ConfigError
 from moim.model import ServiceState, ServiceStatus
 from moim.net import http_errors
 from moim.net.http_server import HttpServer
-from moim.net.tls import ServerTls
+from moim.net.tls import Credential, ServerTls
 from moim.settings import Site
 
 _log = logging.getLogger("moim.console")
-
-
-class Credential(Protocol):
-    """A certificate chain and its key, as files in PEM."""
-
-    @property
-    def chain(self) -> Path:
-        """The certificate and its intermediates."""
-        ...
-
-    @property
-    def key(self) -> Path:
-        """The private key."""
-        ...
 
 
 def _token_path(site_root: Path) -> Path:

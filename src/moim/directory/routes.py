@@ -17,8 +17,8 @@ from moim.directory.profile import FIELDS, Profile
 from moim.directory.users import PAGE, Match, Users
 from moim.errors import LimitExceeded, MoimError, UsageError
 from moim.net import http_errors
+from moim.net.http_json import json_object
 
-_BODY = 64 * 1024
 _CSV = 64 * 1024 * 1024
 _IN_MEMORY = 1024 * 1024
 
@@ -47,21 +47,6 @@ def as_json(profile: Profile) -> dict[str, Any]:
         "created_at": profile.created_at,
         "updated_at": profile.updated_at,
     }
-
-
-async def _object(request: Request) -> dict[str, Any]:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _BODY:
-            raise LimitExceeded(f"the body is longer than {_BODY} bytes")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        raise UsageError("the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise UsageError("the body is not a JSON object")
-    return value
 
 
 def _text(value: Any, name: str) -> str:
@@ -93,7 +78,7 @@ def admin_routes(service: Directory) -> list[BaseRoute]:
         return JSONResponse({"users": [as_json(one) for one in found], "total": total})
 
     async def add_user(request: Request) -> Response:
-        given = await _object(request)
+        given = await json_object(request)
         address = _text(given.pop("address", None), "address")
         password = given.pop("password", None)
         if password is not None:
@@ -106,7 +91,7 @@ def admin_routes(service: Directory) -> list[BaseRoute]:
         return JSONResponse(as_json(await service.users.get(request.path_params["address"])))
 
     async def change_user(request: Request) -> Response:
-        changes = await _object(request)
+        changes = await json_object(request)
         return JSONResponse(as_json(await service.users.update(request.path_params["address"], changes)))
 
     async def remove_user(request: Request) -> Response:
@@ -114,7 +99,7 @@ def admin_routes(service: Directory) -> list[BaseRoute]:
         return Response(status_code=204)
 
     async def set_password(request: Request) -> Response:
-        given = await _object(request)
+        given = await json_object(request)
         password = _text(given.get("password"), "password")
         await service.users.set_password(request.path_params["address"], password)
         return Response(status_code=204)

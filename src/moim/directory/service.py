@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from moim.bus import Bus
@@ -18,27 +17,13 @@ from moim.directory.users import Users
 from moim.errors import ConfigError, Unavailable
 from moim.model import CertificateChanged, ServiceState, ServiceStatus
 from moim.net.http_server import HttpServer
-from moim.net.tls import ServerTls
+from moim.net.tls import Credential, ServerTls
 from moim.settings import Site
 from moim.store import Store
 
 _SAVE_SECONDS = 10
 _HTTP_FILES, _HTTPS_FILES = 6970, 6972
 _log = logging.getLogger("moim.directory")
-
-
-class Credential(Protocol):
-    """A certificate chain and its key, as files in PEM."""
-
-    @property
-    def chain(self) -> Path:
-        """The certificate and its intermediates."""
-        ...
-
-    @property
-    def key(self) -> Path:
-        """The private key."""
-        ...
 
 
 class FileLinks(Protocol):

@@ -25,7 +25,8 @@ from moim.directory.profile import Profile, canonical
 from moim.directory.users import Match, Users
 from moim.errors import LimitExceeded, MoimError, NotFound, ProtocolError, Unavailable, UsageError
 from moim.model import Address
-from moim.net.http_clients import Buckets, source_of
+from moim.net.http_clients import source_of
+from moim.net.rate import RateLimit
 from moim.proto import xmldoc
 from moim.proto.xmlout import document
 
@@ -89,7 +90,7 @@ class Uds:
         self._users = users
         self._links = links
         self._search_needs_sign_in = search_needs_sign_in
-        self._lookups = Buckets(rate=lookups_per_second, burst=5 * lookups_per_second)
+        self._lookups = RateLimit(per_s=lookups_per_second, burst=5 * lookups_per_second)
         self._clock = clock
         own = "/cucm-uds/user/{id}"
         self.app = Starlette(

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 
 from moim.edge.control import DesiredState
 from moim.edge.exchange import RETRY, Exchange
-from moim.edge.rate import RateLimit
 from moim.edge.refusals import Refusals
 from moim.edge.requests import Rejected, RequestHead
 from moim.edge.rules import Rule, RuleTable
@@ -21,6 +20,7 @@ from moim.edge.upstream import OpenTarget, Pool
 from moim.errors import MoimError
 from moim.model import domain_name
 from moim.net.listener import client_key
+from moim.net.rate import RateLimit
 from moim.net.streams import SocketStream
 from moim.proto import mra
 

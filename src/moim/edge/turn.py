@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PORT = 3478
 _LOWEST_PORT = 1024
+_DETAILS = 4096
 _log = logging.getLogger("moim.edge.turn")
 
 
@@ -137,8 +138,20 @@ class Turn:
         self._server.set_secrets([secret.encode() for secret in secrets])
 
     def relays(self) -> list[dict[str, Any]]:
-        """The allocations now, a row each: client, relays, user, permissions and channels with their traffic (W6)."""
-        return self._server.allocations() if self._server is not None else []
+        """The allocations now, a row each: client, relays, user, permissions and channels with their traffic (W6).
+
+        ``permission_count`` and ``channel_count`` are complete; of the lists at most ``_DETAILS`` entries in all are kept,
+        so that no user can make the table longer than the control channel takes.
+        """
+        rows = self._server.allocations() if self._server is not None else []
+        left = _DETAILS
+        for row in rows:
+            for name in ("permission", "channel"):
+                entries = row[f"{name}s"]
+                row[f"{name}_count"] = len(entries)
+                row[f"{name}s"] = entries[:left]
+                left -= len(row[f"{name}s"])
+        return rows
 
     def health(self) -> list[ServiceStatus]:
         """The listener; nothing when TURN is switched off."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.requests import HTTPConnection, Request
@@ -15,6 +14,7 @@ from moim.meetings.service import Service
 from moim.meetings.signalling import client_of
 from moim.meetings.spaces import PAGE, Space
 from moim.model import Address
+from moim.net.http_json import json_object
 
 COOKIE = "moim_session"  # the web app's
 _MAX_BODY = 16 * 1024
@@ -30,24 +30,6 @@ def as_json(service: Service, space: Space) -> dict[str, Any]:
         "passcode": space.passcode,
         "link": service.link(space),
     }
-
-
-async def _object(request: Request) -> dict[str, Any]:
-    # Requiring JSON also keeps plain HTML forms of other sites out (no such request goes without a CORS preflight).
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise UsageError("the body is not JSON", hint="send Content-Type: application/json")
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _MAX_BODY:
-            raise LimitExceeded(f"the body is larger than {_MAX_BODY} bytes")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        raise UsageError("the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise UsageError("the body is not a JSON object")
-    return value
 
 
 def _text(given: dict[str, Any], name: str) -> str | None:
@@ -87,7 +69,7 @@ def public_routes(service: Service) -> list[BaseRoute]:
 
     async def create_own(request: Request) -> Response:
         owner = _user(service, request)
-        given = await _object(request)
+        given = await json_object(request, limit=_MAX_BODY)
         space = await service.spaces.create(
             _text(given, "name") or "", owner=owner, passcode=_text(given, "passcode") or None
         )
@@ -134,7 +116,7 @@ def admin_routes(service: Service) -> list[BaseRoute]:
         return JSONResponse({"spaces": [full(space) for space in found], "total": total})
 
     async def create_space(request: Request) -> Response:
-        given = await _object(request)
+        given = await json_object(request, limit=_MAX_BODY)
         owner, passcode = _text(given, "owner"), _text(given, "passcode")
         space = await service.spaces.create(
             _text(given, "name") or "", owner=Address.parse(owner) if owner else None, passcode=passcode or None
@@ -145,7 +127,7 @@ def admin_routes(service: Service) -> list[BaseRoute]:
         return JSONResponse(full(await service.spaces.get(request.path_params["space"])))
 
     async def change_space(request: Request) -> Response:
-        given = await _object(request)
+        given = await json_object(request, limit=_MAX_BODY)
         renew = given.get("regenerateSecret", False)
         if not isinstance(renew, bool):
             raise UsageError("'regenerateSecret' is true or false")

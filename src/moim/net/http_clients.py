@@ -1,36 +1,10 @@
-"""Who asks over HTTP without signing in, and how often they may."""
+"""Who asks over HTTP without signing in."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections import OrderedDict
 
 from starlette.requests import HTTPConnection
-
-_ENTRIES = 20_000
-
-
-class Buckets:
-    """A token bucket per key: ``rate`` per second, ``burst`` at once. ``now`` is seconds of any monotonic scale.
-
-    The table is bounded: the key that was quiet the longest is forgotten first.
-    """
-
-    def __init__(self, *, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, key: str, now: float) -> bool:
-        """Whether the key may do one thing more now."""
-        level, at = self._levels.get(key, (self._burst, now))
-        level = min(level + (now - at) * self._rate, self._burst)
-        allowed = level >= 1
-        self._levels[key] = (level - 1 if allowed else level, now)
-        self._levels.move_to_end(key)
-        while len(self._levels) > _ENTRIES:
-            self._levels.popitem(last=False)
-        return allowed
 
 
 def source_of(request: HTTPConnection) -> str:

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Protocol
 
 from moim.errors import ConfigError
+
+
+class Credential(Protocol):
+    """A certificate chain and its key, as files in PEM."""
+
+    @property
+    def chain(self) -> Path:
+        """The certificate and its intermediates."""
+        ...
+
+    @property
+    def key(self) -> Path:
+        """The private key."""
+        ...
 
 
 class ServerTls:

@@ -16,9 +16,10 @@ import moim
 from moim.errors import AuthError, LimitExceeded, MoimError, UsageError
 from moim.model import Address
 from moim.net import http_errors
+from moim.net.http_json import json_object
 from moim.net.listener import client_key
+from moim.net.rate import RateLimit
 from moim.portal.caller import Caller
-from moim.portal.rate import RateLimit
 from moim.portal.sessions import Opened, Sessions
 
 COOKIE = "moim_session"
@@ -84,7 +85,7 @@ class Api:
         self._discover = discover
         self._sessions = sessions
         self._websocket_url = websocket_url
-        self._discoveries = RateLimit(discoveries_per_minute)
+        self._discoveries = RateLimit(per_s=discoveries_per_minute / 60, burst=discoveries_per_minute)
         self._discovery_seconds = discovery_seconds
 
     def routes(self) -> list[BaseRoute]:
@@ -121,7 +122,7 @@ class Api:
 
     async def _login(self, request: Request) -> Response:
         caller: Caller = request.state.caller
-        given = await _json_object(request, "address", "password")
+        given = await _texts(request, "address", "password")
         address = Address.parse(given["address"])
         # A foreign domain is checked like a wrong password: the answer tells nobody which addresses exist.
         right = address.domain == self._domain and await self._users.verify_password(
@@ -144,7 +145,7 @@ class Api:
         return {"address": str(profile.address), "displayName": profile.name, "token": token}
 
     async def _logout(self, request: Request) -> Response:
-        await _json_object(request)
+        await json_object(request, limit=_MAX_BODY)
         self._sessions.close(request.cookies.get(COOKIE, ""))
         answer = Response(status_code=204, headers=_NO_STORE)
         answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict", secure=request.state.caller.secure)
@@ -155,7 +156,7 @@ class Api:
         wait = self._discoveries.wait(client_key(caller.source), asyncio.get_running_loop().time())
         if wait > 0:
             raise LimitExceeded("too many look-ups from here", hint=f"try again in {max(1, round(wait))} seconds")
-        given = await _json_object(request, "address")
+        given = await _texts(request, "address")
         address = Address.parse(given["address"])
         if address.domain != self._domain:
             raise UsageError(
@@ -190,21 +191,11 @@ def _line(kind: str, value: Mapping[str, Any]) -> bytes:
     return json.dumps({"type": kind, **value}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-async def _json_object(request: Request, *fields: str) -> dict[str, str]:
-    """The body as a JSON object with these text fields. Only JSON is taken: a form of another site cannot send it."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise UsageError("the request is not JSON", hint="send Content-Type: application/json")
-    raw = bytearray()
-    async for piece in request.stream():
-        raw += piece
-        if len(raw) > _MAX_BODY:
-            raise LimitExceeded(f"the request is larger than {_MAX_BODY} bytes")
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise UsageError("the request is not JSON") from None
-    if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in fields):
-        raise UsageError(f"the request lacks: {', '.join(fields)}" if fields else "the request is not a JSON object")
+async def _texts(request: Request, *fields: str) -> dict[str, str]:
+    """These text fields of a JSON body."""
+    value = await json_object(request, limit=_MAX_BODY)
+    if not all(isinstance(value.get(name), str) for name in fields):
+        raise UsageError(f"the request lacks: {', '.join(fields)}")
     return {name: value[name] for name in fields}
 
 

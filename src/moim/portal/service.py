@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
@@ -17,7 +16,7 @@ from moim.bus import Bus
 from moim.errors import ConfigError
 from moim.model import CertificateChanged, ServiceState, ServiceStatus
 from moim.net.http_server import HttpServer
-from moim.net.tls import ServerTls
+from moim.net.tls import Credential, ServerTls
 from moim.portal.api import Api, Discover, Users
 from moim.portal.app import web_application
 from moim.portal.assets import BUILT, Assets
@@ -28,20 +27,6 @@ from moim.settings import Site
 
 _log = logging.getLogger("moim.portal")
 _PURPOSE = "tomcat"
-
-
-class Credential(Protocol):
-    """A certificate chain and its key, as files in PEM."""
-
-    @property
-    def chain(self) -> Path:
-        """The certificate and its intermediates."""
-        ...
-
-    @property
-    def key(self) -> Path:
-        """The private key."""
-        ...
 
 
 class Service:

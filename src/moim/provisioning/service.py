@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -17,9 +16,10 @@ from starlette.routing import Route
 from moim.bus import Bus
 from moim.errors import ConfigError, Unavailable
 from moim.model import Address, CertificateChanged, ServiceState, ServiceStatus
-from moim.net.http_clients import Buckets, source_of
+from moim.net.http_clients import source_of
 from moim.net.http_server import HttpServer
-from moim.net.tls import ServerTls
+from moim.net.rate import RateLimit
+from moim.net.tls import Credential, ServerTls
 from moim.provisioning import documents
 from moim.provisioning.documents import Endpoints
 from moim.provisioning.settings import Settings
@@ -27,20 +27,6 @@ from moim.settings import Site
 
 _DEVICE_FILE = re.compile(r"(CSF[A-Z0-9]{1,12})\.cnf\.xml", re.ASCII)
 _log = logging.getLogger("moim.provisioning")
-
-
-class Credential(Protocol):
-    """A certificate chain and its key, as files in PEM."""
-
-    @property
-    def chain(self) -> Path:
-        """The certificate and its intermediates."""
-        ...
-
-    @property
-    def key(self) -> Path:
-        """The private key."""
-        ...
 
 
 class Device(Protocol):
@@ -102,7 +88,7 @@ class Service:
         self._node = node
         self._clock = clock
         settings = site.section(Settings)
-        self._requests = Buckets(rate=settings.requests_per_second, burst=5 * settings.requests_per_second)
+        self._requests = RateLimit(per_s=settings.requests_per_second, burst=5 * settings.requests_per_second)
         endpoints = endpoints or Endpoints.of(site)
         self._host = endpoints.host
         self._files = {

@@ -1,0 +1,33 @@
+"""JSON bodies of requests, read within bounds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+
+from moim.errors import LimitExceeded, UsageError
+
+_MAX_BODY = 64 * 1024
+
+
+async def json_object(request: Request, *, limit: int = _MAX_BODY) -> dict[str, Any]:
+    """The body as a JSON object. Raises UsageError when it is none, LimitExceeded beyond ``limit`` bytes.
+
+    Only ``application/json`` is taken: no form of another site can send that without a CORS preflight.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise UsageError("the body is not JSON", hint="send Content-Type: application/json")
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise LimitExceeded(f"the body is larger than {limit} bytes")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise UsageError("the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise UsageError("the body is not a JSON object")
+    return value
