@@ -140,7 +140,7 @@ class Turn:
     def relays(self) -> list[dict[str, Any]]:
         """The allocations now, a row each: client, relays, user, permissions and channels with their traffic (W6).
 
-        ``permission_count`` and ``channel_count`` are complete; of the lists at most ``_DETAILS`` entries in all are kept,
+        ``permission_count`` and ``channel_count`` are complete; of the lists, ``_DETAILS`` entries in all are kept,
         so that no user can make the table longer than the control channel takes.
         """
         rows = self._server.allocations() if self._server is not None else []
