@@ -58,6 +58,10 @@ class Feature:
     """What discovery lists for the domain."""
     account_vars: tuple[str, ...] = ()
     """What discovery lists for an account."""
+    account_identities: tuple[tuple[str, str], ...] = ()
+    """Category and type of what an account is besides a registered account."""
+    account_items: Callable[[Iq], Awaitable[Sequence[Element]]] | None = None
+    """Nodes of an account that discovery lists to whoever asks."""
     server_iq: Mapping[IqKey, IqHandler] = field(default_factory=dict)
     """Requests to the domain."""
     account_iq: Mapping[IqKey, IqHandler] = field(default_factory=dict)
@@ -72,6 +76,8 @@ class Feature:
     """A session is about to become available with this priority; the plane does not deliver to it yet."""
     on_available: Callable[[Session, bool], Awaitable[None]] | None = None
     """A session became available or changed its presence; True for the first time since it was bound."""
+    on_answer: Callable[[Session, Element], Awaitable[None] | None] | None = None
+    """A local session answered a request of the server's own."""
     on_gone: Callable[[Session], None] | None = None
     """A session that was bound is gone."""
     on_account_removed: Callable[[str], Awaitable[None]] | None = None

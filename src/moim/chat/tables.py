@@ -56,3 +56,24 @@ private = sa.Table(
     sa.Column("size", sa.Integer, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
 )
+
+pep_nodes = sa.Table(
+    "chat_pep_nodes",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("config", sa.Text, nullable=False),  # JSON
+)
+
+pep_items = sa.Table(
+    "chat_pep_items",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),  # rises with every publication
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("node", sa.Text, nullable=False),
+    sa.Column("item", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Index("chat_pep_items_key", "owner", "node", "item", unique=True),
+    sqlite_autoincrement=True,
+)

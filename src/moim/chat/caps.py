@@ -1,0 +1,110 @@
+"""XEP-0115 entity capabilities: announces the server's own, and learns what each client wants to be notified of.
+
+A client's claim is believed for all only when the hash vouches for it; any other answer counts for its session alone,
+so that nobody can speak for other clients (XEP-0115 section 8).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from moim.chat.accounts import Session
+from moim.chat.feature import Feature
+from moim.chat.plane import Plane
+from moim.proto.xmpp import Element, ns
+from moim.proto.xmpp.caps import HASHES, verification
+
+_NOTIFY = "+notify"
+_MAX_WANTS = 200
+_NOTHING: frozenset[str] = frozenset()
+
+Claim = tuple[str, str, str]
+"""Hash, node and verification string."""
+OnWants = Callable[[Session], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Known:
+    claim: Claim | None = None
+    asked: str = ""
+    wants: frozenset[str] = _NOTHING
+
+
+class Caps:
+    """What every available session wants. ``on_wants`` hears when that is known, also when it is as before."""
+
+    def __init__(self, domain: str, *, plane: Plane, on_wants: OnWants, max_cached: int) -> None:
+        self._domain = domain
+        self._plane = plane
+        self._on_wants = on_wants
+        self._max_cached = max_cached
+        self._cache: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
+        self._known: dict[Session, _Known] = {}
+        self._numbers = itertools.count(1)
+        self.feature = Feature(
+            name="XEP-0115 entity capabilities",
+            server_vars=(ns.CAPS,),
+            on_available=self._available,
+            on_answer=self._answered,
+            on_gone=self._gone,
+        )
+
+    def wants(self, session: Session) -> frozenset[str]:
+        """The PEP nodes that a session wants to hear of."""
+        known = self._known.get(session)
+        return known.wants if known is not None else _NOTHING
+
+    def _gone(self, session: Session) -> None:
+        self._known.pop(session, None)
+
+    async def _available(self, session: Session, initial: bool) -> None:
+        shown = session.presence.find("c", ns.CAPS) if session.presence is not None else None
+        if shown is None:
+            if initial:
+                self._known.pop(session, None)
+            return
+        claim = (shown.get("hash") or "", shown.get("node") or "", shown.get("ver") or "")
+        known = self._known.setdefault(session, _Known())
+        if claim == known.claim:
+            if initial:
+                await self._on_wants(session)
+            return
+        known.claim, known.asked, known.wants = claim, "", _NOTHING
+        cached = self._cache.get((claim[0], claim[2]))
+        if cached is not None:
+            self._cache.move_to_end((claim[0], claim[2]))
+            known.wants = cached
+            await self._on_wants(session)
+            return
+        known.asked = f"caps-{next(self._numbers)}"
+        query = Element("query", ns.DISCO_INFO, {"node": f"{claim[1]}#{claim[2]}"})
+        attrs = {"type": "get", "id": known.asked, "from": self._domain, "to": str(session.full)}
+        self._plane.send(session.sid, [Element("iq", ns.CLIENT, attrs, (query,))])
+
+    def _answered(self, session: Session, answer: Element) -> Awaitable[None] | None:
+        known = self._known.get(session)
+        if known is None or known.claim is None or not known.asked or answer.get("id") != known.asked:
+            return None
+        known.asked = ""
+        info = answer.find("query", ns.DISCO_INFO)
+        if answer.get("type") != "result" or info is None:
+            return None
+        known.wants = _wanted(info)
+        kind, _, claimed = known.claim
+        if kind in HASHES and verification(info, kind) == claimed:
+            self._cache[kind, claimed] = known.wants
+            if len(self._cache) > self._max_cached:
+                self._cache.popitem(last=False)
+        return self._on_wants(session) if session.available else None
+
+
+def _wanted(info: Element) -> frozenset[str]:
+    found = []
+    for child in info.elements():
+        var = child.get("var") or ""
+        if (child.ns, child.name) == (ns.DISCO_INFO, "feature") and var.endswith(_NOTIFY) and len(var) > len(_NOTIFY):
+            found.append(var.removesuffix(_NOTIFY))
+    return frozenset(found[:_MAX_WANTS])

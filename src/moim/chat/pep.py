@@ -1,0 +1,285 @@
+"""XEP-0163 personal eventing over XEP-0060: every account is a publish-subscribe service of its own.
+
+Only the account publishes. Others hear of it by having its presence and asking for a node in their capabilities; there
+are no explicit subscriptions.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from moim.chat.accounts import Session
+from moim.chat.caps import Caps
+from moim.chat.feature import Feature, Iq, Payload
+from moim.chat.pep_config import FORM, OPTIONS, Config, changes, with_changes, with_members
+from moim.chat.pep_events import PepEvents, items_element
+from moim.chat.pep_store import Item, PepStore, pubsub_error
+from moim.chat.plane import Plane
+from moim.proto.xmpp import Element, StanzaError, ns
+
+_MAX_NAME = 1023
+_MAX_ANSWER = 1_000_000  # bytes of items in one answer; the newest count
+_DEFAULT = Config()
+_VARS: Final = (
+    "access-open", "access-presence", "access-roster", "access-whitelist", "auto-create", "auto-subscribe",
+    "config-node", "config-node-max", "create-and-configure", "create-nodes", "delete-items", "delete-nodes",
+    "filtered-notifications", "item-ids", "last-published", "modify-affiliations", "multi-items", "persistent-items",
+    "presence-notifications", "presence-subscribe", "publish", "publish-options", "purge-nodes", "retract-items",
+    "retrieve-default", "retrieve-items",
+)  # fmt: skip
+
+Handler = Callable[[Iq, Element], Awaitable[Payload]]
+
+
+class Pep:
+    """Answers publish-subscribe requests to accounts, and publishes for other features."""
+
+    def __init__(self, domain: str, store: PepStore, events: PepEvents, *, plane: Plane, max_caps: int) -> None:
+        self._store = store
+        self._events = events
+        self.caps = Caps(domain, plane=plane, on_wants=self._wants, max_cached=max_caps)
+        self._fresh: set[Session] = set()
+        get, get_owner = self._dispatch(
+            {"items": self._items, "default": self._default},
+            {"configure": self._configuration, "default": self._default, "affiliations": self._affiliations},
+        )
+        change, change_owner = self._dispatch(
+            {"publish": self._publish, "retract": self._retract, "create": self._create},
+            {
+                "configure": self._configure,
+                "delete": self._delete,
+                "purge": self._purge,
+                "affiliations": self._set_affiliations,
+            },
+        )
+        self.feature = Feature(
+            name="XEP-0163 personal eventing",
+            account_vars=(ns.PUBSUB, *(f"{ns.PUBSUB}#{name}" for name in _VARS)),
+            account_identities=(("pubsub", "pep"),),
+            account_items=self._nodes,
+            account_iq={
+                ("get", ns.PUBSUB, "pubsub"): get,
+                ("set", ns.PUBSUB, "pubsub"): change,
+                ("get", ns.PUBSUB_OWNER, "pubsub"): get_owner,
+                ("set", ns.PUBSUB_OWNER, "pubsub"): change_owner,
+            },
+            before_available=self._before_available,
+            on_gone=self._gone,
+            on_account_removed=store.drop,
+        )
+
+    @staticmethod
+    def _dispatch(
+        plain: Mapping[str, Handler], owner: Mapping[str, Handler]
+    ) -> tuple[Callable[[Iq], Awaitable[Payload]], Callable[[Iq], Awaitable[Payload]]]:
+        def make(table: Mapping[str, Handler]) -> Callable[[Iq], Awaitable[Payload]]:
+            async def handle(iq: Iq) -> Payload:
+                first = next(iter(iq.payload.elements()), None)
+                if first is None:
+                    raise StanzaError("bad-request", "the request asks for nothing")
+                handler = table.get(first.name) if first.ns == iq.payload.ns else None
+                if handler is None:
+                    raise pubsub_error("feature-not-implemented", "unsupported", feature=first.name[:64])
+                return await handler(iq, first)
+
+            return handle
+
+        return make(plain), make(owner)
+
+    # --- what sessions want -------------------------------------------------------------------------------------
+
+    async def _before_available(self, session: Session, _priority: int) -> None:
+        if not session.available:
+            self._fresh.add(session)
+
+    async def _wants(self, session: Session) -> None:
+        anew = session in self._fresh
+        self._fresh.discard(session)
+        await self._events.introduce(session, self.caps, anew=anew)
+
+    def _gone(self, session: Session) -> None:
+        self._fresh.discard(session)
+        self._events.gone(session)
+
+    # --- publishing ---------------------------------------------------------------------------------------------
+
+    async def publish(
+        self, owner: str, node: str, name: str, payload: Element, options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Publishes for an account. Raises StanzaError where a bound or ``options`` as a precondition are not met."""
+        text = payload.to_xml("")
+        if len(text.encode()) > self._store.bounds.item_bytes:
+            raise pubsub_error(
+                "not-acceptable", "payload-too-big", f"an item has {self._store.bounds.item_bytes} bytes"
+            )
+        config = await self._store.publish(owner, node, name, text, options or {}, _DEFAULT)
+        change = items_element(node, ns.PUBSUB_EVENT, Item(owner, node, name, text))
+        await self._events.send(owner, node, config, change, self.caps)
+
+    async def retract(self, owner: str, node: str, name: str, *, notify: bool = True) -> None:
+        """Takes an item back for an account. Raises StanzaError item-not-found."""
+        config = await self._existing(owner, node)
+        await self._store.retract(owner, node, name)
+        if notify or config.notify_retract:
+            gone = Element("retract", ns.PUBSUB_EVENT, {"id": name})
+            change = Element("items", ns.PUBSUB_EVENT, {"node": node}, (gone,))
+            await self._events.send(owner, node, config, change, self.caps)
+
+    async def _publish(self, iq: Iq, request: Element) -> Payload:
+        owner, node = iq.owner.bare, _node(request)
+        items = [child for child in request.elements() if (child.ns, child.name) == (ns.PUBSUB, "item")]
+        if len(items) != 1:
+            raise pubsub_error("bad-request", "item-required", "one item is published at a time")
+        payload = items[0].elements()
+        if len(payload) != 1:
+            raise pubsub_error("bad-request", "invalid-payload", "an item has exactly one payload")
+        name = items[0].get("id") or secrets.token_urlsafe(12)
+        _check_name(name)
+        await self.publish(owner, node, name, payload[0], self._options(iq))
+        item = Element("item", ns.PUBSUB, {"id": name})
+        return (_answer(ns.PUBSUB, Element("publish", ns.PUBSUB, {"node": node}, (item,))),)
+
+    def _options(self, iq: Iq) -> Mapping[str, Any]:
+        options = iq.payload.find("publish-options", ns.PUBSUB)
+        form = options.find("x", ns.DATA_FORMS) if options is not None else None
+        return changes(form, OPTIONS, most_items=self._store.bounds.items) if form is not None else {}
+
+    async def _retract(self, iq: Iq, request: Element) -> Payload:
+        owner, node = iq.owner.bare, _node(request)
+        item = request.find("item", ns.PUBSUB)
+        if item is None or not item.get("id"):
+            raise pubsub_error("bad-request", "item-required")
+        await self.retract(owner, node, item.get("id") or "", notify=request.get("notify") in ("1", "true"))
+        return ()
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def _items(self, iq: Iq, request: Element) -> Payload:
+        node = _node(request)
+        config = await self._readable(iq, node)
+        names = [child.get("id") or "" for child in request.elements() if child.name == "item"]
+        newest = _newest(request.get("max_items"))
+        found = await self._store.items(str(iq.to), node, names=names, newest=newest) if config.persist_items else []
+        return (_answer(ns.PUBSUB, items_element(node, ns.PUBSUB, *_fitting(found))),)
+
+    async def _readable(self, iq: Iq, node: str) -> Config:
+        config = await self._existing(str(iq.to), node)
+        await self._events.check(str(iq.to), config, iq.sender)
+        return config
+
+    async def _existing(self, owner: str, node: str) -> Config:
+        config = await self._store.config(owner, node)
+        if config is None:
+            raise StanzaError("item-not-found", "there is no such node")
+        return config
+
+    async def _nodes(self, iq: Iq) -> list[Element]:
+        owner = str(iq.to)
+        return [
+            Element("item", ns.DISCO_ITEMS, {"jid": owner, "node": node})
+            for node, config in (await self._store.nodes(owner)).items()
+            if await self._events.may(owner, config, iq.sender)
+        ]
+
+    # --- the owner's nodes --------------------------------------------------------------------------------------
+
+    async def _create(self, iq: Iq, request: Element) -> Payload:
+        owner = iq.owner.bare
+        node = request.get("node") or secrets.token_urlsafe(12)
+        _check_name(node)
+        configure = iq.payload.find("configure", ns.PUBSUB)
+        form = configure.find("x", ns.DATA_FORMS) if configure is not None else None
+        wanted = changes(form, FORM, most_items=self._store.bounds.items) if form is not None else {}
+        await self._store.create(owner, node, with_changes(_DEFAULT, wanted))
+        return (_answer(ns.PUBSUB, Element("create", ns.PUBSUB, {"node": node})),)
+
+    async def _default(self, iq: Iq, request: Element) -> Payload:
+        return (_answer(iq.payload.ns, Element("default", iq.payload.ns, {}, (_DEFAULT.element(),))),)
+
+    async def _configuration(self, iq: Iq, request: Element) -> Payload:
+        node = _node(request)
+        config = await self._existing(iq.owner.bare, node)
+        return (_answer(ns.PUBSUB_OWNER, Element("configure", ns.PUBSUB_OWNER, {"node": node}, (config.element(),))),)
+
+    async def _configure(self, iq: Iq, request: Element) -> Payload:
+        owner, node = iq.owner.bare, _node(request)
+        config = await self._existing(owner, node)
+        form = request.find("x", ns.DATA_FORMS)
+        if form is None:
+            raise StanzaError("bad-request", "a data form is expected")
+        if form.get("type") != "cancel":
+            wanted = changes(form, FORM, most_items=self._store.bounds.items)
+            await self._store.configure(owner, node, with_changes(config, wanted))
+        return ()
+
+    async def _delete(self, iq: Iq, request: Element) -> Payload:
+        owner, node = iq.owner.bare, _node(request)
+        config = await self._existing(owner, node)
+        await self._store.delete(owner, node)
+        if config.notify_delete:
+            change = Element("delete", ns.PUBSUB_EVENT, {"node": node})
+            await self._events.send(owner, node, config, change, self.caps)
+        return ()
+
+    async def _purge(self, iq: Iq, request: Element) -> Payload:
+        owner, node = iq.owner.bare, _node(request)
+        config = await self._existing(owner, node)
+        await self._store.purge(owner, node)
+        if config.notify_retract:
+            change = Element("purge", ns.PUBSUB_EVENT, {"node": node})
+            await self._events.send(owner, node, config, change, self.caps)
+        return ()
+
+    async def _affiliations(self, iq: Iq, request: Element) -> Payload:
+        owner, node = iq.owner.bare, _node(request)
+        config = await self._existing(owner, node)
+        who = {owner: "owner"} | dict.fromkeys(config.members, "member")
+        children = tuple(
+            Element("affiliation", ns.PUBSUB_OWNER, {"jid": jid, "affiliation": kind}) for jid, kind in who.items()
+        )
+        return (_answer(ns.PUBSUB_OWNER, Element("affiliations", ns.PUBSUB_OWNER, {"node": node}, children)),)
+
+    async def _set_affiliations(self, iq: Iq, request: Element) -> Payload:
+        owner, node = iq.owner.bare, _node(request)
+        config = await self._existing(owner, node)
+        await self._store.configure(owner, node, with_members(config, request))
+        return ()
+
+
+def _answer(namespace: str, child: Element) -> Element:
+    return Element("pubsub", namespace, {}, (child,))
+
+
+def _node(request: Element) -> str:
+    node = request.get("node")
+    if not node:
+        raise pubsub_error("bad-request", "nodeid-required")
+    _check_name(node)
+    return node
+
+
+def _check_name(name: str) -> None:
+    if len(name.encode()) > _MAX_NAME:
+        raise StanzaError("not-acceptable", f"a name may have {_MAX_NAME} bytes")
+
+
+def _newest(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 9):
+        raise StanzaError("bad-request", "max_items is a number")
+    return int(text)
+
+
+def _fitting(items: list[Item]) -> list[Item]:
+    """The newest items that fit into one answer."""
+    kept: list[Item] = []
+    room = _MAX_ANSWER
+    for item in reversed(items):
+        room -= len(item.payload.encode())
+        if room < 0 and kept:
+            break
+        kept.append(item)
+    return kept[::-1]

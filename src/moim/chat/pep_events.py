@@ -1,0 +1,119 @@
+"""Who hears of personal events (XEP-0163 section 4): those who may, who are there, and whose client wants the node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from moim.chat.accounts import Accounts, Session
+from moim.chat.block_lists import BlockLists
+from moim.chat.caps import Caps
+from moim.chat.pep_config import Config
+from moim.chat.pep_store import Item, PepStore, pubsub_error
+from moim.chat.plane import Plane
+from moim.chat.rosters import Roster, Rosters
+from moim.proto.xmpp import Element, Jid, StanzaError, ns
+
+
+class PepEvents:
+    """Judges who may read a node, and sends what changes to those whose capabilities ask for it."""
+
+    def __init__(
+        self, store: PepStore, *, accounts: Accounts, rosters: Rosters, block_lists: BlockLists, plane: Plane
+    ) -> None:
+        self._store = store
+        self._accounts = accounts
+        self._rosters = rosters
+        self._block_lists = block_lists
+        self._plane = plane
+        self._told: dict[Session, set[str]] = {}
+
+    async def check(self, owner: str, config: Config, reader: Jid) -> None:
+        """Whether somebody may read a node. Raises StanzaError as XEP-0060 section 6.5.9 has it."""
+        bare = str(reader.bare)
+        if bare == owner or config.access_model == "open" or bare in config.members:
+            return
+        if config.access_model == "whitelist":
+            raise pubsub_error("not-allowed", "closed-node")
+        if _may(config, await self._rosters.get(owner), bare):
+            return
+        if config.access_model == "roster":
+            raise pubsub_error("not-authorized", "not-in-roster-group")
+        raise pubsub_error("not-authorized", "presence-subscription-required")
+
+    async def may(self, owner: str, config: Config, reader: Jid) -> bool:
+        """Whether somebody may read a node."""
+        try:
+            await self.check(owner, config, reader)
+        except StanzaError:
+            return False
+        return True
+
+    async def send(self, owner: str, node: str, config: Config, change: Element, caps: Caps) -> None:
+        """Tells of a change: ``change`` is the child of ``<event/>``."""
+        roster = await self._rosters.get(owner)
+        sender = Jid.parse(owner)
+        event = Element("event", ns.PUBSUB_EVENT, {}, (change,))
+        batch = []
+        for bare in (owner, *_readers(config, roster)):
+            for session in self._accounts.available(bare):
+                if node in caps.wants(session) and not self._block_lists.parted(sender, session.full):
+                    batch.append((session.sid, _message(owner, session, event)))
+        self._plane.send_many(batch)
+
+    async def introduce(self, session: Session, caps: Caps, *, anew: bool) -> None:
+        """A session is there and what it wants is known: it gets the last item of each such node that it may read.
+
+        Each node once for as long as it is available; ``anew`` when it just became so.
+        """
+        told = self._told.setdefault(session, set())
+        if anew:
+            told.clear()
+        nodes = sorted(caps.wants(session) - told)
+        if not nodes:
+            return
+        told.update(nodes)
+        me, roster = session.full.bare, await self._rosters.get(session.bare)
+        local = [c for c in roster.watched() if c.rpartition("@")[2] == me.domain]
+        batch = []
+        for item, config in await self._store.last([session.bare, *local], nodes):
+            if config.send_last_published_item != "on_sub_and_presence" or not config.persist_items:
+                continue
+            if self._block_lists.parted(Jid.parse(item.owner), session.full):
+                continue
+            if item.owner == session.bare or _may(config, await self._rosters.get(item.owner), session.bare):
+                event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(item.node, ns.PUBSUB_EVENT, item),))
+                batch.append((session.sid, _message(item.owner, session, event)))
+        if session.available and not session.gone:
+            self._plane.send_many(batch)
+
+    def gone(self, session: Session) -> None:
+        """Forgets a session."""
+        self._told.pop(session, None)
+
+
+def items_element(node: str, namespace: str, *items: Item) -> Element:
+    """Items as they stand in answers (``pubsub``) and events (``pubsub#event``)."""
+    children = tuple(
+        Element("item", namespace, {"id": item.name}, (Element.parse(item.payload),) if item.payload else ())
+        for item in items
+    )
+    return Element("items", namespace, {"node": node}, children)
+
+
+def _message(owner: str, session: Session, event: Element) -> Element:
+    attrs = {"from": owner, "to": str(session.full), "type": "headline"}
+    return Element("message", ns.CLIENT, attrs, (event,))
+
+
+def _readers(config: Config, roster: Roster) -> Iterator[str]:
+    """Contacts to tell: those who see the owner's presence and may read the node."""
+    return (contact for contact in roster.subscribers() if _may(config, roster, contact))
+
+
+def _may(config: Config, roster: Roster, reader: str) -> bool:
+    item = roster.item(reader)
+    if config.access_model == "whitelist":
+        return reader in config.members
+    if config.access_model == "roster":
+        return item.state.seen and not set(item.groups).isdisjoint(config.roster_groups_allowed)
+    return config.access_model == "open" or item.state.seen

@@ -1,0 +1,203 @@
+"""The nodes and items of personal eventing on disk; every change is one transaction that keeps the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from moim.chat import tables
+from moim.chat.pep_config import Config, with_changes
+from moim.proto.xmpp import Element, StanzaError, ns
+from moim.store import Store
+
+_CHUNK = 400  # variables in one statement
+
+
+def pubsub_error(condition: str, name: str, text: str = "", **attrs: str) -> StanzaError:
+    """A refusal with the condition of XEP-0060's own that explains it."""
+    return StanzaError(condition, text, application=Element(name, ns.PUBSUB_ERRORS, attrs))
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Nodes of an account, items of a node, bytes of one item, and bytes of all items of an account."""
+
+    nodes: int
+    items: int
+    item_bytes: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One published item; ``payload`` is XML."""
+
+    owner: str
+    node: str
+    name: str
+    payload: str
+
+
+class PepStore:
+    """Nodes by owner (bare JID) and name. Raises StanzaError where a bound or a precondition is not met."""
+
+    def __init__(self, store: Store, bounds: Bounds) -> None:
+        self._store = store
+        self.bounds = bounds
+
+    async def config(self, owner: str, node: str) -> Config | None:
+        """The configuration of a node; None when there is none."""
+        return await self._store.read(lambda connection: _config(connection, owner, node))
+
+    async def nodes(self, owner: str) -> dict[str, Config]:
+        """Every node of an account."""
+        table = tables.pep_nodes.c
+        query = sa.select(table.node, table.config).where(table.owner == owner).order_by(table.node)
+        rows = await self._store.read(lambda connection: connection.execute(query).all())
+        return {row.node: Config.load(row.config) for row in rows}
+
+    async def create(self, owner: str, node: str, config: Config) -> None:
+        """Makes a node. Raises StanzaError conflict when there is one."""
+
+        def work(connection: sa.Connection) -> None:
+            if _config(connection, owner, node) is not None:
+                raise StanzaError("conflict", "there is such a node already")
+            self._create(connection, owner, node, config)
+
+        await self._store.write(work)
+
+    def _create(self, connection: sa.Connection, owner: str, node: str, config: Config) -> None:
+        table = tables.pep_nodes
+        count = connection.execute(sa.select(sa.func.count()).where(table.c.owner == owner)).scalar_one()
+        if count >= self.bounds.nodes:
+            raise pubsub_error("conflict", "max-nodes-exceeded", f"an account may have {self.bounds.nodes} nodes")
+        connection.execute(insert(table).values(owner=owner, node=node, config=config.stored()))
+
+    async def configure(self, owner: str, node: str, config: Config) -> None:
+        """Changes a node that exists; items beyond the new number go."""
+        table = tables.pep_nodes
+
+        def work(connection: sa.Connection) -> None:
+            where = (table.c.owner == owner, table.c.node == node)
+            connection.execute(sa.update(table).where(*where).values(config=config.stored()))
+            _trim(connection, owner, node, config)
+
+        await self._store.write(work)
+
+    async def publish(
+        self, owner: str, node: str, name: str, payload: str, options: Mapping[str, Any], default: Config
+    ) -> Config:
+        """Publishes an item; a node that is not there is made from ``default`` and ``options``.
+
+        Raises StanzaError conflict (precondition-not-met) when the node is configured otherwise than ``options`` want.
+        """
+        size = len(payload.encode())
+
+        def work(connection: sa.Connection) -> Config:
+            config = _config(connection, owner, node)
+            if config is None:
+                config = with_changes(default, options)
+                self._create(connection, owner, node, config)
+            elif with_changes(config, options) != config:
+                raise pubsub_error("conflict", "precondition-not-met", "the node is configured in another way")
+            if config.persist_items:
+                self._insert(connection, Item(owner, node, name, payload), size, config)
+            return config
+
+        return await self._store.write(work)
+
+    def _insert(self, connection: sa.Connection, item: Item, size: int, config: Config) -> None:
+        table = tables.pep_items
+        here = (table.c.owner == item.owner, table.c.node == item.node)
+        connection.execute(sa.delete(table).where(*here, table.c.item == item.name))
+        row = {"owner": item.owner, "node": item.node, "item": item.name, "size": size, "payload": item.payload}
+        connection.execute(insert(table).values(**row))
+        _trim(connection, item.owner, item.node, config)
+        used = connection.execute(sa.select(sa.func.sum(table.c.size)).where(table.c.owner == item.owner)).scalar() or 0
+        if used > self.bounds.bytes:
+            raise StanzaError("resource-constraint", f"an account's items may have {self.bounds.bytes} bytes")
+
+    async def items(self, owner: str, node: str, *, names: Sequence[str] = (), newest: int | None = None) -> list[Item]:
+        """Items, oldest first: those with ``names``, or the ``newest``, or all."""
+        table = tables.pep_items.c
+        query = sa.select(table.item, table.payload).where(table.owner == owner, table.node == node)
+        if names:
+            query = query.where(table.item.in_(names[:_CHUNK]))
+        query = query.order_by(table.id.desc())
+        if newest is not None:
+            query = query.limit(newest)
+        rows = await self._store.read(lambda connection: connection.execute(query).all())
+        return [Item(owner, node, row.item, row.payload) for row in reversed(rows)]
+
+    async def last(self, owners: Sequence[str], nodes: Sequence[str]) -> list[tuple[Item, Config]]:
+        """The newest item of each of these nodes of these owners."""
+        items, configs = tables.pep_items, tables.pep_nodes
+
+        def work(connection: sa.Connection) -> list[tuple[Item, Config]]:
+            found = []
+            for start in range(0, len(owners), _CHUNK):
+                newest = (
+                    sa.select(sa.func.max(items.c.id))
+                    .where(items.c.owner.in_(owners[start : start + _CHUNK]), items.c.node.in_(nodes))
+                    .group_by(items.c.owner, items.c.node)
+                )
+                query = (
+                    sa.select(items, configs.c.config)
+                    .join(configs, sa.and_(configs.c.owner == items.c.owner, configs.c.node == items.c.node))
+                    .where(items.c.id.in_(newest))
+                )
+                for row in connection.execute(query):
+                    found.append((Item(row.owner, row.node, row.item, row.payload), Config.load(row.config)))
+            return found
+
+        return await self._store.read(work)
+
+    async def retract(self, owner: str, node: str, name: str) -> None:
+        """Deletes an item. Raises StanzaError item-not-found."""
+        table = tables.pep_items
+        gone = sa.delete(table).where(table.c.owner == owner, table.c.node == node, table.c.item == name)
+
+        def work(connection: sa.Connection) -> None:
+            if connection.execute(gone).rowcount == 0:
+                raise StanzaError("item-not-found", "there is no such item")
+
+        await self._store.write(work)
+
+    async def purge(self, owner: str, node: str) -> None:
+        """Deletes every item of a node."""
+        table = tables.pep_items
+        gone = sa.delete(table).where(table.c.owner == owner, table.c.node == node)
+        await self._store.write(lambda connection: connection.execute(gone))
+
+    async def delete(self, owner: str, node: str) -> None:
+        """Deletes a node with its items."""
+        await self._delete(lambda table: sa.and_(table.c.owner == owner, table.c.node == node))
+
+    async def drop(self, owner: str) -> None:
+        """Deletes everything of an account that is gone."""
+        await self._delete(lambda table: table.c.owner == owner)
+
+    async def _delete(self, where: Any) -> None:
+        def work(connection: sa.Connection) -> None:
+            for table in (tables.pep_items, tables.pep_nodes):
+                connection.execute(sa.delete(table).where(where(table)))
+
+        await self._store.write(work)
+
+
+def _config(connection: sa.Connection, owner: str, node: str) -> Config | None:
+    table = tables.pep_nodes.c
+    query = sa.select(table.config).where(table.owner == owner, table.node == node)
+    text = connection.execute(query).scalar()
+    return None if text is None else Config.load(text)
+
+
+def _trim(connection: sa.Connection, owner: str, node: str, config: Config) -> None:
+    table = tables.pep_items
+    here = (table.c.owner == owner, table.c.node == node)
+    kept = sa.select(table.c.id).where(*here).order_by(table.c.id.desc()).limit(config.max_items)
+    connection.execute(sa.delete(table).where(*here, table.c.id.not_in(kept)))
