@@ -1,0 +1,232 @@
+"""Personal events: who may read and hears of what, preconditions, bounds, and what a restart keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moim.proto.xmpp import Element, ns
+
+NODE = "urn:example:node"
+CAPS_INFO = (
+    f"<query xmlns='{ns.DISCO_INFO}'><feature var='{NODE}+notify'/><feature var='urn:example:other+notify'/></query>"
+)
+
+
+def form(kind: str, **fields: str) -> str:
+    inner = "".join(f"<field var='pubsub#{var}'><value>{value}</value></field>" for var, value in fields.items())
+    head = f"<field var='FORM_TYPE' type='hidden'><value>{ns.PUBSUB}#{kind}</value></field>"
+    return f"<x xmlns='jabber:x:data' type='submit'>{head}{inner}</x>"
+
+
+async def publish(client: Any, text: str, *, name: str = "current", node: str = NODE, **options: str) -> str:
+    """Publishes; empty when that worked, else the names of the error's conditions."""
+    wanted = f"<publish-options>{form('publish-options', **options)}</publish-options>" if options else ""
+    item = f"<item id='{name}'><e xmlns='urn:example:e'>{text}</e></item>"
+    body = f"<pubsub xmlns='{ns.PUBSUB}'><publish node='{node}'>{item}</publish>{wanted}</pubsub>"
+    return problem(await client.request(body, kind="set"))
+
+
+def problem(answer: Element) -> str:
+    if answer.get("type") == "result":
+        return ""
+    error = answer.find("error")
+    assert error is not None
+    return " ".join(child.name for child in error.elements() if child.name != "text")
+
+
+async def read(client: Any, owner: str, node: str = NODE) -> str:
+    """The texts of a node's items, or the error."""
+    answer = await client.request(f"<pubsub xmlns='{ns.PUBSUB}'><items node='{node}'/></pubsub>", to=owner)
+    if answer.get("type") == "error":
+        return problem(answer)
+    items = answer.find("pubsub", ns.PUBSUB).find("items")
+    return ",".join(item.elements()[0].text for item in items.elements())
+
+
+async def watching(house: Any, name: str, resource: str = "r") -> Any:
+    """An available client that wants the node."""
+    client = await house.client(name, resource).connect()
+    client.send(f"<presence><c xmlns='{ns.CAPS}' hash='none' node='n' ver='v'/></presence>")
+    while (stanza := await client.receive()).get("from") != "chat.test":
+        pass
+    client.send(f"<iq type='result' id='{stanza.get('id')}' to='chat.test'>{CAPS_INFO}</iq>")
+    await client.sync()
+    return client
+
+
+async def heard(client: Any) -> list[str]:
+    """What a client heard of since the last look, as texts of items or names of other changes."""
+    await client.sync()
+    found = []
+    for stanza in [client.inbox.get_nowait() for _ in range(client.inbox.qsize())]:
+        if stanza is not None and stanza.name == "message":
+            change = stanza.find("event", ns.PUBSUB_EVENT).elements()[0]
+            inner = change.elements()
+            found.append(inner[0].elements()[0].text if inner and inner[0].elements() else (inner or [change])[0].name)
+    return found
+
+
+@pytest.fixture
+async def contacts(new_house: Any) -> Any:
+    return await new_house()
+
+
+@pytest.mark.parametrize(
+    ("access", "contact", "stranger"),
+    [
+        ("open", "x", "x"),
+        ("presence", "x", "not-authorized presence-subscription-required"),
+        ("roster", "not-authorized not-in-roster-group", "not-authorized not-in-roster-group"),
+        ("whitelist", "not-allowed closed-node", "not-allowed closed-node"),
+    ],
+)
+async def test_who_may_read(contacts: Any, access: str, contact: str, stranger: str) -> None:
+    alice, bob = await watching(contacts, "alice"), await watching(contacts, "bob")
+    await alice.request(
+        f"<query xmlns='{ns.ROSTER}'><item jid='carol@chat.test' subscription='remove'/></query>", kind="set"
+    )
+    carol = await watching(contacts, "carol")
+    for client in (alice, bob, carol):
+        await heard(client)
+    assert await publish(alice, "x", access_model=access) == ""
+    assert await read(bob, "alice@chat.test") == contact
+    assert await read(carol, "alice@chat.test") == stranger
+    assert await read(alice, "alice@chat.test") == "x"
+    assert await heard(alice) == ["x"]
+    assert await heard(bob) == (["x"] if contact == "x" else [])
+    assert await heard(carol) == []
+    late = await watching(contacts, "bob", "late")
+    assert await heard(late) == (["x"] if contact == "x" else [])
+
+
+async def test_a_group_of_the_roster(contacts: Any) -> None:
+    alice, bob, carol = [await watching(contacts, name) for name in ("alice", "bob", "carol")]
+    item = "<item jid='bob@chat.test'><group>가족</group></item>"
+    await alice.request(f"<query xmlns='{ns.ROSTER}'>{item}</query>", kind="set")
+    assert await publish(alice, "x", access_model="roster", roster_groups_allowed="가족") == ""
+    assert await read(bob, "alice@chat.test") == "x"
+    assert await heard(bob) == ["x"]
+    assert "not-in-roster-group" in await read(carol, "alice@chat.test")
+    assert await heard(carol) == []
+
+
+async def test_who_is_blocked_hears_nothing(contacts: Any) -> None:
+    alice, bob = await watching(contacts, "alice"), await watching(contacts, "bob")
+    await alice.request(f"<block xmlns='{ns.BLOCKING}'><item jid='bob@chat.test'/></block>", kind="set")
+    assert await publish(alice, "x", access_model="open") == ""
+    assert await heard(bob) == []
+    assert await read(bob, "alice@chat.test") == "service-unavailable"
+    assert await heard(await watching(contacts, "bob", "late")) == []
+
+
+async def test_each_node_is_introduced_once(contacts: Any) -> None:
+    alice = await watching(contacts, "alice")
+    assert await publish(alice, "x") == ""
+    bob = await watching(contacts, "bob")
+    assert await heard(bob) == ["x"]
+    for _ in range(3):
+        bob.send(f"<presence><c xmlns='{ns.CAPS}' hash='none' node='n' ver='v'/></presence>")
+    assert await heard(bob) == []
+    bob.send("<presence type='unavailable'/>")
+    await publish(alice, "y")
+    assert await heard(bob) == []
+    bob.send(f"<presence><c xmlns='{ns.CAPS}' hash='none' node='n' ver='v'/></presence>")
+    assert await heard(bob) == ["y"]
+
+
+async def test_options_are_a_precondition(contacts: Any) -> None:
+    alice = await contacts.online("alice")
+    assert await publish(alice, "1", access_model="whitelist", max_items="max") == ""
+    assert await publish(alice, "2", access_model="open") == "conflict precondition-not-met"
+    assert await publish(alice, "3", access_model="whitelist", max_items="max", publish_model="publishers") == ""
+    assert await publish(alice, "4", publish_model="open") == "not-acceptable"
+    assert await publish(alice, "5", strange="x") == "not-acceptable"
+    assert await publish(alice, "6", max_items="-1") == "not-acceptable"
+    assert await read(alice, "alice@chat.test") == "3"
+
+
+async def test_bounds(new_house: Any) -> None:
+    house = await new_house(pep_nodes=2, pep_items=3, pep_item_bytes=5000, pep_bytes=10_000)
+    alice = await house.online("alice")
+    assert await publish(alice, "x" * 6000) == "not-acceptable payload-too-big"
+    for number in range(5):
+        assert await publish(alice, str(number), name=str(number), max_items="max") == ""
+    assert await read(alice, "alice@chat.test") == "2,3,4"
+    assert await publish(alice, "x" * 4900, node="b", max_items="max") == ""
+    assert await publish(alice, "x" * 4900, node="b", name="2") == ""
+    assert await publish(alice, "x" * 4900, node="b", name="3") == "resource-constraint"
+    assert await publish(alice, "x", node="c") == "conflict max-nodes-exceeded"
+    assert await publish(alice, "x", name="n" * 1100) == "not-acceptable"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("", "bad-request"),
+        ("<publish/>", "bad-request nodeid-required"),
+        ("<publish node='n'/>", "bad-request item-required"),
+        ("<publish node='n'><item/></publish>", "bad-request invalid-payload"),
+        ("<publish node='n'><item><a xmlns='x'/><b xmlns='x'/></item></publish>", "bad-request invalid-payload"),
+        ("<retract node='n'/>", "bad-request item-required"),
+        ("<retract node='n'><item id='1'/></retract>", "item-not-found"),
+        ("<subscribe node='n' jid='alice@chat.test'/>", "feature-not-implemented unsupported"),
+    ],
+)
+async def test_what_is_refused(contacts: Any, body: str, expected: str) -> None:
+    alice = await contacts.online("alice")
+    answer = await alice.request(f"<pubsub xmlns='{ns.PUBSUB}'>{body}</pubsub>", kind="set")
+    assert problem(answer) == expected
+
+
+async def test_only_the_account_changes_its_nodes(contacts: Any) -> None:
+    alice, bob = await contacts.online("alice"), await contacts.online("bob")
+    assert await publish(alice, "x", access_model="open") == ""
+    item = "<item id='1'><e xmlns='urn:example:e'/></item>"
+    for space, body in (
+        (ns.PUBSUB, f"<publish node='{NODE}'>{item}</publish>"),
+        (ns.PUBSUB, f"<retract node='{NODE}'><item id='current'/></retract>"),
+        (ns.PUBSUB, "<create node='mine'/>"),
+        (ns.PUBSUB_OWNER, f"<delete node='{NODE}'/>"),
+        (ns.PUBSUB_OWNER, f"<purge node='{NODE}'/>"),
+        (ns.PUBSUB_OWNER, f"<configure node='{NODE}'>{form('node_config', access_model='open')}</configure>"),
+        (ns.PUBSUB_OWNER, f"<affiliations node='{NODE}'/>"),
+    ):
+        answer = await bob.request(f"<pubsub xmlns='{space}'>{body}</pubsub>", kind="set", to="alice@chat.test")
+        assert problem(answer) == "forbidden", body
+    assert await read(bob, "alice@chat.test") == "x"
+
+
+async def test_changes_are_told(contacts: Any) -> None:
+    alice, bob = await watching(contacts, "alice"), await watching(contacts, "bob")
+    assert await publish(alice, "x") == ""
+    for space, body in (
+        (ns.PUBSUB, f"<retract node='{NODE}' notify='true'><item id='current'/></retract>"),
+        (ns.PUBSUB_OWNER, f"<purge node='{NODE}'/>"),
+        (ns.PUBSUB_OWNER, f"<delete node='{NODE}'/>"),
+    ):
+        answer = await alice.request(f"<pubsub xmlns='{space}'>{body}</pubsub>", kind="set")
+        assert problem(answer) == ""
+    assert await heard(bob) == ["x", "retract", "purge", "delete"]
+
+
+async def test_a_restart_keeps_nodes_and_a_removed_account_none(contacts: Any) -> None:
+    alice = await contacts.online("alice")
+    assert await publish(alice, "x", access_model="open") == ""
+    await contacts.restart()
+    bob = await contacts.online("bob")
+    assert await read(bob, "alice@chat.test") == "x"
+    await contacts.service._parts.remove("alice@chat.test")
+    assert await read(bob, "alice@chat.test") == "item-not-found"
+
+
+async def test_discovery_says_what_an_account_can(contacts: Any) -> None:
+    alice = await contacts.online("alice")
+    answer = await alice.request(f"<query xmlns='{ns.DISCO_INFO}'/>")
+    info = answer.find("query", ns.DISCO_INFO)
+    kinds = {(e.get("category"), e.get("type")) for e in info.elements() if e.name == "identity"}
+    assert kinds == {("account", "registered"), ("pubsub", "pep")}
+    found = {e.get("var") for e in info.elements() if e.name == "feature"}
+    assert {ns.PUBSUB, f"{ns.PUBSUB}#publish", f"{ns.PUBSUB}#publish-options"} <= found
+    assert f"{ns.PUBSUB}#subscribe" not in found
