@@ -21,6 +21,7 @@ _MOIM = str(Path(sys.executable).with_name("moim"))
 _SETTINGS = f"""
 [edge.turn]
 allow_peers = ["127.0.0.0/8"]
+old_channel_range = true
 relay_ports = [30000, 32000]
 
 [edge.turn.users]
