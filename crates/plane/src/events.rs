@@ -114,7 +114,11 @@ mod tests {
     fn descriptor_is_readable_only_while_events_wait() {
         let queue = EventQueue::new().unwrap();
         let readable = |queue: &EventQueue<i32>| {
-            let mut poll = libc::pollfd { fd: queue.fileno(), events: libc::POLLIN, revents: 0 };
+            let mut poll = libc::pollfd {
+                fd: queue.fileno(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
             // SAFETY: one valid pollfd, count 1, no wait.
             unsafe { libc::poll(&mut poll, 1, 0) == 1 }
         };
