@@ -13,7 +13,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 NATIVE := src/moim/_native.abi3.so
 WEB := src/moim/portal/static/index.html
 
-.PHONY: up build test check bench format clean native web fuzz help tools-dev tools-test
+.PHONY: up build test check bench format clean native help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
