@@ -1,0 +1,303 @@
+"""The machine of a room under any sequence of steps, and the tables behind it."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moim.chat.rooms import entering, lists, messages, owners
+from moim.chat.rooms.budget import Budgets
+from moim.chat.rooms.config import Bounds, RoomConfig, apply_form
+from moim.chat.rooms.history import Entry, History, Wanted, read_wanted
+from moim.chat.rooms.ranks import Affiliation, Role, check_affiliation_change, check_role_change, initial_role
+from moim.chat.rooms.room import Room, Subject
+from moim.proto.xmpp import Element, Jid, StanzaError, ns
+from moim.proto.xmpp.dataform import read_form
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+OWNER = Jid("owner", "x.test", "r")
+PEOPLE = [OWNER, *(Jid(name, "x.test", device) for name in ("ann", "ben", "cem") for device in ("1", "2"))]
+NICKS = ["O", "Ann", "Ben", "Cem"]
+BOUNDS = Bounds(max_users=6, history=5)
+
+
+def make_room(*, locked: bool = False, **config: object) -> Room:
+    numbers = itertools.count(1)
+    return Room(
+        Jid("room", "rooms.x.test"),
+        config=RoomConfig(**config),  # type: ignore[arg-type]
+        bounds=BOUNDS,
+        salt=b"salt",
+        creator="owner@x.test",
+        token=lambda: f"t{next(numbers)}",
+        affiliations={"owner@x.test": Affiliation.OWNER},
+        locked=locked,
+    )
+
+
+def element(text: str) -> Element:
+    return Element.parse(f"<x xmlns='{ns.CLIENT}'>{text}</x>").elements()[0]
+
+
+def enter(room: Room, who: Jid, nick: str, more: str = "") -> None:
+    stanza = element(f"<presence><x xmlns='{ns.MUC}'>{more}</x></presence>")
+    entering.available(room, who, nick, stanza, NOW)
+
+
+def say(room: Room, who: Jid, inner: str) -> None:
+    messages.to_room(room, who, element(f"<message type='groupchat'>{inner}</message>"), NOW)
+
+
+def items(*each: str) -> Element:
+    return Element.parse(f"<query xmlns='{ns.MUC_ADMIN}'>{''.join(each)}</query>")
+
+
+def codes(stanza: Element) -> list[str | None]:
+    muc = stanza.find("x", ns.MUC_USER)
+    assert muc is not None
+    return [child.get("code") for child in muc.elements() if child.name == "status"]
+
+
+people, nicks = st.sampled_from(PEOPLE), st.sampled_from(NICKS)
+affiliations, roles = st.sampled_from(list(Affiliation)), st.sampled_from(list(Role))
+steps = st.one_of(
+    st.tuples(st.just("enter"), people, nicks),
+    st.tuples(st.just("present"), people, nicks),
+    st.tuples(st.just("leave"), people),
+    st.tuples(st.just("say"), people),
+    st.tuples(st.just("subject"), people),
+    st.tuples(st.just("whisper"), people, nicks),
+    st.tuples(st.just("invite"), people, people),
+    st.tuples(st.just("affiliation"), people, people, affiliations),
+    st.tuples(st.just("role"), people, nicks, roles),
+    st.tuples(st.just("configure"), people, st.sampled_from(["moderatedroom", "membersonly"]), st.sampled_from("01")),
+    st.tuples(st.just("whois"), people, st.sampled_from(["anyone", "moderators"])),
+    st.tuples(st.just("destroy"), people),
+)
+
+
+def take(room: Room, step: tuple) -> None:  # type: ignore[type-arg]
+    kind, who, *rest = step
+    if kind == "enter":
+        enter(room, who, rest[0])
+    elif kind == "present":
+        entering.available(room, who, rest[0], element("<presence><show>away</show></presence>"), NOW)
+    elif kind == "leave":
+        entering.unavailable(room, who, element("<presence type='unavailable'/>"))
+    elif kind == "say":
+        say(room, who, "<body>hi</body>")
+    elif kind == "subject":
+        say(room, who, "<subject>hi</subject>")
+    elif kind == "whisper":
+        messages.to_occupant(room, who, rest[0], element("<message type='chat'><body>psst</body></message>"))
+    elif kind == "invite":
+        inner = f"<x xmlns='{ns.MUC_USER}'><invite to='{rest[0]}'/></x>"
+        messages.to_room(room, who, element(f"<message>{inner}</message>"), NOW)
+    elif kind == "affiliation":
+        lists.change(room, who, items(f"<item jid='{rest[0]}' affiliation='{rest[1]}'/>"))
+    elif kind == "role":
+        lists.change(room, who, items(f"<item nick='{rest[0]}' role='{rest[1]}'/>"))
+    elif kind == "destroy":
+        owners.change(room, who, Element.parse(f"<query xmlns='{ns.MUC_OWNER}'><destroy/></query>"))
+    else:
+        var, value = ("whois", rest[0]) if kind == "whois" else rest
+        form = f"<field var='muc#roomconfig_{var}'><value>{value}</value></field>"
+        head = f"<field var='FORM_TYPE'><value>{ns.MUC_CONFIG}</value></field>"
+        query = f"<query xmlns='{ns.MUC_OWNER}'><x xmlns='jabber:x:data' type='submit'>{head}{form}</x></query>"
+        owners.change(room, who, Element.parse(query))
+
+
+@given(st.lists(steps, max_size=40))
+def test_no_sequence_of_steps_breaks_a_room(sequence: list) -> None:  # type: ignore[type-arg]
+    room = make_room()
+    enter(room, OWNER, "O")
+    inside = {OWNER}
+    room.output.clear()
+    for step in sequence:
+        if room.destroyed:
+            break
+        before = (dict(room.affiliations), dict(room.by_session), room.config)
+        try:
+            take(room, step)
+        except StanzaError:
+            assert not room.output, "a refusal tells nobody"
+            assert (dict(room.affiliations), dict(room.by_session), room.config) == before, "and changes nothing"
+        known = inside | set(room.by_session) | {step[1]}
+        for to, stanza in room.output:
+            assert Jid.parse(stanza.get("to") or "") == to
+            assert (stanza.get("from") or "").startswith(room.address)
+            assert to in known or step[0] == "invite", "only those inside hear what goes on"
+        for to, stanza in room.output:
+            viewer = room.by_session.get(to)
+            muc = stanza.find("x", ns.MUC_USER)
+            if stanza.name == "presence" and viewer is not None and 110 not in map(int, codes(stanza) if muc else []):
+                item = muc.find("item") if muc is not None else None
+                assert item is not None
+                assert item.get("jid") is None or room.sees_jids(viewer) or step[0] in ("affiliation", "role")
+        room.output.clear()
+        inside = set(room.by_session)
+        if not room.destroyed:
+            assert Affiliation.OWNER in room.affiliations.values()
+        assert {jid for o in room.occupants.values() for jid in o.sessions} == set(room.by_session)
+        for nick, occupant in room.occupants.items():
+            assert occupant.nick == nick
+            assert occupant.sessions
+            assert {jid.bare for jid in occupant.sessions} == {occupant.bare}
+            assert occupant.role is not Role.NONE
+            assert room.affiliation(occupant.bare) is not Affiliation.OUTCAST
+        if room.config.members_only:
+            assert all(room.affiliation(o.bare) is not Affiliation.NONE for o in room.occupants.values())
+        assert len(room.occupants) <= BOUNDS.max_users
+        assert len(room.history) <= BOUNDS.history
+
+
+@given(affiliations, affiliations, affiliations)
+def test_only_owners_make_or_unmake_admins(actor: Affiliation, old: Affiliation, new: Affiliation) -> None:
+    try:
+        check_affiliation_change(actor, old, new)
+    except StanzaError:
+        assert actor is not Affiliation.OWNER
+    else:
+        managers = {Affiliation.ADMIN, Affiliation.OWNER}
+        assert actor is Affiliation.OWNER or (actor is Affiliation.ADMIN and not {old, new} & managers)
+
+
+@given(affiliations, roles, affiliations, roles, roles)
+def test_roles_are_changed_by_moderators_and_never_upwards(
+    actor: Affiliation, actor_role: Role, target: Affiliation, target_role: Role, new: Role
+) -> None:
+    try:
+        check_role_change(actor, actor_role, target, target_role, new)
+    except StanzaError:
+        return
+    assert actor_role is Role.MODERATOR
+    if new is Role.NONE:
+        assert target.rank <= actor.rank
+    elif new is Role.MODERATOR or target_role is Role.MODERATOR:
+        assert actor in (Affiliation.ADMIN, Affiliation.OWNER)
+
+
+@pytest.mark.parametrize(
+    ("affiliation", "open_role", "moderated_role"),
+    [
+        (Affiliation.OWNER, Role.MODERATOR, Role.MODERATOR),
+        (Affiliation.ADMIN, Role.MODERATOR, Role.MODERATOR),
+        (Affiliation.MEMBER, Role.PARTICIPANT, Role.PARTICIPANT),
+        (Affiliation.NONE, Role.PARTICIPANT, Role.VISITOR),
+        (Affiliation.OUTCAST, Role.NONE, Role.NONE),
+    ],
+)
+def test_roles_on_entry(affiliation: Affiliation, open_role: Role, moderated_role: Role) -> None:
+    assert initial_role(affiliation, moderated=False) is open_role
+    assert initial_role(affiliation, moderated=True) is moderated_role
+
+
+def test_all_items_of_a_request_or_none() -> None:
+    room = make_room()
+    enter(room, OWNER, "O")
+    with pytest.raises(StanzaError) as refused:
+        lists.change(room, OWNER, items("<item jid='a@x.test' affiliation='member'/>", "<item nick='?' role='none'/>"))
+    assert refused.value.condition == "item-not-found"
+    assert list(room.affiliations) == ["owner@x.test"]
+    both = ("<item jid='a@x.test' affiliation='owner'/>", "<item jid='a@x.test' affiliation='none'/>")
+    with pytest.raises(StanzaError) as refused:
+        lists.change(room, OWNER, items(*both, "<item jid='owner@x.test' affiliation='none'/>"))
+    assert refused.value.condition == "conflict"
+    assert list(room.affiliations) == ["owner@x.test"]
+
+
+def test_a_bounce_takes_a_ghost_out() -> None:
+    room = make_room()
+    enter(room, OWNER, "O")
+    enter(room, PEOPLE[1], "Ann")
+    room.output.clear()
+    gone = f"<error type='cancel'><service-unavailable xmlns='{ns.STANZA_ERRORS}'/></error>"
+    assert messages.bounced(room, PEOPLE[1], element(f"<message type='error'>{gone}</message>"))
+    assert not messages.bounced(room, PEOPLE[2], element(f"<message type='error'>{gone}</message>"))
+    refusal = gone.replace("service-unavailable", "policy-violation")
+    assert not messages.bounced(room, PEOPLE[1], element(f"<message type='error'>{refusal}</message>"))
+    entering.vanished(room, PEOPLE[1])
+    assert list(room.occupants) == ["O"]
+    assert [codes(stanza) for _, stanza in room.output] == [["333"], ["333", "110"]]
+
+
+def test_the_creator_of_a_non_anonymous_room_is_told() -> None:
+    room = make_room(locked=True, non_anonymous=True)
+    stanza = element(f"<presence><x xmlns='{ns.MUC}'/></presence>")
+    entering.available(room, OWNER, "O", stanza, NOW, created=True)
+    assert codes(room.output[0][1]) == ["100", "201", "110"]
+    owners.change(room, OWNER, Element.parse(
+        f"<query xmlns='{ns.MUC_OWNER}'><x xmlns='jabber:x:data' type='cancel'/></query>"))  # fmt: skip
+    assert room.is_over
+
+
+@given(
+    st.lists(st.integers(0, 1000), max_size=8),
+    st.none() | st.integers(0, 8),
+    st.none() | st.integers(0, 2000),
+    st.none() | st.integers(0, 1000),
+)
+def test_history_gives_the_newest_within_every_limit(
+    ages: list[int], most: int | None, chars: int | None, since: int | None
+) -> None:
+    moments = sorted(NOW + timedelta(seconds=age) for age in ages)
+    history = History(5, [Entry(at, element(f"<message><body>{n}</body></message>")) for n, at in enumerate(moments)])
+    limit = None if since is None else NOW + timedelta(seconds=since)
+    chosen = history.select(Wanted(chars, most, limit), "room@x.test")
+    numbers = [int(body.text) for stanza in chosen if (body := stanza.find("body")) is not None]
+    assert numbers == list(range(len(ages) - len(numbers), len(ages)))
+    assert len(numbers) <= min(5, 5 if most is None else most)
+    assert chars is None or sum(len(stanza.to_xml()) for stanza in chosen) <= chars
+    assert limit is None or all(moments[number] >= limit for number in numbers)
+    if most is None and chars is None and limit is None:
+        assert len(numbers) == min(5, len(ages))
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("maxchars", "maxstanzas", "seconds", "since"), st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff")))))  # fmt: skip
+def test_whatever_is_asked_of_history_is_a_limit_or_a_bad_request(attrs: dict[str, str]) -> None:
+    try:
+        wanted = read_wanted(Element("x", ns.MUC, {}, (Element("history", ns.MUC, attrs),)), NOW)
+    except StanzaError:
+        assert attrs
+    else:
+        assert wanted.since is None or wanted.since.tzinfo is not None
+
+
+values = st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20), max_size=3).map(tuple)
+fields = st.sampled_from([
+    "roomname", "persistentroom", "passwordprotectedroom", "roomsecret", "whois", "allowpm", "maxusers", "unknown",
+])  # fmt: skip
+
+
+@given(st.dictionaries(fields.map("muc#roomconfig_{}".format), values))
+def test_a_configuration_is_taken_or_refused_and_survives_the_store(form: dict[str, tuple[str, ...]]) -> None:
+    try:
+        config = apply_form(RoomConfig(), form, BOUNDS)
+    except StanzaError:
+        assert form
+    else:
+        assert 0 <= config.max_users <= BOUNDS.max_users
+        assert RoomConfig.from_json(config.to_json()) == config
+
+
+def test_the_form_for_owners_says_what_is() -> None:
+    room = make_room(password="p", non_anonymous=True, moderated=True, name="N", max_users=3, history=4)
+    room.subject = Subject("s", "O", NOW)
+    query = owners.read(room, OWNER)
+    kind, found = read_form(query.elements()[0])
+    assert kind == ns.MUC_CONFIG
+    assert apply_form(RoomConfig(), found, BOUNDS) == room.config
+    with pytest.raises(StanzaError):
+        owners.read(room, PEOPLE[1])
+
+
+def test_budgets_refill() -> None:
+    budgets = Budgets(rate=2.0, burst=3)
+    assert [budgets.take("a", 0.0) for _ in range(4)] == [True, True, True, False]
+    assert budgets.take("b", 0.0)
+    assert [budgets.take("a", 1.0) for _ in range(3)] == [True, True, False]

@@ -1,0 +1,237 @@
+"""Rooms over the real plane and store: what survives a restart, limits, forged words, several devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from moim.chat import rooms
+from moim.chat.rooms import tables
+from moim.proto.xmpp import Element, ns
+from moim.store import migrate
+from moim.store.engine import make_engine
+
+ROOM = "den@rooms.chat.test"
+MUC = "<x xmlns='http://jabber.org/protocol/muc'/>"
+Matches = Callable[[Element, Element], str]
+
+
+async def enter(client: Any, nick: str, room: str = ROOM, more: str = MUC) -> list[Element]:
+    """Enters, and gives everything up to the subject; or the error."""
+    client.send(f"<presence to='{room}/{nick}'>{more}</presence>")
+    got = []
+    while True:
+        got.append(await client.receive())
+        last = got[-1]
+        if last.get("type") == "error" or (last.name == "message" and last.find("subject") is not None):
+            return got
+
+
+async def configure(client: Any, room: str = ROOM, **fields: str) -> Element:
+    inner = "".join(
+        f"<field var='muc#roomconfig_{key}'><value>{value}</value></field>" for key, value in fields.items()
+    )
+    head = f"<field var='FORM_TYPE'><value>{ns.MUC_CONFIG}</value></field>"
+    filled = f"<x xmlns='jabber:x:data' type='submit'>{head if fields else ''}{inner}</x>"
+    form = f"<query xmlns='{ns.MUC_OWNER}'>{filled}</query>"
+    answer: Element = await client.request(form, kind="set", to=room)
+    return answer
+
+
+async def admin(client: Any, item: str, kind: str = "set") -> Element:
+    answer: Element = await client.request(f"<query xmlns='{ns.MUC_ADMIN}'>{item}</query>", kind=kind, to=ROOM)
+    return answer
+
+
+def condition(stanza: Element) -> str:
+    error = stanza.find("error")
+    assert error is not None, stanza.to_xml()
+    return error.elements()[0].name
+
+
+async def drain(client: Any) -> list[Element]:
+    await client.sync()
+    return [client.inbox.get_nowait() for _ in range(client.inbox.qsize())]
+
+
+def occupant_id(stanza: Element) -> str | None:
+    mark = stanza.find("occupant-id", ns.OCCUPANT_ID)
+    return mark.get("id") if mark is not None else None
+
+
+async def test_a_persistent_room_survives_a_restart(house: Any) -> None:
+    alice = await house.online("alice")
+    await enter(alice, "A")
+    assert (await configure(alice, persistentroom="1", roomname="굴", membersonly="1")).get("type") == "result"
+    assert (await admin(alice, "<item jid='bob@chat.test' affiliation='member'/>")).get("type") == "result"
+    alice.send(f"<message type='groupchat' to='{ROOM}'><body>하나</body></message>")
+    alice.send(f"<message type='groupchat' to='{ROOM}'><body>not kept</body><no-store xmlns='{ns.HINTS}'/></message>")
+    alice.send(f"<message type='groupchat' to='{ROOM}'><subject>봄</subject></message>")
+    before = [stanza for stanza in await drain(alice) if stanza.find("body") is not None]
+    await house.restart()
+    bob, carol = await house.online("bob"), await house.online("carol")
+    info = await bob.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to=ROOM)
+    assert info.elements()[0].find("identity").get("name") == "굴"
+    own, said, subject = await enter(bob, "B")
+    assert own.find("x", ns.MUC_USER).find("item").get("affiliation") == "member"
+    assert said.find("body").text == "하나"
+    assert said.find("stanza-id", ns.STANZA_IDS) == before[0].find("stanza-id", ns.STANZA_IDS)
+    assert occupant_id(said) == occupant_id(before[0])
+    assert (subject.find("subject").text, subject.get("from")) == ("봄", f"{ROOM}/A")
+    assert condition((await enter(carol, "C"))[-1]) == "registration-required"
+    alice = await house.online("alice")
+    await enter(alice, "A")
+    gone = await alice.request(f"<query xmlns='{ns.MUC_OWNER}'><destroy/></query>", kind="set", to=ROOM)
+    assert gone.get("type") == "result"
+    await house.restart()
+    alice = await house.online("alice")
+    assert condition(await alice.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to=ROOM)) == "item-not-found"
+
+
+async def test_a_temporary_room_does_not(house: Any) -> None:
+    alice = await house.online("alice")
+    await enter(alice, "A")
+    assert (await configure(alice)).get("type") == "result"
+    await house.restart()
+    alice = await house.online("alice")
+    assert condition(await alice.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to=ROOM)) == "item-not-found"
+
+
+async def test_two_devices_share_a_nickname(house: Any) -> None:
+    alice, phone, bob = await house.online("alice"), await house.online("alice", "phone"), await house.online("bob")
+    await enter(alice, "A")
+    await configure(alice)
+    await enter(bob, "B")
+    await drain(alice)
+    await enter(phone, "A")
+    assert condition((await enter(bob, "A"))[-1]) == "conflict"
+    await drain(bob)
+    bob.send(f"<message type='groupchat' to='{ROOM}'><body>to both</body></message>")
+    assert [s.find("body").text for s in await drain(phone)][-1:] == ["to both"]
+    phone.send(f"<presence type='unavailable' to='{ROOM}/A'/>")
+    (left,) = await drain(phone)
+    assert left.get("type") == "unavailable"
+    seen = await drain(bob)
+    assert not [stanza for stanza in seen if stanza.get("type") == "unavailable"]
+    alice.drop()
+    assert (await bob.receive()).get("type") == "unavailable"
+
+
+async def test_nobody_can_write_what_only_the_room_says(house: Any) -> None:
+    alice, bob = await house.online("alice"), await house.online("bob")
+    await enter(alice, "A")
+    await configure(alice)
+    forged = (
+        f"<occupant-id xmlns='{ns.OCCUPANT_ID}' id='forged'/><x xmlns='{ns.MUC_USER}'><item affiliation='owner'/></x>"
+        f"<delay xmlns='{ns.DELAY}' from='{ROOM}' stamp='2001-01-01T00:00:00Z'/>"
+        f"<stanza-id xmlns='{ns.STANZA_IDS}' by='{ROOM}' id='forged'/>"
+    )
+    await enter(bob, "B", more=MUC + forged)
+    bob.send(f"<message type='groupchat' to='{ROOM}'><body>1</body>{forged}</message>")
+    bob.send(f"<message type='chat' to='{ROOM}/A'><body>2</body>{forged}</message>")
+    bob.send(f"<message to='{ROOM}'><x xmlns='{ns.MUC_USER}'><decline to='alice@chat.test'/></x></message>")
+    await bob.settle()
+    seen = await drain(alice)
+    texts = [stanza.to_xml() for stanza in seen]
+    assert not [text for text in texts if "forged" in text or "2001" in text or "decline" in text]
+    assert not [stanza for stanza in seen if stanza.name == "presence" and "owner" in stanza.to_xml() and
+                stanza.get("from") == f"{ROOM}/B"]  # fmt: skip
+    assert {occupant_id(s) for s in seen if (s.get("from") or "").endswith("/B")} == {
+        occupant_id(next(s for s in seen if s.name == "presence" and s.get("from") == f"{ROOM}/B"))
+    }
+
+
+async def test_an_invitation_waits_for_whoever_is_away_and_can_be_declined(house: Any) -> None:
+    alice = await house.online("alice")
+    await enter(alice, "A")
+    await configure(alice)
+    alice.send(f"<message to='{ROOM}'><x xmlns='{ns.MUC_USER}'><invite to='bob@chat.test'/></x></message>")
+    await alice.sync()
+    bob = await house.client("bob").connect()
+    bob.send("<presence/>")
+    received = [await bob.receive(), await bob.receive()]
+    (invitation,) = [stanza for stanza in received if stanza.name == "message"]
+    assert invitation.find("x", ns.MUC_USER).find("invite").get("from") == "alice@chat.test"
+    decline = f"<x xmlns='{ns.MUC_USER}'><decline to='alice@chat.test'><reason>busy</reason></decline></x>"
+    bob.send(f"<message to='{ROOM}' id='1'>{decline}</message>")
+    answer = await alice.receive()
+    assert answer.find("x", ns.MUC_USER).find("decline").get("from") == "bob@chat.test"
+    bob.send(f"<message to='{ROOM}' id='2'>{decline}</message>")
+    assert condition(await bob.receive()) == "forbidden"
+
+
+async def test_history_as_wanted(house: Any) -> None:
+    alice, bob = await house.online("alice"), await house.online("bob")
+    await enter(alice, "A")
+    await configure(alice)
+    for number in range(5):
+        alice.send(f"<message type='groupchat' to='{ROOM}'><body>{number}</body></message>")
+    await alice.sync()
+    for limits, expected in (
+        ("maxstanzas='2'", ["3", "4"]),
+        ("maxchars='0'", []),
+        ("since='2999-01-01T00:00:00Z'", []),
+        ("seconds='1000'", ["0", "1", "2", "3", "4"]),
+    ):
+        more = f"<x xmlns='{ns.MUC}'><history {limits}/></x>"
+        got = await enter(bob, "B", more=more)
+        assert [s.find("body").text for s in got if s.find("body") is not None] == expected, limits
+        bob.send(f"<presence type='unavailable' to='{ROOM}/B'/>")
+        await drain(bob)
+    assert (
+        condition((await enter(bob, "B", more=f"<x xmlns='{ns.MUC}'><history since='soon'/></x>"))[-1]) == "bad-request"
+    )
+
+
+async def test_limits(new_house: Any) -> None:
+    house = await new_house(default_contacts=False, rooms_per_user=2, rooms_occupants=2, rooms_stanzas_burst=20,
+                            rooms_stanzas_per_second=0.001)  # fmt: skip
+    alice, bob, carol = await house.online("alice"), await house.online("bob"), await house.online("carol")
+    for name in ("one", "two"):
+        await enter(alice, "A", f"{name}@rooms.chat.test")
+        await configure(alice, f"{name}@rooms.chat.test")
+    assert condition((await enter(alice, "A", "three@rooms.chat.test"))[-1]) == "resource-constraint"
+    await enter(bob, "B", "one@rooms.chat.test")
+    assert condition((await enter(carol, "C", "one@rooms.chat.test"))[-1]) == "service-unavailable"
+    await drain(bob)
+    for _ in range(25):
+        bob.send("<message type='groupchat' to='one@rooms.chat.test'><body>!</body></message>")
+    refused = [stanza for stanza in await drain(bob) if stanza.get("type") == "error"]
+    assert {condition(stanza) for stanza in refused} == {"policy-violation"}
+    assert len(refused) == 6
+    bob.send("<presence type='unavailable' to='one@rooms.chat.test/B'/>")
+    assert (await bob.receive()).get("type") == "unavailable", "leaving is always possible"
+
+
+async def test_a_room_is_not_a_contact(house: Any) -> None:
+    alice = await house.online("alice")
+    alice.send(f"<presence type='subscribe' to='{ROOM}'/>")
+    assert condition(await alice.receive()) == "not-allowed"
+    roster = await alice.request(f"<query xmlns='{ns.ROSTER}'/>")
+    assert not roster.elements()[0].elements()
+
+
+async def test_without_rooms_there_is_no_such_domain(new_house: Any) -> None:
+    house = await new_house(default_contacts=False, rooms=False)
+    alice = await house.online("alice")
+    items = await alice.request(f"<query xmlns='{ns.DISCO_ITEMS}'/>", to="chat.test")
+    assert not items.elements()[0].elements()
+    refused = await alice.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to="rooms.chat.test")
+    assert condition(refused) == "remote-server-not-found"
+
+
+def test_migrations_make_the_tables(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    path.touch()
+    migrate(path, [Path(rooms.__file__).parent / "migrations"])
+    engine = make_engine(path)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_name": lambda name, *_: name != "alembic_version"}
+        )
+        assert compare_metadata(context, tables.metadata) == []
+    engine.dispose()
