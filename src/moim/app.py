@@ -141,7 +141,6 @@ def _inside(site: Site) -> Sequence[Part]:
     people = directory.Service(site, store.store, bus, credential=certificates.credential)
     files = provisioning.Service(site, bus, credential=certificates.credential, devices=people.users)
     inside_names = names.Service(site, view="inside", node="inside")
-    chat_rooms = chat.Service(site, store.store, bus, users=people.users, credential=certificates.credential)
     web_sessions = portal.make_sessions(site.section(portal.Settings))
     web_socket = site.run / "web.sock"
     chat_socket, chat_web_socket = site.run / "xmpp.sock", site.run / "xmpp-websocket.sock"
@@ -156,6 +155,9 @@ def _inside(site: Site) -> Sequence[Part]:
             "xmpp": Target(path=chat_socket, announce=True),
             "xmpp-websocket": Target(path=chat_web_socket, announce=True),
         },
+    )
+    chat_rooms = chat.Service(
+        site, store.store, bus, users=people.users, credential=certificates.credential, relays=connector.ice
     )
     spaces = meetings.Service(
         site, store.store, bus, sessions=web_sessions, ice=connector.ice, links=lambda: _public_base(site)

@@ -45,7 +45,8 @@ class Discovery:
 
     def _server(self, node: str | None = None) -> Element:
         variables = sorted({var for feature in self._features for var in feature.server_vars})
-        return _info([("server", "im", self._name)], variables, node)
+        info = _info([("server", "im", self._name)], variables, node)
+        return info.with_children((*info.children, *(x for feature in self._features for x in feature.server_forms)))
 
     def _server_info(self, iq: Iq) -> Payload:
         node = iq.payload.get("node")

@@ -56,6 +56,8 @@ class Feature:
     """What it is, for people: ``XEP-0199 ping``."""
     server_vars: tuple[str, ...] = ()
     """What discovery lists for the domain."""
+    server_forms: tuple[Element, ...] = ()
+    """Extension forms (XEP-0128) of the domain."""
     account_vars: tuple[str, ...] = ()
     """What discovery lists for an account."""
     account_identities: tuple[tuple[str, str], ...] = ()

@@ -34,10 +34,23 @@ Handler = Callable[[Iq, Element], Awaitable[Payload]]
 
 
 class Pep:
-    """Answers publish-subscribe requests to accounts, and publishes for other features."""
+    """Answers publish-subscribe requests to accounts, and publishes for other features.
 
-    def __init__(self, domain: str, store: PepStore, events: PepEvents, *, plane: Plane, max_caps: int) -> None:
+    ``defaults``: how nodes of certain names are made where the client does not say.
+    """
+
+    def __init__(
+        self,
+        domain: str,
+        store: PepStore,
+        events: PepEvents,
+        *,
+        plane: Plane,
+        max_caps: int,
+        defaults: Mapping[str, Config] | None = None,
+    ) -> None:
         self._store = store
+        self._defaults = defaults or {}
         self._events = events
         self.caps = Caps(domain, plane=plane, on_wants=self._wants, max_cached=max_caps)
         self._fresh: set[Session] = set()
@@ -114,7 +127,7 @@ class Pep:
             raise pubsub_error(
                 "not-acceptable", "payload-too-big", f"an item has {self._store.bounds.item_bytes} bytes"
             )
-        config = await self._store.publish(owner, node, name, text, options or {}, _DEFAULT)
+        config = await self._store.publish(owner, node, name, text, options or {}, self._defaults.get(node, _DEFAULT))
         change = items_element(node, ns.PUBSUB_EVENT, Item(owner, node, name, text))
         await self._events.send(owner, node, config, change, self.caps)
 
@@ -192,7 +205,7 @@ class Pep:
         configure = iq.payload.find("configure", ns.PUBSUB)
         form = configure.find("x", ns.DATA_FORMS) if configure is not None else None
         wanted = changes(form, FORM, most_items=self._store.bounds.items) if form is not None else {}
-        await self._store.create(owner, node, with_changes(_DEFAULT, wanted))
+        await self._store.create(owner, node, with_changes(self._defaults.get(node, _DEFAULT), wanted))
         return (_answer(ns.PUBSUB, Element("create", ns.PUBSUB, {"node": node})),)
 
     async def _default(self, iq: Iq, request: Element) -> Payload:

@@ -19,12 +19,12 @@ Key = tuple[str, str]
 class Elsewhere(Protocol):
     """Keeps one kind of element in another form, so that older and newer clients see the same."""
 
-    async def load(self, owner: str) -> Element:
-        """The element as it is now; empty when there is nothing."""
+    async def load(self, owner: str, kept: Element) -> Element:
+        """The element as it is now; ``kept`` is what private storage has of it."""
         ...
 
-    async def save(self, owner: str, content: Element) -> None:
-        """Takes what the owner stores. Raises StanzaError."""
+    async def save(self, owner: str, content: Element) -> Element:
+        """Takes what the owner stores, and gives what private storage has to keep of it. Raises StanzaError."""
         ...
 
 
@@ -45,23 +45,22 @@ class PrivateStorage:
 
     async def _get(self, iq: Iq) -> Payload:
         owner, wanted = iq.owner.bare, _only(iq)
-        if (other := self._elsewhere.get((wanted.ns, wanted.name))) is not None:
-            return (Element("query", ns.PRIVATE, {}, (await other.load(owner),)),)
         table = tables.private.c
         query = sa.select(table.content).where(table.owner == owner, table.ns == wanted.ns, table.name == wanted.name)
         content = await self._store.read(lambda connection: connection.execute(query).scalar())
         found = Element(wanted.name, wanted.ns) if content is None else Element.parse(content)
+        if (other := self._elsewhere.get((wanted.ns, wanted.name))) is not None:
+            found = await other.load(owner, found)
         return (Element("query", ns.PRIVATE, {}, (found,)),)
 
     async def _set(self, iq: Iq) -> Payload:
         owner = iq.owner.bare
         contents = _stored(iq)
+        rest = []
         for content in contents:
-            if (other := self._elsewhere.get((content.ns, content.name))) is not None:
-                await other.save(owner, content)
-        rest = [content for content in contents if (content.ns, content.name) not in self._elsewhere]
-        if rest:
-            await self._store.write(lambda connection: self._write(connection, owner, rest))
+            other = self._elsewhere.get((content.ns, content.name))
+            rest.append(content if other is None else await other.save(owner, content))
+        await self._store.write(lambda connection: self._write(connection, owner, rest))
         return ()
 
     def _write(self, connection: sa.Connection, owner: str, contents: list[Element]) -> None:

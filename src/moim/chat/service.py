@@ -15,8 +15,11 @@ from moim.chat import entity_time, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
+from moim.chat.bookmarks import Bookmarks, bookmarks_config
+from moim.chat.contact_addresses import contact_addresses
 from moim.chat.contacts import Changes, People
 from moim.chat.disco import Discovery
+from moim.chat.external_services import ExternalServices, Relays
 from moim.chat.negotiation import Policy
 from moim.chat.offline import OfflineMessages
 from moim.chat.pep import Pep
@@ -38,7 +41,7 @@ from moim.chat.vcard import VCards
 from moim.chat.verifiers import Verifiers
 from moim.errors import ConfigError, ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
-from moim.proto.xmpp import Element, Jid, StanzaError, prepare_domain, prepare_local, stream_error
+from moim.proto.xmpp import Element, Jid, StanzaError, ns, prepare_domain, prepare_local, stream_error
 from moim.settings import Site
 from moim.store import Store
 
@@ -54,7 +57,7 @@ class Service:
 
     ``credential`` gives the certificate files of a purpose, and may touch the disk. ``origins`` are the web app's
     besides those that follow from the nodes' addresses. ``federation`` takes stanzas for other domains; without it
-    they are refused.
+    they are refused. ``relays`` are the TURN servers that clients are told of.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Service:
         credential: Callable[[str], CertificateFiles],
         origins: Sequence[str] = (),
         federation: Federation | None = None,
+        relays: Relays | None = None,
     ) -> None:
         self._site = site
         self._store = store
@@ -76,6 +80,7 @@ class Service:
         self._settings = site.section(Settings)
         self._origins = (*web_origins(site), *self._settings.websocket_origins, *origins)
         self._federation = federation
+        self._relays = relays
         self._domain = prepare_domain(site.domain)
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
@@ -99,7 +104,16 @@ class Service:
             max_stanza=self._settings.max_stanza_bytes,
             handshake_timeout=self._settings.handshake_seconds,
         )
-        return _Parts(plane, self._domain, self._settings, self._store, self._users, self._federation, self._secret())
+        return _Parts(
+            plane,
+            self._domain,
+            self._settings,
+            self._store,
+            self._users,
+            self._federation,
+            self._relays,
+            self._secret(),
+        )
 
     async def _start(self, parts: _Parts) -> None:
         await parts.people.refresh(time.monotonic())
@@ -242,6 +256,7 @@ class _Parts:
         store: Store,
         users: Users,
         federation: Federation | None,
+        relays: Relays | None,
         secret: bytes,
     ) -> None:
         self.plane = plane
@@ -298,15 +313,30 @@ class _Parts:
         events = PepEvents(
             pep_store, accounts=self.accounts, rosters=self.rosters, block_lists=self.block_lists, plane=self.plane
         )
-        pep = Pep(domain, pep_store, events, plane=self.plane, max_caps=settings.caps_cache)
+        pep = Pep(
+            domain,
+            pep_store,
+            events,
+            plane=self.plane,
+            max_caps=settings.caps_cache,
+            defaults={ns.BOOKMARKS: bookmarks_config(settings.pep_items)},
+        )
+        bookmarks = Bookmarks(pep, pep_store)
         private = PrivateStorage(
-            store, elsewhere={}, max_items=settings.private_items, max_bytes=settings.private_bytes
+            store,
+            elsewhere={(ns.STORAGE_BOOKMARKS, "storage"): bookmarks},
+            max_items=settings.private_items,
+            max_bytes=settings.private_bytes,
         )
         vcards = VCards(users=users, store=store, max_bytes=settings.vcard_bytes)
 
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
             blocking.feature,
+            bookmarks.feature,
+            contact_addresses(
+                admin=settings.admin_addresses, abuse=settings.abuse_addresses, support=settings.support_addresses
+            ),
             discovery.feature,
             pep.caps.feature,
             entity_time.feature,
@@ -318,6 +348,7 @@ class _Parts:
             session_request.feature,
             vcards.feature,
             version.feature,
+            *((ExternalServices(relays).feature,) if relays is not None else ()),
         )
         self.rooms = self._make_rooms(domain, settings, store) if settings.rooms else None
         components = {self.rooms.host: self.rooms} if self.rooms is not None else {}

@@ -42,6 +42,12 @@ class Settings(Section):
     """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
     offline_bytes: int = Field(default=4_194_304, ge=0)
     """Bytes of messages kept for one account while it is away."""
+    admin_addresses: tuple[str, ...] = ()
+    """Whom to write to about this server, as URIs (mailto:, xmpp:, https:); shown to everybody (XEP-0157)."""
+    abuse_addresses: tuple[str, ...] = ()
+    """Whom to tell of abuse from this server, likewise."""
+    support_addresses: tuple[str, ...] = ()
+    """Whom its users ask for help, likewise."""
     max_blocked: int = Field(default=500, ge=1, le=10_000)
     """Addresses that one account may block. All block lists are kept in memory."""
     private_items: int = Field(default=100, ge=1, le=10_000)
