@@ -97,8 +97,12 @@ class Rooms:
 
     def _refuse(self, stanza: Element, error: StanzaError) -> None:
         reply = error_reply(stanza, error)
-        if reply is not None:
-            self._deliver([(Jid.parse(reply.get("to") or ""), reply)])
+        if reply is None:
+            return
+        if reply.name == "presence":
+            # Clients tell a room's refusal from a contact's by this (the examples of XEP-0045 section 7.2).
+            reply = reply.with_children((Element("x", ns.MUC), *reply.children))
+        self._deliver([(Jid.parse(reply.get("to") or ""), reply)])
 
     def _stanza(self, stanza: Element) -> None:
         try:
