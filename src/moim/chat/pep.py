@@ -54,6 +54,7 @@ class Pep:
         self._events = events
         self.caps = Caps(domain, plane=plane, on_wants=self._wants, max_cached=max_caps)
         self._fresh: set[Session] = set()
+        self._listeners: dict[str, Callable[[str], Awaitable[None]]] = {}
         get, get_owner = self._dispatch(
             {"items": self._items, "default": self._default},
             {"configure": self._configuration, "default": self._default, "affiliations": self._affiliations},
@@ -101,6 +102,17 @@ class Pep:
 
         return make(plain), make(owner)
 
+    def listen(self, node: str, changed: Callable[[str], Awaitable[None]]) -> None:
+        """Calls ``changed(owner)`` after every change of that node."""
+        self._listeners[node] = changed
+
+    async def _tell(self, owner: str, node: str, config: Config, change: Element | None) -> None:
+        if change is not None:
+            await self._events.send(owner, node, config, change, self.caps)
+        listener = self._listeners.get(node)
+        if listener is not None:
+            await listener(owner)
+
     # --- what sessions want -------------------------------------------------------------------------------------
 
     async def _before_available(self, session: Session, _priority: int) -> None:
@@ -129,16 +141,15 @@ class Pep:
             )
         config = await self._store.publish(owner, node, name, text, options or {}, self._defaults.get(node, _DEFAULT))
         change = items_element(node, ns.PUBSUB_EVENT, Item(owner, node, name, text))
-        await self._events.send(owner, node, config, change, self.caps)
+        await self._tell(owner, node, config, change)
 
     async def retract(self, owner: str, node: str, name: str, *, notify: bool = True) -> None:
         """Takes an item back for an account. Raises StanzaError item-not-found."""
         config = await self._existing(owner, node)
         await self._store.retract(owner, node, name)
-        if notify or config.notify_retract:
-            gone = Element("retract", ns.PUBSUB_EVENT, {"id": name})
-            change = Element("items", ns.PUBSUB_EVENT, {"node": node}, (gone,))
-            await self._events.send(owner, node, config, change, self.caps)
+        gone = Element("retract", ns.PUBSUB_EVENT, {"id": name})
+        change = Element("items", ns.PUBSUB_EVENT, {"node": node}, (gone,))
+        await self._tell(owner, node, config, change if notify or config.notify_retract else None)
 
     async def _publish(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, _node(request)
@@ -225,24 +236,23 @@ class Pep:
         if form.get("type") != "cancel":
             wanted = changes(form, FORM, most_items=self._store.bounds.items)
             await self._store.configure(owner, node, with_changes(config, wanted))
+            await self._tell(owner, node, config, None)
         return ()
 
     async def _delete(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, _node(request)
         config = await self._existing(owner, node)
         await self._store.delete(owner, node)
-        if config.notify_delete:
-            change = Element("delete", ns.PUBSUB_EVENT, {"node": node})
-            await self._events.send(owner, node, config, change, self.caps)
+        change = Element("delete", ns.PUBSUB_EVENT, {"node": node})
+        await self._tell(owner, node, config, change if config.notify_delete else None)
         return ()
 
     async def _purge(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, _node(request)
         config = await self._existing(owner, node)
         await self._store.purge(owner, node)
-        if config.notify_retract:
-            change = Element("purge", ns.PUBSUB_EVENT, {"node": node})
-            await self._events.send(owner, node, config, change, self.caps)
+        change = Element("purge", ns.PUBSUB_EVENT, {"node": node})
+        await self._tell(owner, node, config, change if config.notify_retract else None)
         return ()
 
     async def _affiliations(self, iq: Iq, request: Element) -> Payload:

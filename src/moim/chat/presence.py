@@ -39,6 +39,7 @@ class Presence:
         self._remote = remote
         self._max_directed = max_directed
         self._before_available = hooks(features, lambda feature: feature.before_available)
+        self._on_presence = hooks(features, lambda feature: feature.on_presence)
         self._on_available = hooks(features, lambda feature: feature.on_available)
 
     async def broadcast(self, session: Session, stanza: Element) -> None:
@@ -56,6 +57,7 @@ class Presence:
         if session.gone:
             return
         initial = session.presence is None
+        stanza = self._dressed(session, stanza)
         session.presence = stanza
         session.priority = priority
         self._plane.presence(session.sid, priority)
@@ -65,6 +67,21 @@ class Presence:
             self._introduce(session)
         for after in self._on_available:
             await after(session, initial)
+
+    def _dressed(self, session: Session, stanza: Element) -> Element:
+        for dress in self._on_presence:
+            stanza = dress(session, stanza)
+        return stanza
+
+    def refresh(self, owner: str) -> None:
+        """Shows the sessions of an account again: what a feature adds to their presence has changed."""
+        account = self._accounts.get(owner)
+        for session in tuple(account.available()) if account is not None else ():
+            if account is None or session.presence is None:
+                continue
+            stanza = session.presence = self._dressed(session, session.presence)
+            self._tell_subscribers(account, stanza)
+            self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
 
     def _introduce(self, session: Session) -> None:
         """What a session learns when it becomes available: its own others, its contacts, and who asked meanwhile."""

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat import tables
+from moim.chat.avatars import Avatars
 from moim.chat.feature import Feature, Iq, Payload
 from moim.chat.users import Users
 from moim.proto.xmpp import Element, StanzaError, ns
@@ -15,9 +16,10 @@ from moim.store import Store
 class VCards:
     """The vCards of the domain's accounts; anybody may read them, only the owner writes."""
 
-    def __init__(self, *, users: Users, store: Store, max_bytes: int) -> None:
+    def __init__(self, *, users: Users, store: Store, avatars: Avatars, max_bytes: int) -> None:
         self._users = users
         self._store = store
+        self._avatars = avatars
         self._max_bytes = max_bytes
         self.feature = Feature(
             name="XEP-0054 vcard-temp",
@@ -38,20 +40,26 @@ class VCards:
         query = sa.select(tables.vcards.c.vcard).where(tables.vcards.c.owner == str(iq.to))
         stored = await self._store.read(lambda connection: connection.execute(query).scalar())
         own = [("FN", profile.display_name)] if profile.display_name else []
-        if stored is None:
-            return (_vcard(*own, ("JABBERID", str(iq.to))),)
-        vcard = Element.parse(stored)
+        vcard = _vcard(("JABBERID", str(iq.to))) if stored is None else Element.parse(stored)
         named = vcard.find("FN", ns.VCARD)
         if own and (named is None or not named.text.strip()):
             rest = [child for child in vcard.children if child != named]
             vcard = vcard.with_children((*_vcard(*own).children, *rest))
+        photo = await self._avatars.photo(str(iq.to), iq.sender)
+        if photo is not None:
+            rest = [child for child in vcard.children if child != vcard.find("PHOTO", ns.VCARD)]
+            vcard = vcard.with_children((*rest, photo))
         return (vcard,)
 
     async def _set(self, iq: Iq) -> Payload:
         owner = iq.owner.bare
-        text = iq.payload.to_xml("")
-        if len(text.encode()) > self._max_bytes:
+        if len(iq.payload.to_xml("").encode()) > self._max_bytes:
             raise StanzaError("not-acceptable", f"a vCard may have {self._max_bytes} bytes")
+        photo = iq.payload.find("PHOTO", ns.VCARD)
+        inline = photo is not None and photo.find("BINVAL", ns.VCARD) is not None
+        await self._avatars.set_photo(owner, photo if inline else None)
+        # The picture is kept as the avatar alone; the link to one stays where it is.
+        text = iq.payload.with_children([c for c in iq.payload.children if not inline or c != photo]).to_xml("")
         upsert = insert(tables.vcards).values(owner=owner, vcard=text)
         upsert = upsert.on_conflict_do_update(index_elements=["owner"], set_={"vcard": text})
         await self._store.write(lambda connection: connection.execute(upsert))
