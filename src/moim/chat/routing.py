@@ -12,7 +12,7 @@ from inspect import isawaitable
 from typing import Protocol
 
 from moim.chat.accounts import Accounts, Session
-from moim.chat.block_lists import BlockLists
+from moim.chat.block_lists import BlockLists, matches
 from moim.chat.blocking import blocked_error
 from moim.chat.contacts import People
 from moim.chat.feature import Feature, Iq, Payload, hooks, iq_table
@@ -152,12 +152,21 @@ class Router:
             if to.domain != self._domain:
                 self._send_out(stanza)
             elif to.resource and (session := self._accounts.session(to)) is not None:
-                local.append((session.sid, stanza))
+                if not self._shut_out(session, stanza):
+                    local.append((session.sid, stanza))
             elif stanza.name != "presence":
                 self._plane.send_many(local)
                 local = []
                 self._spawn(self._for_account(to, stanza))
         self._plane.send_many(local)
+
+    def _shut_out(self, session: Session, stanza: Element) -> bool:
+        """Whether the session's account blocks the sender, a whole room or one of its occupants; answers pass."""
+        blocked = self._block_lists.of(session.bare)
+        if not blocked or stanza.get("type") in ("result", "error"):
+            return False
+        sender = _address(stanza, "from")
+        return sender is not None and matches(blocked, sender)
 
     async def _for_account(self, to: Jid, stanza: Element) -> None:
         """A component's message or request for an account, or for a session that is not there."""

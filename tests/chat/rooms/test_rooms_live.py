@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 
 from moim.chat import rooms
 from moim.chat.rooms import tables
+from moim.model import Address, UserRemoved
 from moim.proto.xmpp import Element, ns
 from moim.store import migrate
 from moim.store.engine import make_engine
@@ -185,6 +186,40 @@ async def test_history_as_wanted(house: Any) -> None:
     assert (
         condition((await enter(bob, "B", more=f"<x xmlns='{ns.MUC}'><history since='soon'/></x>"))[-1]) == "bad-request"
     )
+
+
+async def test_a_removed_account_leaves_no_rights_behind(house: Any) -> None:
+    alice, bob = await house.online("alice"), await house.online("bob")
+    await enter(alice, "A")
+    await configure(alice, persistentroom="1")
+    await enter(bob, "B")
+    await admin(alice, "<item jid='bob@chat.test' affiliation='admin'/>")
+    await drain(bob)
+    del house.users.passwords["alice"]
+    await house.bus.publish(UserRemoved(Address("alice", "chat.test")))
+    await alice.ended()
+    while (shown := await bob.receive()).get("from") != f"{ROOM}/B":
+        pass
+    assert shown.find("x", ns.MUC_USER).find("item").get("affiliation") == "owner"
+    house.users.passwords["alice"] = "another"
+    again = await house.online("alice")
+    await enter(again, "A2")
+    assert condition(await admin(again, "<item affiliation='owner'/>", "get")) == "forbidden"
+
+
+async def test_an_occupant_who_is_blocked_is_not_heard(house: Any) -> None:
+    alice, bob, carol = await house.online("alice"), await house.online("bob"), await house.online("carol")
+    await enter(alice, "A")
+    await configure(alice)
+    await enter(bob, "B")
+    await enter(carol, "C")
+    block = f"<block xmlns='urn:xmpp:blocking'><item jid='{ROOM}/B'/></block>"
+    assert (await alice.request(block, kind="set")).get("type") == "result"
+    await drain(alice)
+    for client, words in ((bob, "unheard"), (carol, "heard")):
+        client.send(f"<message type='groupchat' to='{ROOM}'><body>{words}</body></message>")
+        await client.sync()
+    assert [body.text for stanza in await drain(alice) if (body := stanza.find("body")) is not None] == ["heard"]
 
 
 async def test_limits(new_house: Any) -> None:

@@ -148,6 +148,21 @@ def apply_affiliation(room: Room, bare: str, new: Affiliation, *, actor: str, re
             room.show(occupant, Change(actor=actor, reason=reason))
 
 
+def forget(room: Room, bare: str) -> bool:
+    """An account does not exist any more; whether it had an affiliation to lose. Bans stay.
+
+    Without this, whoever gets the address next would get its rights. A room left without owner goes to its admins.
+    """
+    held = room.affiliations.get(bare, Affiliation.NONE)
+    if held in (Affiliation.NONE, Affiliation.OUTCAST):
+        return False
+    apply_affiliation(room, bare, Affiliation.NONE, actor="", reason="")
+    if Affiliation.OWNER not in room.affiliations.values():
+        for heir in [jid for jid, other in room.affiliations.items() if other is Affiliation.ADMIN]:
+            apply_affiliation(room, heir, Affiliation.OWNER, actor="", reason="")
+    return True
+
+
 def _apply_role(room: Room, occupant: Occupant, role: Role, *, actor: str, reason: str) -> None:
     if role is Role.NONE:
         room.remove(occupant, Change(codes=(307,), actor=actor, reason=reason, gone=True, payload=()))

@@ -85,6 +85,15 @@ class Rooms:
                 self._settle(room)
         await self._store.drain()
 
+    async def account_removed(self, bare: str) -> None:
+        """Takes a removed account's affiliations. Raises MoimError when the database does not take it."""
+        saving = [
+            task
+            for room in tuple(self._rooms.values())
+            if lists.forget(room, bare) and (task := self._settle(room)) is not None
+        ]
+        await asyncio.gather(*saving)
+
     def send(self, stanza: Element) -> None:
         """Takes a stanza for the service or one of its rooms; a refusal goes back as an error stanza."""
         try:
