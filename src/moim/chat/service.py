@@ -13,6 +13,7 @@ from pathlib import Path
 from moim.bus import Bus
 from moim.chat import entity_time, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
+from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.bookmarks import Bookmarks, bookmarks_config
@@ -321,6 +322,7 @@ class _Parts:
             max_caps=settings.caps_cache,
             defaults={ns.BOOKMARKS: bookmarks_config(settings.pep_items)},
         )
+        avatars = Avatars(pep, pep_store, events, accounts=self.accounts, refresh=self._refresh)
         bookmarks = Bookmarks(pep, pep_store)
         private = PrivateStorage(
             store,
@@ -328,10 +330,11 @@ class _Parts:
             max_items=settings.private_items,
             max_bytes=settings.private_bytes,
         )
-        vcards = VCards(users=users, store=store, max_bytes=settings.vcard_bytes)
+        vcards = VCards(users=users, store=store, avatars=avatars, max_bytes=settings.vcard_bytes)
 
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
+            avatars.feature,
             blocking.feature,
             bookmarks.feature,
             contact_addresses(
@@ -425,6 +428,9 @@ class _Parts:
 
     def _remote(self, stanza: Element) -> None:
         self.router.remote(stanza)
+
+    def _refresh(self, owner: str) -> None:
+        self.presence.refresh(owner)
 
     def hide(self, owner: str, addresses: frozenset[str]) -> None:
         """See ``Presence``, which is made after the features."""
