@@ -1,7 +1,7 @@
 // Builds the app into the Python package, from where the portal serves it. No inline script: the policy forbids it.
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vitest/config';
-import { licenses } from './licenses';
+import { licenses } from './licenses.ts';
 
 export default defineConfig({
   plugins: [svelte(), licenses()],
