@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from slixmpp import ClientXMPP
 from slixmpp.exceptions import IqError
+from slixmpp.plugins.xep_0048.stanza import Bookmarks
 from slixmpp.xmlstream import ET, ElementBase
 
 pytestmark = pytest.mark.interop
 
 WAIT = 20.0
 PLUGINS = (
-    "xep_0030", "xep_0049", "xep_0054", "xep_0060", "xep_0084", "xep_0085", "xep_0115", "xep_0118", "xep_0163",
-    "xep_0172", "xep_0184", "xep_0191", "xep_0199", "xep_0222", "xep_0223", "xep_0308", "xep_0333",
+    "xep_0004", "xep_0030", "xep_0048", "xep_0049", "xep_0054", "xep_0060", "xep_0084", "xep_0085", "xep_0115",
+    "xep_0118", "xep_0153", "xep_0163", "xep_0172", "xep_0184", "xep_0191", "xep_0199", "xep_0222", "xep_0223",
+    "xep_0308", "xep_0333",
 )  # fmt: skip
 
 
@@ -170,6 +172,35 @@ async def test_private_data_in_pep(meet: Meet) -> None:
     assert got["pubsub"]["items"]["item"]["payload"].text == "secret"
     with pytest.raises(IqError):
         await bob.plugin["xep_0060"].get_items("alice@chat.test", "urn:example:s", timeout=WAIT)
+
+
+async def test_avatars_by_vcard(meet: Meet) -> None:
+    alice, bob = await meet("alice", "bob")
+    bob.listen("vcard_avatar_update")
+    await bob.show()
+    await alice.show()
+    picture = b"\x89PNG" + b"y" * 3000
+    await alice.plugin["xep_0153"].set_avatar(avatar=picture, mtype="image/png", timeout=WAIT)
+    number = alice.plugin["xep_0084"].generate_id(picture)
+    while (await bob.next("vcard_avatar_update"))["vcard_temp_update"]["photo"] != number:
+        pass
+    got = await bob.plugin["xep_0084"].retrieve_avatar("alice@chat.test", number, timeout=WAIT)
+    assert got["pubsub"]["items"]["item"]["avatar_data"]["value"] == picture
+
+
+async def test_bookmarks_of_an_older_client(meet: Meet) -> None:
+    (alice,) = await meet("alice")
+    plugin = alice.plugin["xep_0048"]
+    bookmarks = Bookmarks()
+    bookmarks.add_conference("room@rooms.test", "앨리스", autojoin=True, name="방")
+    await plugin.set_bookmarks(bookmarks, method="xep_0049", timeout=WAIT)
+    got = await plugin.get_bookmarks(method="xep_0049", timeout=WAIT)
+    (found,) = got["private"]["bookmarks"]["conferences"]
+    assert (str(found["jid"]), found["name"], found["nick"], found["autojoin"]) == (
+        "room@rooms.test", "방", "앨리스", True
+    )  # fmt: skip
+    items = await alice.plugin["xep_0060"].get_items("alice@chat.test", "urn:xmpp:bookmarks:1", timeout=WAIT)
+    assert [item["id"] for item in items["pubsub"]["items"]] == ["room@rooms.test"]
 
 
 async def test_what_needs_nothing_of_the_server_passes_through_it(meet: Meet) -> None:
