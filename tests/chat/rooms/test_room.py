@@ -14,6 +14,7 @@ from moim.chat.rooms.budget import Budgets
 from moim.chat.rooms.config import Bounds, RoomConfig, apply_form
 from moim.chat.rooms.history import Entry, History, Wanted, read_wanted
 from moim.chat.rooms.ranks import Affiliation, Role, check_affiliation_change, check_role_change, initial_role
+from moim.chat.rooms.relay import Relay
 from moim.chat.rooms.room import Room, Subject
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.proto.xmpp.dataform import read_form
@@ -296,8 +297,38 @@ def test_the_form_for_owners_says_what_is() -> None:
         owners.read(room, PEOPLE[1])
 
 
+def test_large_messages_are_heard_but_not_remembered() -> None:
+    room = make_room()
+    enter(room, OWNER, "O")
+    room.output.clear()
+    say(room, OWNER, f"<body>{'x' * 70_000}</body>")
+    assert len(room.output) == 1
+    assert len(room.history) == 0
+    assert not room.recorded
+
+
+def test_a_vcard_comes_without_the_address() -> None:
+    room, relay = make_room(non_anonymous=False), Relay(lambda: "t1")
+    enter(room, OWNER, "O")
+    enter(room, PEOPLE[1], "Ann")
+    iq = element(f"<iq type='get' id='a' from='{PEOPLE[1]}' to='{room.address}/O'><vCard xmlns='vcard-temp'/></iq>")
+    to, asked = relay.ask(room, PEOPLE[1], "O", iq, iq.elements()[0])
+    assert (to, asked.get("from")) == (OWNER.bare, f"{room.address}/Ann")
+    card = "<vCard xmlns='vcard-temp'><FN>O</FN><JABBERID>owner@x.test</JABBERID></vCard>"
+    answer = element(f"<iq type='result' id='t1' from='owner@x.test' to='{room.address}/Ann'>{card}</iq>")
+    assert relay.answer(PEOPLE[3], answer) is None, "only who was asked may answer"
+    passed = relay.answer(OWNER.bare, answer)
+    assert passed is not None
+    assert passed[0] == PEOPLE[1]
+    assert "owner@x.test" not in passed[1].to_xml()
+    assert (passed[1].get("id"), passed[1].get("from")) == ("a", f"{room.address}/O")
+    assert relay.answer(OWNER.bare, answer) is None
+
+
 def test_budgets_refill() -> None:
     budgets = Budgets(rate=2.0, burst=3)
     assert [budgets.take("a", 0.0) for _ in range(4)] == [True, True, True, False]
     assert budgets.take("b", 0.0)
     assert [budgets.take("a", 1.0) for _ in range(3)] == [True, True, False]
+    assert [budgets.take("c", 1.0, cost) for cost in (2, 2, 1)] == [True, False, True]
+    assert budgets.take("d", 1.0, 100), "what fits no bucket takes a full one"

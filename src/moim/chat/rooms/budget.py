@@ -13,13 +13,14 @@ class Budgets:
         self._burst = burst
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def take(self, who: str, now: float) -> bool:
-        """Whether ``who`` may send one more."""
+    def take(self, who: str, now: float, cost: float = 1.0) -> bool:
+        """Whether ``who`` may send something that counts as ``cost`` stanzas, at most a whole bucket."""
+        cost = min(cost, self._burst)
         left, since = self._buckets.pop(who, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
-        allowed = left >= 1
+        allowed = left >= cost
         # Taken out and put back, so that the dictionary's order is that of the last use.
-        self._buckets[who] = (left - 1 if allowed else left, now)
+        self._buckets[who] = (left - cost if allowed else left, now)
         if len(self._buckets) > _MAX_BUCKETS:
             del self._buckets[next(iter(self._buckets))]
         return allowed

@@ -13,6 +13,7 @@ from moim.proto.xmpp.dataform import Field, form, read_boolean, read_form
 
 _MAX_INVITATIONS = 10
 _MAX_SUBJECT = 4000
+_MAX_REMEMBERED = 65_536  # larger messages are delivered, but not kept: a history of such would fill memory and disk
 _UNREACHABLE = frozenset(
     {
         "gone", "internal-server-error", "item-not-found", "jid-malformed", "recipient-unavailable", "redirect",
@@ -60,7 +61,7 @@ def _say(room: Room, occupant: Occupant, message: Element, now: datetime) -> Non
         raise StanzaError("forbidden", "you have no voice in this room")
     sent = _stamped(room, occupant, message)
     room.broadcast(sent)
-    if body is not None and not _transient(message):
+    if body is not None and not _transient(message) and len(sent.to_xml()) <= _MAX_REMEMBERED:
         entry = Entry(now, sent)
         room.history.add(entry)
         room.recorded.append(entry)

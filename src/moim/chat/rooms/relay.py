@@ -45,4 +45,13 @@ class Relay:
             return None
         del self._waiting[identifier]
         attrs = {"from": request.get("to"), "to": str(asker), "id": request.get("id")}
-        return asker, iq.with_attrs(attrs)
+        return asker, _without_address(iq).with_attrs(attrs)
+
+
+def _without_address(iq: Element) -> Element:
+    """A vCard without the address of its owner, which most people in a room are not shown."""
+    vcard = iq.find("vCard", ns.VCARD)
+    if vcard is None:
+        return iq
+    kept = [child for child in vcard.children if isinstance(child, str) or child.name != "JABBERID"]
+    return iq.with_children((vcard.with_children(kept),))

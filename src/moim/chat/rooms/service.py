@@ -29,6 +29,9 @@ from moim.store import Store
 Deliver = Callable[[Sequence[tuple[Jid, Element]]], None]
 """Sends stanzas on, in order. Each is addressed already; the JID is its ``to``."""
 
+_BYTES_PER_UNIT = 8192
+_INVITATION_COST = 5
+
 _log = logging.getLogger("moim.chat.rooms")
 
 
@@ -127,8 +130,13 @@ class Rooms:
         else:
             self._iq(sender, to, stanza)
 
-    def _spend(self, sender: Jid) -> None:
-        if not self._budgets.take(str(sender.bare), time.monotonic()):
+    def _spend(self, sender: Jid, stanza: Element) -> None:
+        """Takes what a stanza costs: large ones count more, because a room sends them to everybody."""
+        cost = 1 + len(stanza.to_xml()) // _BYTES_PER_UNIT
+        muc = stanza.find("x", ns.MUC_USER)
+        if muc is not None:
+            cost += _INVITATION_COST * sum(child.name == "invite" for child in muc.elements())
+        if not self._budgets.take(str(sender.bare), time.monotonic(), cost):
             raise StanzaError("policy-violation", "you are too fast; slow down", kind="wait")
 
     # --- presence -----------------------------------------------------------------------------------------------
@@ -152,7 +160,9 @@ class Rooms:
             raise StanzaError("jid-malformed", "a nickname is needed to enter a room")
         if not sender.resource:
             raise StanzaError("bad-request", "only a full address enters a room")
-        self._spend(sender)
+        if not to.resource.strip():
+            raise StanzaError("not-acceptable", "a nickname is not empty")
+        self._spend(sender, stanza)
         room, created = self._rooms.get(to.local), False
         if room is None:
             if stanza.find("x", ns.MUC) is None:
@@ -195,7 +205,7 @@ class Rooms:
                 raise StanzaError("item-not-found" if to.local else "service-unavailable")
             return
         if not bounced:
-            self._spend(sender)
+            self._spend(sender, message)
         if to.resource:
             messages.to_occupant(room, sender, to.resource, message)
         elif not bounced:
@@ -213,7 +223,7 @@ class Rooms:
             if passed is not None:
                 self._deliver([passed])
             return
-        self._spend(sender)
+        self._spend(sender, iq)
         key = (iq.get("type"), payload.ns, payload.name)
         if not to.local:
             if to.resource:
