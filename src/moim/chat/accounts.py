@@ -107,6 +107,7 @@ class Accounts:
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
+        self._sessions: dict[Jid, Session] = {}  # the same once more: rooms look up each occupant for each message
 
     def __iter__(self) -> Iterator[Account]:
         return iter(tuple(self._accounts.values()))
@@ -122,8 +123,7 @@ class Accounts:
 
     def session(self, jid: Jid) -> Session | None:
         """The bound session of a full JID."""
-        account = self._accounts.get(str(jid.bare))
-        return account.sessions.get(jid.resource) if account is not None else None
+        return self._sessions.get(jid)
 
     def add(self, session: Session, jid: Jid) -> None:
         """Makes ``session`` the holder of the full ``jid``, which must be free."""
@@ -132,6 +132,7 @@ class Accounts:
         if jid.resource in account.sessions:
             raise ValueError("the resource is taken")
         account.sessions[jid.resource] = session
+        self._sessions[jid] = session
         session.jid = jid
         session.account = account
 
@@ -141,5 +142,6 @@ class Accounts:
         if account is None or jid is None or account.sessions.get(jid.resource) is not session:
             return
         del account.sessions[jid.resource]
+        del self._sessions[jid]
         if not account.sessions:
             del self._accounts[account.bare]
