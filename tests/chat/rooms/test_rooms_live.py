@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 
 from moim.chat import rooms
 from moim.chat.rooms import tables
+from moim.errors import Unavailable
 from moim.model import Address, UserRemoved
 from moim.proto.xmpp import Element, ns
 from moim.store import migrate
@@ -92,6 +93,28 @@ async def test_a_persistent_room_survives_a_restart(house: Any) -> None:
     await house.restart()
     alice = await house.online("alice")
     assert condition(await alice.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to=ROOM)) == "item-not-found"
+
+
+async def test_a_change_that_the_disk_refuses_is_refused_and_tried_again(house: Any, monkeypatch: Any) -> None:
+    alice = await house.online("alice")
+    await enter(alice, "A")
+    assert (await configure(alice, persistentroom="1")).get("type") == "result"
+
+    async def full(_work: object) -> None:
+        raise Unavailable("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(house.store, "write", full)
+        refused = await admin(alice, "<item jid='bob@chat.test' affiliation='member'/>")
+        assert condition(refused) == "internal-server-error"
+        alice.send(f"<message type='groupchat' to='{ROOM}'><body>heard all the same</body></message>")
+        heard = [body.text for s in await drain(alice) if (body := s.find("body")) is not None]
+        assert heard == ["heard all the same"]
+    assert (await admin(alice, "<item jid='carol@chat.test' affiliation='member'/>")).get("type") == "result"
+    await house.restart()
+    alice = await house.online("alice")
+    listed = await admin(alice, "<item affiliation='member'/>", "get")
+    assert [item.get("jid") for item in listed.elements()[0].elements()] == ["bob@chat.test", "carol@chat.test"]
 
 
 async def test_a_temporary_room_does_not(house: Any) -> None:
