@@ -59,11 +59,12 @@ impl<E> EventQueue<E> {
 
     /// Takes up to `max` events, oldest first. The descriptor stays readable while any are left.
     pub fn drain(&self, max: usize) -> Vec<E> {
-        if self.signalled.swap(false, Ordering::AcqRel) {
-            let mut counter = [0u8; 8];
-            // An empty eventfd answers EAGAIN, which means the same as zero here.
-            let _ = (&self.descriptor).read(&mut counter);
-        }
+        let mut counter = [0u8; 8];
+        // An empty eventfd answers EAGAIN, which means the same as zero here.
+        let _ = (&self.descriptor).read(&mut counter);
+        // Only after the read: a producer that signals in between would have its wake-up read away, and as the signal
+        // would stay set, nobody would ever wake the consumer again.
+        self.signalled.store(false, Ordering::SeqCst);
         let mut events = self.lock();
         let take = events.len().min(max);
         let batch = events.drain(..take).collect();
@@ -86,7 +87,7 @@ impl<E> EventQueue<E> {
     }
 
     fn wake(&self) {
-        if !self.signalled.swap(true, Ordering::AcqRel) {
+        if !self.signalled.swap(true, Ordering::SeqCst) {
             // A full counter still leaves the descriptor readable, so the result does not matter.
             let _ = (&self.descriptor).write(&1u64.to_ne_bytes());
         }
@@ -108,6 +109,27 @@ mod tests {
         assert_eq!(queue.drain(2), vec![0, 1]);
         assert_eq!(queue.drain(10), vec![2, 3, 4]);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_between_threads() {
+        const EVENTS: usize = 200_000;
+        let queue = EventQueue::new().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..EVENTS).for_each(|number| queue.push(number)));
+            let mut taken = 0;
+            while taken < EVENTS {
+                let mut poll = libc::pollfd {
+                    fd: queue.fileno(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                };
+                // SAFETY: one valid pollfd, count 1; ten seconds are far more than the producer needs for one event.
+                let ready = unsafe { libc::poll(&mut poll, 1, 10_000) };
+                assert_eq!(ready, 1, "{} events wait, and nobody was told", queue.len());
+                taken += queue.drain(4096).len();
+            }
+        });
     }
 
     #[test]
