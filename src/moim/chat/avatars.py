@@ -126,7 +126,8 @@ class Avatars:
         except (binascii.Error, ValueError):
             raise StanzaError("bad-request", "the picture of the vCard is not base64") from None
         if not data:
-            return await self.set_photo(owner, None)
+            await self.set_photo(owner, None)
+            return
         number = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         if before is not None and before.number == number:
             return
