@@ -1,6 +1,6 @@
 """What a feature declares: the IQ requests it answers, what discovery says about it, and the moments it wants to know.
 
-One feature is one file with one class that has a ``feature`` attribute of this type; ``service.py`` lists them by hand,
+One feature is one file with one class that has a ``feature`` attribute of this type; ``parts.py`` lists them by hand,
 and everything else (routing, disco, stream features) is derived from that list.
 """
 

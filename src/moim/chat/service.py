@@ -11,38 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moim.bus import Bus
-from moim.chat import entity_time, ping, session_request, version
-from moim.chat.accounts import Accounts, Session
-from moim.chat.avatars import Avatars
-from moim.chat.block_lists import BlockLists
-from moim.chat.blocking import Blocking
-from moim.chat.bookmarks import Bookmarks, bookmarks_config
-from moim.chat.contact_addresses import contact_addresses
-from moim.chat.contacts import Changes, People
-from moim.chat.disco import Discovery
-from moim.chat.external_services import ExternalServices, Relays
-from moim.chat.negotiation import Policy
-from moim.chat.offline import OfflineMessages
-from moim.chat.pep import Pep
-from moim.chat.pep_events import PepEvents
-from moim.chat.pep_store import Bounds, PepStore
+from moim.chat.external_services import Relays
+from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
-from moim.chat.presence import Presence
-from moim.chat.private import PrivateStorage
-from moim.chat.rooms import Rooms, RoomSettings
-from moim.chat.roster import RosterPushes, RosterRequests
-from moim.chat.rosters import Item, Roster, Rosters
-from moim.chat.routing import Federation, Router
-from moim.chat.sessions import Sessions
+from moim.chat.routing import Federation
 from moim.chat.settings import Settings
-from moim.chat.subscribing import Subscriptions
-from moim.chat.throttle import AuthThrottle
 from moim.chat.users import CertificateFiles, Users
-from moim.chat.vcard import VCards
-from moim.chat.verifiers import Verifiers
-from moim.errors import ConfigError, ProtocolError, Unavailable, UsageError
+from moim.errors import ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
-from moim.proto.xmpp import Element, Jid, StanzaError, ns, prepare_domain, prepare_local, stream_error
+from moim.proto.xmpp import Jid, prepare_domain, prepare_local, stream_error
 from moim.settings import Site
 from moim.store import Store
 
@@ -85,7 +62,7 @@ class Service:
         self._domain = prepare_domain(site.domain)
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
 
     async def start(self) -> None:
         """Listens; returns when every port is bound. Raises Unavailable or ConfigError naming the port or file."""
@@ -98,14 +75,14 @@ class Service:
             await self.stop()
             raise
 
-    def _make_parts(self) -> _Parts:
+    def _make_parts(self) -> Parts:
         plane = Plane(
             self._domain,
             also=[self._site.domain],
             max_stanza=self._settings.max_stanza_bytes,
             handshake_timeout=self._settings.handshake_seconds,
         )
-        return _Parts(
+        return Parts(
             plane,
             self._domain,
             self._settings,
@@ -116,7 +93,7 @@ class Service:
             self._secret(),
         )
 
-    async def _start(self, parts: _Parts) -> None:
+    async def _start(self, parts: Parts) -> None:
         await parts.people.refresh(time.monotonic())
         if parts.rooms is not None:
             await parts.rooms.start()
@@ -244,249 +221,6 @@ class Service:
         except ProtocolError:
             return None
         return str(jid) if jid.domain == self._domain else None
-
-
-class _Parts:
-    """The room's parts while it runs, made in the order in which they need each other."""
-
-    def __init__(
-        self,
-        plane: Plane,
-        domain: str,
-        settings: Settings,
-        store: Store,
-        users: Users,
-        federation: Federation | None,
-        relays: Relays | None,
-        secret: bytes,
-    ) -> None:
-        self.plane = plane
-        self.accounts = Accounts()
-        self.people = People(
-            users,
-            domain,
-            default_contacts=settings.default_contacts,
-            limit=settings.default_contacts_limit,
-            max_age=settings.directory_refresh_seconds,
-        )
-        self.rosters = Rosters(store, self.people, group=settings.default_contacts_group)
-        self.block_lists = BlockLists(domain, store)
-        self.pushes = RosterPushes(self.accounts, self.plane)
-        self.verifiers = Verifiers(users, secret)
-        self.offline = OfflineMessages(
-            domain,
-            accounts=self.accounts,
-            plane=self.plane,
-            store=store,
-            bounce=self._bounce,
-            max_messages=settings.offline_messages,
-            max_bytes=settings.offline_bytes,
-        )
-        subscriptions = Subscriptions(
-            domain,
-            accounts=self.accounts,
-            people=self.people,
-            plane=self.plane,
-            rosters=self.rosters,
-            block_lists=self.block_lists,
-            pushes=self.pushes,
-            remote=self._remote,
-            max_items=settings.max_roster_items,
-        )
-        roster_requests = RosterRequests(
-            self.rosters,
-            self.pushes,
-            max_items=settings.max_roster_items,
-            after_removal=subscriptions.after_removal,
-        )
-        discovery = Discovery("Moim", accounts=self.accounts, rosters=self.rosters)
-        blocking = Blocking(
-            self.block_lists,
-            accounts=self.accounts,
-            plane=self.plane,
-            visibility=self,
-            max_items=settings.max_blocked,
-        )
-        pep_store = PepStore(
-            store,
-            Bounds(settings.pep_nodes, settings.pep_items, settings.pep_item_bytes, settings.pep_bytes),
-        )
-        events = PepEvents(
-            pep_store, accounts=self.accounts, rosters=self.rosters, block_lists=self.block_lists, plane=self.plane
-        )
-        pep = Pep(
-            domain,
-            pep_store,
-            events,
-            plane=self.plane,
-            max_caps=settings.caps_cache,
-            defaults={ns.BOOKMARKS: bookmarks_config(settings.pep_items)},
-        )
-        avatars = Avatars(pep, pep_store, events, accounts=self.accounts, refresh=self._refresh)
-        bookmarks = Bookmarks(pep, pep_store)
-        private = PrivateStorage(
-            store,
-            elsewhere={(ns.STORAGE_BOOKMARKS, "storage"): bookmarks},
-            max_items=settings.private_items,
-            max_bytes=settings.private_bytes,
-        )
-        vcards = VCards(users=users, store=store, avatars=avatars, max_bytes=settings.vcard_bytes)
-
-        # Every feature that clients can use. What is not listed here does not exist, and is not announced.
-        self.features = (
-            avatars.feature,
-            blocking.feature,
-            bookmarks.feature,
-            contact_addresses(
-                admin=settings.admin_addresses, abuse=settings.abuse_addresses, support=settings.support_addresses
-            ),
-            discovery.feature,
-            pep.caps.feature,
-            entity_time.feature,
-            self.offline.feature,
-            pep.feature,
-            ping.feature,
-            private.feature,
-            roster_requests.feature,
-            session_request.feature,
-            vcards.feature,
-            version.feature,
-            *((ExternalServices(relays).feature,) if relays is not None else ()),
-        )
-        self.rooms = self._make_rooms(domain, settings, store) if settings.rooms else None
-        components = {self.rooms.host: self.rooms} if self.rooms is not None else {}
-        discovery.describe(self.features, [(host, component.name) for host, component in components.items()])
-
-        self.presence = Presence(
-            domain,
-            accounts=self.accounts,
-            plane=self.plane,
-            rosters=self.rosters,
-            block_lists=self.block_lists,
-            features=self.features,
-            remote=self._remote,
-            max_directed=settings.max_directed_presence,
-        )
-        self.router = Router(
-            domain,
-            accounts=self.accounts,
-            people=self.people,
-            plane=self.plane,
-            block_lists=self.block_lists,
-            offline=self.offline,
-            presence=self.presence,
-            subscriptions=subscriptions,
-            features=self.features,
-            federation=federation,
-            components=components,
-        )
-        policy = Policy(
-            domain,
-            allow_plain=settings.allow_plain,
-            channel_binding=settings.channel_binding,
-            attempts=settings.auth_failures_per_connection,
-            stream_features=(
-                *(element for feature in self.features for element in feature.stream_features),
-                discovery.caps(f"xmpp:{domain}"),
-            ),
-        )
-        self.sessions = Sessions(
-            policy=policy,
-            plane=self.plane,
-            accounts=self.accounts,
-            router=self.router,
-            presence=self.presence,
-            verifiers=self.verifiers,
-            throttle=AuthThrottle(
-                per_address=settings.auth_failures_per_address,
-                per_account=settings.auth_failures_per_account,
-                longest_wait=settings.auth_backoff_max_seconds,
-            ),
-            features=self.features,
-            on_bound=self._bound,
-            max_per_account=settings.max_sessions_per_user,
-            max_pending=settings.max_pending_stanzas,
-            bind_timeout=2 * settings.handshake_seconds,
-        )
-
-    def _make_rooms(self, domain: str, settings: Settings, store: Store) -> Rooms:
-        limits = RoomSettings(
-            host=rooms_host(domain, settings),
-            creators=domain if settings.rooms_creation == "local" else "",
-            occupants=settings.rooms_occupants,
-            history=settings.rooms_history,
-            rooms=settings.rooms_max,
-            rooms_per_user=settings.rooms_per_user,
-            rate=settings.rooms_stanzas_per_second,
-            burst=settings.rooms_stanzas_burst,
-            persistent=settings.rooms_persistent,
-        )
-        return Rooms(limits, store=store, deliver=lambda batch: self.router.deliver(batch))
-
-    def _bounce(self, message: Element, error: StanzaError) -> None:
-        self.router.reply(message, error)
-
-    def _remote(self, stanza: Element) -> None:
-        self.router.remote(stanza)
-
-    def _refresh(self, owner: str) -> None:
-        self.presence.refresh(owner)
-
-    def hide(self, owner: str, addresses: frozenset[str]) -> None:
-        """See ``Presence``, which is made after the features."""
-        self.presence.hide(owner, addresses)
-
-    def unhide(self, owner: str, addresses: frozenset[str]) -> None:
-        """See ``Presence``, which is made after the features."""
-        self.presence.unhide(owner, addresses)
-
-    async def _bound(self, session: Session) -> None:
-        await self.tell(await self.people.refresh(time.monotonic()))
-        if session.bare not in self.people:
-            await self.tell(await self.people.changed(session.bare))
-
-    async def tell(self, changes: Changes) -> None:
-        """Shows everybody who is connected what changed among their default contacts."""
-        for account in self.accounts:
-            if account.roster is None:
-                continue
-            for bare in changes.shown:
-                if bare not in account.roster.stored and (item := account.roster.item(bare)).listed:
-                    self.pushes.push(account.roster, item)
-        for bare in changes.gone:
-            # Only the directory's own word deletes what is stored: a list may come up short for other reasons.
-            self._forget(bare, [])
-
-    def _forget(self, bare: str, losing: list[Roster]) -> None:
-        self.sessions.end_account(bare, stream_error("not-authorized", "the account was removed"))
-        for account in self.accounts:
-            roster = account.roster
-            if roster is not None and roster not in losing and roster.item(bare).listed and bare not in roster.stored:
-                losing.append(roster)
-        self.people.removed(bare)
-        for roster in losing:
-            self.pushes.push(roster, Item(bare))
-
-    async def remove(self, bare: str) -> None:
-        """The account is gone: its sessions end, and everything that was stored for it or about it goes."""
-        losing = await self.rosters.drop(bare)
-        self._forget(bare, losing)
-        for feature in self.features:
-            if feature.on_account_removed is not None:
-                await feature.on_account_removed(bare)
-        if self.rooms is not None:
-            await self.rooms.account_removed(bare)
-
-
-def rooms_host(domain: str, settings: Settings) -> str:
-    """The domain of group chat. Raises ConfigError when the setting is no domain, or the site's own."""
-    try:
-        host = prepare_domain(settings.rooms_host) if settings.rooms_host else f"rooms.{domain}"
-    except ProtocolError as error:
-        raise ConfigError(f"chat.rooms_host is not a domain: {error.message}") from error
-    if host == domain:
-        raise ConfigError("chat.rooms_host is the site's own domain", hint="give group chat a domain of its own")
-    return host
 
 
 def web_origins(site: Site) -> tuple[str, ...]:

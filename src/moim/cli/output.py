@@ -18,8 +18,10 @@ SiteOption = Annotated[Path, typer.Option("--site", help="The site's directory."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 DEFAULT_SITE = Path("site")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_PIPED_COLUMNS = 160  # for files and pipes, where nobody's window sets a width
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPED_COLUMNS)
 
 _CODES: tuple[tuple[type[MoimError], int], ...] = ((UsageError, 2), (ConfigError, 3), (NotFound, 4), (Unavailable, 5))
 

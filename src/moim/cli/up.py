@@ -125,14 +125,17 @@ class _View:
 def _summary(site: Site, document: dict[str, Any]) -> None:
     place = defaultdict(lambda: "off", ((s["name"], f"{s['address']}:{s['port']}") for s in document["services"]))
     out.print(f"  [bold]Sign in[/]      {document['web']}")
-    out.print(f"  [bold]From outside[/] https://{place['edge-web']}/  (through the edge; trust the CA file first)")
+    out.print(
+        f"  [bold]From outside[/] https://{place['edge-web']}/  (through the edge; trust the CA file first)",
+        soft_wrap=True,
+    )
     demo_file = site.root / "demo-users.json"
     if demo_file.exists():
         for number, user in enumerate(json.loads(demo_file.read_text(encoding="utf-8"))):
             label = "[bold]Demo users[/]  " if number == 0 else " " * 12
             out.print(f"  {label} {escape(user['address'])}  password {escape(user['password'])}")
     out.print(f"  [bold]XMPP[/]         {place['xmpp-client']} (STARTTLS), {place['xmpp-client-tls']} (TLS); "
-              f"outside {place['edge-xmpp']}")  # fmt: skip
+              f"outside {place['edge-xmpp']}", soft_wrap=True)  # fmt: skip
     out.print(f"  [bold]TURN[/]         {place['turn']} (UDP)")
     out.print(f"  [bold]DNS[/]          inside {document['dns']['inside']}, outside {document['dns']['outside']}")
     out.print(f"  [bold]CA file[/]      {escape(document['ca'])}", soft_wrap=True)
