@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ def _new_site(folder: Path) -> Iterator[RunningSite]:
     yield site
     if site.process is not None and site.process.poll() is None:
         site.stop()
+
+
+settings.register_profile("moim", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("moim")
 
 
 @pytest.fixture(scope="session")
