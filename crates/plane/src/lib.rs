@@ -1,10 +1,9 @@
 //! The plane: sockets, TLS, threads and timers around the protocol crates.
 //!
-//! Each engine (XMPP, TURN, SFU) owns its listeners and one [`events::EventQueue`]: a bounded queue with an
-//! eventfd that Python's event loop watches. Nothing here knows Python.
+//! Each engine (XMPP, TURN, SFU) owns its listeners, its threads and one [`events::EventQueue`], a queue with an
+//! eventfd that Python's event loop watches; the engine bounds what waits in it. Nothing here knows Python.
 
 pub mod events;
-pub mod runtime;
 
 #[cfg(feature = "sfu")]
 pub mod sfu;
