@@ -69,11 +69,23 @@ class XmlStream:
         Raises ProtocolError, whose ``condition`` is the stream error that answers it (RFC 6120 §4.9.3).
         """
 
+class _TlsInfo(TypedDict):
+    """What is known of a connection after its handshake. ``sni`` is the name the client asked for; ``chain`` another
+    server's certificates in DER, leaf first, at most 10, empty when it showed none. Nothing but the handshake's
+    signature has been checked of them."""
+
+    version: str
+    cipher: str
+    sni: str | None
+    alpn: str | None
+    chain: list[bytes]
+
 _XmppEvent: TypeAlias = (
     tuple[Literal["connected"], int, int, str, int, bool]
     | tuple[Literal["open"], int, dict[str, str]]
-    | tuple[Literal["tls"], int, dict[str, str | None]]
+    | tuple[Literal["tls"], int, _TlsInfo]
     | tuple[Literal["stanza"], int, Element]
+    | tuple[Literal["undelivered"], int, list[Element]]
     | tuple[Literal["close"], int]
     | tuple[Literal["closed"], int, str]
 )
@@ -91,6 +103,11 @@ class XmppServer:
     be drained before it is not read any more; ``rate`` and ``burst`` are the bytes per second one session may send in
     the long run (0: any) and at once; ``max_sessions`` and ``max_unauthenticated`` bound connections; ``threads`` is
     0 for one per core, at most 4. ``domains`` are further names that a stream may be opened to.
+    ``server_write_queue`` and ``max_unauthenticated_servers`` are the same bounds for streams between servers, which
+    carry the stanzas of many people and are counted apart.
+
+    Inside Moim every stanza is in ``jabber:client``; on a stream between servers it is in ``jabber:server``, and the
+    engine translates.
     """
 
     def __new__(
@@ -110,13 +127,15 @@ class XmppServer:
         burst: int = 1048576,
         max_sessions: int = 200000,
         max_unauthenticated: int = 4096,
+        server_write_queue: int = 33554432,
+        max_unauthenticated_servers: int = 1024,
         threads: int = 0,
     ) -> XmppServer: ...
     def listen(
         self,
         address: str,
         port: int,
-        mode: Literal["starttls", "tls", "websocket", "websocket-tls"],
+        mode: Literal["starttls", "tls", "websocket", "websocket-tls", "server", "server-tls"],
         *,
         proxy_protocol: bool = False,
         origins: Sequence[str] = ...,
@@ -127,21 +146,51 @@ class XmppServer:
 
         ``proxy_protocol`` requires a PROXY header (v1 or v2) first on every connection. ``origins`` are the web origins
         that may connect; ``*`` is any; with none, only the origin that the request is addressed to, and clients without
-        one. Raises Unavailable when the address cannot be bound, UsageError for arguments that make no sense.
+        one. ``server`` (STARTTLS) and ``server-tls`` (direct TLS, XEP-0368) are for other servers: they are asked for a
+        certificate, and any or none is accepted. Raises Unavailable when the address cannot be bound, UsageError for
+        arguments that make no sense.
+        """
+    def connect(
+        self,
+        address: str,
+        port: int,
+        *,
+        tls: bool,
+        server_name: str,
+        local: str | None = None,
+        source: str | None = None,
+        timeout: float = 10.0,
+    ) -> int:
+        """Begins one attempt to connect to another server at one IP address; the new session's number.
+
+        ``('connected', sid, 0, address, port, tls)`` follows when TCP, and TLS if ``tls`` asks for it at once (ALPN
+        ``xmpp-server``), are up; else ``('closed', sid, reason)``, at the latest after ``timeout``. ``server_name`` is
+        sent as SNI, there and after STARTTLS; an IP address sends none. The certificate of the hosted domain ``local``
+        is shown to a peer that asks for one. ``source`` is the local address to connect from.
+
+        ``open_stream`` sends our header. Input after ``<proceed/>`` waits for ``starttls``, input after SASL's
+        ``<success/>`` for ``restart``. ``authenticated`` stops the time for signing in, which starts with 'connected'.
+        Raises UsageError for addresses and names that make no sense.
         """
     def unlisten(self, listener: int) -> None:
         """Stops accepting; established sessions stay."""
-    def set_tls(self, chain_pem: bytes, key_pem: bytes) -> None:
-        """Sets the certificate of new handshakes. Raises UsageError when chain and key do not fit."""
+    def set_tls(self, chain_pem: bytes, key_pem: bytes, domain: str | None = None) -> None:
+        """Sets the certificate of new handshakes: of those that name ``domain`` by SNI, or of all others. Raises
+        UsageError when chain and key do not fit."""
+    def forget_tls(self, domain: str) -> None:
+        """Removes the certificate of a domain; the general one stands in for it."""
+    def set_domains(self, domains: Sequence[str], *, services: Sequence[str] = ...) -> None:
+        """Replaces the names that streams may be opened to: ``domains`` by clients and servers, ``services`` (rooms and
+        the like) by servers alone. Open streams stay."""
     def fileno(self) -> int:
         """A descriptor that is readable while events wait."""
     def drain(self, limit: int) -> list[_XmppEvent]:
         """Takes up to ``limit`` events, oldest first.
 
         ``('connected', sid, listener id, peer address, peer port, whether TLS is on from the start)``,
-        ``('open', sid, attributes of the stream header)``, ``('tls', sid, {'version', 'cipher', 'sni', 'alpn'})``,
-        ``('stanza', sid, element)``, ``('close', sid)`` when the peer ended its stream,
-        ``('closed', sid, reason)`` last.
+        ``('open', sid, attributes of the stream header)``, ``('tls', sid, info)``, ``('stanza', sid, element)``,
+        ``('close', sid)`` when the peer ended its stream, ``('undelivered', sid, elements)`` with the stanzas that
+        another server did not get, ``('closed', sid, reason)`` last.
         """
     def open_stream(self, sid: int, attrs: Mapping[str, str]) -> None:
         """Sends the stream header, or ``<open/>`` over WebSocket, with ``from``, ``id``, ``version`` … as given."""
@@ -150,11 +199,19 @@ class XmppServer:
     def send_many(self, batch: Sequence[tuple[int, Element]]) -> None:
         """Sends many elements to many sessions; one element for many is serialised once."""
     def starttls(self, sid: int) -> None:
-        """Sends ``<proceed/>`` and begins the TLS handshake."""
+        """Sends ``<proceed/>`` and begins the TLS handshake; on an outgoing session, begins it after the peer's
+        ``<proceed/>``."""
     def restart(self, sid: int) -> None:
         """Expects a new stream header; call after SASL ``<success/>`` was sent."""
     def authenticated(self, sid: int, bare: str) -> None:
-        """Lifts the bounds that hold before authentication. ``bare`` is the prepared JID."""
+        """Lifts the bounds that hold before authentication. ``bare`` is the prepared JID. Of a stream between servers
+        the bounds of size stay until it is paired."""
+    def pair(self, sid: int, local: str, remote: str) -> None:
+        """Lets stanzas from the domain ``remote`` to the domain ``local`` (both prepared) come in on a stream between
+        servers, in either direction of it; any other stanza ends the stream. The first pair lifts the bounds that hold
+        before authentication. Raises UsageError for what is not a domain."""
+    def unpair(self, sid: int, local: str, remote: str) -> None:
+        """Undoes ``pair``."""
     def bind(self, sid: int, full: str) -> None:
         """Adds the session's row to the route table; from now on its stanzas are stamped. Call before the result is
         sent."""
