@@ -7,77 +7,30 @@ count. Figures of one run are comparable with each other, not with those of anot
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import discovery, turn, xmpp
-from bench.measure import Figure, cpu_seconds, pin, resident
+from bench import chat, discovery, turn, xmpp
+from bench.ejabberd import ejabberd
+from bench.measure import Figure, cpu_seconds, pin
 from bench.moim_site import MoimSite, moim_site
 from bench.prosody import prosody
+from bench.xmpp import Profile
 
+PARTS = ("discovery", "chat", "turn")
 SERVER_CPU, LOAD_CPU = 0, 1
 _err = Console(stderr=True)
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
-
-
-def xmpp_figures(
-    subject: str, pid: int, host: str, port: int, domain: str, accounts: list[xmpp.Account], each: int
-) -> list[Figure]:
-    """Login, message and idle memory of one server."""
-    context = xmpp.insecure_context()
-    figures: list[Figure] = []
-
-    async def whole() -> None:
-        pairs = accounts[:200]
-        warm = await xmpp.login_all(host, port, domain, pairs[:20], context)
-        await xmpp.settle(warm)
-        await xmpp.close_all(warm)
-
-        cpu, began = cpu_seconds([pid]), time.monotonic()
-        sessions = await xmpp.login_all(host, port, domain, pairs, context)
-        await xmpp.settle(sessions)
-        wall = time.monotonic() - began
-        figures.append(
-            Figure("login, SCRAM-SHA-1, TLS 1.3", subject, (cpu_seconds([pid]) - cpu) * 1e3 / len(pairs), "ms CPU")
-        )
-        figures.append(Figure("login rate", subject, len(pairs) / wall, "per s", "20 at a time"))
-
-        for _ in range(2):  # the second pass is the figure: caches warm, allocators grown
-            cpu = cpu_seconds([pid])
-            count = await xmpp.exchange(sessions, each, burst=20)
-            saturated = (cpu_seconds([pid]) - cpu) * 1e6 / count
-        figures.append(Figure("delivered message, saturated", subject, saturated, "µs CPU"))
-
-        cpu, began = cpu_seconds([pid]), time.monotonic()
-        count = await xmpp.exchange(sessions, max(each // 10, 20), burst=1, pause=len(sessions) / 2000)
-        rate = count / (time.monotonic() - began)
-        figures.append(
-            Figure(
-                "delivered message, paced", subject, (cpu_seconds([pid]) - cpu) * 1e6 / count, "µs CPU", f"{rate:.0f}/s"
-            )
-        )
-        await xmpp.close_all(sessions)
-
-        before = resident([pid])
-        idle = await xmpp.login_all(host, port, domain, accounts, context)
-        await xmpp.settle(idle)
-        figures.append(Figure("idle TLS connection", subject, (resident([pid]) - before) / len(idle) / 1e3, "kB"))
-        await xmpp.close_all(idle)
-
-    asyncio.run(whole())
-    return figures
 
 
 def turn_figures(subject: str, pid: int, server: tuple[str, int], messages: int) -> list[Figure]:
@@ -102,31 +55,53 @@ def _on_one_cpu(pids: list[int]) -> Iterator[None]:
         os.sched_setaffinity(0, everything)
 
 
-def measure(folder: Path, quick: bool) -> list[Figure]:
-    """Runs everything; progress goes to standard error."""
-    accounts = [xmpp.Account(f"user{number:05}", f"password-{number:05}") for number in range(300 if quick else 2000)]
-    each, packets = (100, 500) if quick else (500, 4000)
+def measure(folder: Path, quick: bool, parts: Sequence[str]) -> list[Figure]:
+    """Runs ``parts``; progress goes to standard error."""
+    number = 300 if quick else 10_000
+    accounts = [xmpp.Account(f"user{index:05}", f"password-{index:05}") for index in range(number)]
+    few = accounts[: min(number, 2000)]
+    load = chat.Load(accounts, pairs=20 if quick else 100, each=100 if quick else 500, idle=number)
+    packets = 500 if quick else 4000
     figures: list[Figure] = []
 
     def step(text: str, work: Callable[[], list[Figure]]) -> None:
         _err.print(f"measuring {text} …", style="dim")
         figures.extend(work())
 
-    with moim_site(folder, accounts) as site:
-        step("discovery", lambda: _discovery(site, quick))
-        with _on_one_cpu([site.pid("inside"), site.pid("edge")]):
-            host, port = site.place("xmpp-client-tls")
+    def measure_chat(subject: chat.Subject, load: chat.Load, profile: Profile) -> None:
+        step(f"chat, {profile}: {subject.name}", lambda: chat.figures(subject, load, profile))
+
+    profiles: tuple[Profile, ...] = ("bare", "features", "archive") if "chat" in parts else ()
+    if "discovery" in parts or "turn" in parts:
+        with moim_site(_made(folder / "moim"), few) as site:
+            if "discovery" in parts:
+                step("discovery", lambda: _discovery(site, quick))
+            if "turn" in parts:
+                edge, server = site.pid("edge"), site.place("turn")
+                with _on_one_cpu([edge]):
+                    step("TURN: Moim", lambda: turn_figures("Moim", edge, server, packets))
+    for profile in profiles:
+        with moim_site(_made(folder / f"moim-{profile}"), accounts if profile == "bare" else few, profile) as site:
             inside = site.pid("inside")
-            step("chat: Moim", lambda: xmpp_figures("Moim", inside, host, port, site.domain, accounts, each))
-            edge, server = site.pid("edge"), site.place("turn")
-            step("TURN: Moim", lambda: turn_figures("Moim", edge, server, packets))
-    peer_folder = folder / "prosody"
-    peer_folder.mkdir()
-    with prosody(peer_folder, "bench.test", accounts) as (pid, port), _on_one_cpu([pid]):
-        step("chat: Prosody", lambda: xmpp_figures("Prosody", pid, "127.0.0.1", port, "bench.test", accounts, each))
-    with turn.coturn() as (pid, port), _on_one_cpu([pid]):
-        step("TURN: coturn", lambda: turn_figures("coturn", pid, ("127.0.0.1", port), packets))
+            subject = chat.Subject("Moim", inside, *site.place("xmpp-client-tls"), site.domain)
+            with _on_one_cpu([inside, site.pid("edge")]):
+                measure_chat(subject, load, profile)
+    for profile in profiles:
+        for name, peer in (("Prosody", prosody), ("ejabberd", ejabberd)):
+            with peer(_made(folder / f"{name}-{profile}"), "bench.test", few, profile) as (pid, port):
+                subject = chat.Subject(name, pid, "127.0.0.1", port, "bench.test")
+                smaller = replace(load, accounts=few, idle=len(few))
+                with _on_one_cpu([pid]):
+                    measure_chat(subject, smaller, profile)
+    if "turn" in parts:
+        with turn.coturn() as (pid, port), _on_one_cpu([pid]):
+            step("TURN: coturn", lambda: turn_figures("coturn", pid, ("127.0.0.1", port), packets))
     return figures
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def _discovery(site: MoimSite, quick: bool) -> list[Figure]:
@@ -139,33 +114,36 @@ def _discovery(site: MoimSite, quick: bool) -> list[Figure]:
 
 
 def show(figures: list[Figure]) -> None:
-    """A row per figure, Moim beside its peer."""
+    """A row per figure, Moim beside its peers."""
+    peers = [name for name in dict.fromkeys(f.subject for f in figures) if name != "Moim"]
     table = Table(title="Cost per unit", box=None, header_style="bold", title_justify="left")
-    for column in ("what", "unit", "Moim", "peer", "times better", "notes"):
-        table.add_column(column, justify="right" if column in {"Moim", "peer", "times better"} else "left")
+    table.add_column("what")
+    table.add_column("unit")
+    for name in ("Moim", *peers, "times better"):
+        table.add_column(name, justify="right")
+    table.add_column("notes")
     for what in dict.fromkeys(f.what for f in figures):
-        own = next((f for f in figures if f.what == what and f.subject == "Moim"), None)
-        peer = next((f for f in figures if f.what == what and f.subject != "Moim"), None)
+        row = {f.subject: f for f in figures if f.what == what}
+        own, others = row.get("Moim"), [f.value for name, f in row.items() if name != "Moim" and f.value]
+        unit = next(iter(row.values())).unit
         ratio = ""
-        if own and peer and own.value and peer.value:
-            more_is_better = own.unit.startswith("per")
-            ratio = f"{own.value / peer.value if more_is_better else peer.value / own.value:.1f}"
-        notes = "; ".join(f"{f.subject}: {f.note}" for f in (own, peer) if f and f.note)
-        table.add_row(
-            what, (own or peer or figures[0]).unit, f"{own.value:.1f}" if own else "",
-            f"{peer.value:.1f} ({peer.subject})" if peer else "", ratio, notes,
-        )  # fmt: skip
+        if own and own.value and others:
+            ratio = f"{own.value / max(others) if unit.startswith('per') else min(others) / own.value:.1f}"
+        notes = "; ".join(f"{name}: {f.note}" for name, f in row.items() if f.note)
+        values = [f"{row[name].value:.1f}" if name in row else "" for name in ("Moim", *peers)]
+        table.add_row(what, unit, *values, ratio, notes)
     _out.print(table)
 
 
 def main() -> None:
     """Parses the options, measures, prints."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few accounts and messages, under a minute: does it run?")
+    parser.add_argument("--quick", action="store_true", help="few accounts and messages: does it run?")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"what to measure: {', '.join(PARTS)}; all")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="moim-bench-") as folder:
-        figures = measure(Path(folder), options.quick)
+        figures = measure(Path(folder), options.quick, options.parts or PARTS)
     if options.json:
         json.dump([asdict(f) for f in figures], sys.stdout, indent=2)
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.turn import PASSWORD, USER
-from bench.xmpp import Account
+from bench.xmpp import Account, Profile
 
 _MOIM = str(Path(sys.executable).with_name("moim"))
 _SETTINGS = f"""
@@ -80,7 +80,7 @@ def _running(root: Path, *options: str) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def moim_site(folder: Path, accounts: Sequence[Account]) -> Iterator[MoimSite]:
+def moim_site(folder: Path, accounts: Sequence[Account], profile: Profile = "bare") -> Iterator[MoimSite]:
     """Makes a site with these accounts and runs it on two loopback addresses of its own."""
     root = folder / "site"
     process = os.getpid()

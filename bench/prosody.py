@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.xmpp import Account
+from bench.xmpp import Account, Profile
 
 _CONFIG = """
 pidfile = "{folder}/prosody.pid"
@@ -28,12 +28,41 @@ s2s_ports = {{}}
 network_backend = "epoll"
 authentication = "internal_hashed"
 storage = "internal"
-modules_enabled = {{ "roster", "saslauth", "tls", "disco", "ping", "posix", "offline" }}
+modules_enabled = {{ {modules} }}
 modules_disabled = {{ "s2s", "limits" }}
 ssl = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}
 c2s_direct_tls_ssl = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}
+{more}
 VirtualHost "{domain}"
 """
+_BARE = ("roster", "saslauth", "tls", "disco", "ping", "posix", "offline")
+_FEATURES = ("carbons", "smacks", "csi_simple", "pep")
+_ARCHIVE = """
+storage = {{ archive = "sql" }}
+default_storage = "internal"
+sql = {{ driver = "SQLite3", database = "{folder}/archive.sqlite" }}
+default_archive_policy = true
+"""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def make_certificate(folder: Path, domain: str) -> tuple[Path, Path]:
+    """A self-signed P-256 certificate; gives its key and itself."""
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", f"/CN={domain}", "-addext", f"subjectAltName=DNS:{domain}", "-keyout", str(key),
+         "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return key, certificate
 
 
 def _account(folder: Path, domain: str, account: Account) -> None:
@@ -51,21 +80,24 @@ def _account(folder: Path, domain: str, account: Account) -> None:
 
 
 @contextmanager
-def prosody(folder: Path, domain: str, accounts: Sequence[Account]) -> Iterator[tuple[int, int]]:
+def prosody(folder: Path, domain: str, accounts: Sequence[Account], profile: Profile) -> Iterator[tuple[int, int]]:
     """Runs Prosody with these accounts; gives its process and its direct-TLS port."""
     program = shutil.which("prosody") or "/usr/bin/prosody"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", f"/CN={domain}", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    make_certificate(folder, domain)
+    port = free_port()
     for account in accounts:
         _account(folder, domain, account)
     config = folder / "prosody.cfg.lua"
-    config.write_text(_CONFIG.format(folder=folder, port=port, domain=domain))
+    modules = (*_BARE, *(_FEATURES if profile != "bare" else ()), *(("mam",) if profile == "archive" else ()))
+    config.write_text(
+        _CONFIG.format(
+            folder=folder,
+            port=port,
+            domain=domain,
+            modules=", ".join(f'"{name}"' for name in modules),
+            more=_ARCHIVE.format(folder=folder) if profile == "archive" else "",
+        )
+    )
     process = subprocess.Popen(
         [program, "--config", str(config), "-F"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )

@@ -12,11 +12,19 @@ import hmac
 import os
 import re
 import ssl
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+Profile = Literal["bare", "features", "archive"]
+"""What is on: nothing besides routing; carbons, stream management and client state; these and a durable archive."""
 
 _BODY = 147  # bytes of one <message/> as sent
 _NS_SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
+_STANZA_END = re.compile(rb"</(?:message|presence|iq)>|<(?:presence|iq)(?: [^<>]*)?/>")
+_ASK_EVERY = 10  # messages after which a client with stream management asks for an acknowledgement
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,23 @@ class Session:
     jid: str
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    managed: bool = False
+    handled: int = 0
     received: int = 0
     progress: asyncio.Event = field(default_factory=asyncio.Event)
+    delays: list[float] = field(default_factory=list)
+    _rest: bytes = b""
+
+    def take(self, chunk: bytes) -> int:
+        """Counts what came, answers the server's questions for acknowledgement; gives the messages in it."""
+        data = self._rest + chunk
+        end = data.rfind(b">") + 1
+        data, self._rest = data[:end], data[end:]
+        if self.managed:
+            self.handled += len(_STANZA_END.findall(data))
+            if b"<r " in data or b"<r/" in data:
+                self.writer.write(f"<a xmlns='urn:xmpp:sm:3' h='{self.handled}'/>".encode())
+        return data.count(b"</message>")
 
 
 async def _until(reader: asyncio.StreamReader, mark: bytes) -> bytes:
@@ -55,8 +78,10 @@ def insecure_context() -> ssl.SSLContext:
     return context
 
 
-async def login(host: str, port: int, domain: str, account: Account, context: ssl.SSLContext) -> Session:
-    """Direct TLS, SCRAM-SHA-1, bind, initial presence."""
+async def login(
+    host: str, port: int, domain: str, account: Account, context: ssl.SSLContext, profile: Profile = "bare"
+) -> Session:
+    """Direct TLS, SCRAM-SHA-1, bind, what the profile switches on, initial presence."""
     reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=domain, limit=1 << 20)
     header = (
         f"<?xml version='1.0'?><stream:stream to='{domain}' version='1.0' xmlns='jabber:client' "
@@ -85,8 +110,16 @@ async def login(host: str, port: int, domain: str, account: Account, context: ss
     answer = await _until(reader, b"</iq>")
     found = re.search(rb"<jid>([^<]+)</jid>", answer)
     assert found, answer
+    session = Session(found[1].decode(), reader, writer)
+    if profile != "bare":
+        writer.write(b"<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
+        assert b"result" in await _until(reader, b">")
+        writer.write(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+        await _until(reader, b"<enabled")
+        await _until(reader, b">")
+        session.managed = True
     writer.write(b"<presence/>")
-    return Session(found[1].decode(), reader, writer)
+    return session
 
 
 def _text(element: bytes) -> bytes:
@@ -94,14 +127,20 @@ def _text(element: bytes) -> bytes:
 
 
 async def login_all(
-    host: str, port: int, domain: str, accounts: Sequence[Account], context: ssl.SSLContext, width: int = 20
+    host: str,
+    port: int,
+    domain: str,
+    accounts: Sequence[Account],
+    context: ssl.SSLContext,
+    profile: Profile = "bare",
+    width: int = 20,
 ) -> list[Session]:
     """Signs every account in, ``width`` at a time."""
     gate = asyncio.Semaphore(width)
 
     async def one(account: Account) -> Session:
         async with gate:
-            return await login(host, port, domain, account, context)
+            return await login(host, port, domain, account, context, profile)
 
     return list(await asyncio.gather(*(one(a) for a in accounts)))
 
@@ -113,7 +152,9 @@ async def settle(sessions: Sequence[Session]) -> None:
         session.writer.write(b"<iq type='get' id='settled'><ping xmlns='urn:xmpp:ping'/></iq>")
         seen = b""
         while b"settled" not in seen:
-            seen = seen[-16:] + await asyncio.wait_for(session.reader.read(1 << 16), 20)
+            chunk = await asyncio.wait_for(session.reader.read(1 << 16), 20)
+            session.take(chunk)
+            seen = seen[-16:] + chunk
 
     await asyncio.gather(*(one(s) for s in sessions))
 
@@ -125,21 +166,29 @@ def message_to(jid: str) -> bytes:
 
 
 async def exchange(sessions: Sequence[Session], each: int, burst: int, pause: float = 0.0) -> int:
-    """Every session sends its partner ``each`` messages, ``burst`` in flight; gives the number delivered."""
+    """Every session sends its partner ``each`` messages, ``burst`` in flight; gives the number delivered.
 
-    async def receive(session: Session) -> None:
-        session.received, rest = 0, b""
+    Leaves in ``delays`` how long each message took, in seconds.
+    """
+
+    async def receive(session: Session, started: deque[float]) -> None:
+        session.received = 0
+        session.delays.clear()
         while session.received < each:
-            rest += await asyncio.wait_for(session.reader.read(1 << 18), 60)
-            session.received += rest.count(b"</message>")
+            count = session.take(await asyncio.wait_for(session.reader.read(1 << 18), 60))
+            now = time.perf_counter()
+            session.delays.extend(now - started.popleft() for _ in range(count))
+            session.received += count
             session.progress.set()
-            rest = rest[rest.rfind(b"</message>") + 10 :] if b"</message>" in rest else rest
 
-    async def send(session: Session, partner: Session) -> None:
+    async def send(session: Session, partner: Session, started: deque[float]) -> None:
         message, sent = message_to(partner.jid), 0
         while sent < each:
             now = min(burst, each - sent)
+            started.extend([time.perf_counter()] * now)
             session.writer.write(message * now)
+            if session.managed and sent // _ASK_EVERY != (sent + now) // _ASK_EVERY:
+                session.writer.write(b"<r xmlns='urn:xmpp:sm:3'/>")
             await session.writer.drain()
             sent += now
             while partner.received < sent - burst:
@@ -148,9 +197,12 @@ async def exchange(sessions: Sequence[Session], each: int, burst: int, pause: fl
             if pause:
                 await asyncio.sleep(pause)
 
-    pairs = [(a, b) for a, b in zip(sessions[::2], sessions[1::2], strict=True)]
-    both = [*pairs, *((b, a) for a, b in pairs)]
-    await asyncio.gather(*(receive(s) for s in sessions), *(send(a, b) for a, b in both))
+    work = []
+    for a, b in zip(sessions[::2], sessions[1::2], strict=True):
+        for sender, receiver in ((a, b), (b, a)):
+            started: deque[float] = deque()
+            work += [receive(receiver, started), send(sender, receiver, started)]
+    await asyncio.gather(*work)
     return each * len(sessions)
 
 
