@@ -14,6 +14,7 @@ from moim.proto.xmpp.stanza import (
     message_type,
     presence,
     priority_of,
+    read_timestamp,
     result,
     timestamp,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "prepare_resource",
     "presence",
     "priority_of",
+    "read_timestamp",
     "result",
     "saslprep",
     "stream_error",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from moim.proto.xmpp import ns
@@ -16,6 +17,10 @@ PRESENCE_TYPES: Final = frozenset(
     {"unavailable", "subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe", "error"}
 )
 SUBSCRIPTION_TYPES: Final = frozenset({"subscribe", "subscribed", "unsubscribe", "unsubscribed"})
+
+_DATE_TIME = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?(?:Z|([+-])(\d{2}):(\d{2}))", re.ASCII
+)
 
 
 def message_type(message: Element) -> str:
@@ -84,6 +89,24 @@ def timestamp(moment: datetime) -> str:
     """An instant as XEP-0082 writes it: UTC, milliseconds, ``Z``."""
     utc = moment.astimezone(UTC)
     return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+
+
+def read_timestamp(text: str) -> datetime:
+    """The instant that a text of XEP-0082's DateTime profile names. Raises ValueError when it names none."""
+    found = _DATE_TIME.fullmatch(text.strip()) if len(text) <= 64 else None
+    if found is None:
+        raise ValueError("a time is written as XEP-0082 has it: 2026-01-31T12:00:00Z")
+    year, month, day, hour, minute, second = (int(part) for part in found.group(1, 2, 3, 4, 5, 6))
+    fraction, sign, zone_hours, zone_minutes = found.group(7, 8, 9, 10)
+    micros = int((fraction or "").ljust(6, "0")[:6])
+    moment = datetime(year, month, day, hour, minute, min(second, 59), micros, UTC)
+    if sign is None:
+        return moment
+    offset = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
+    try:
+        return moment - offset if sign == "+" else moment + offset
+    except OverflowError:
+        raise ValueError("a time is out of range") from None
 
 
 def delay(moment: datetime, sender: str, reason: str = "") -> Element:
