@@ -4,7 +4,7 @@ import it."""
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, final
 
-__all__ = ["Element", "Sfu", "TurnServer", "XmlStream", "XmppServer"]
+__all__ = ["Element", "Sfu", "TurnServer", "XmlStream", "XmppServer", "archivable", "copied"]
 
 # --- XMPP: the element tree, the framer and the server engine ---------------------------------------------------------
 
@@ -54,6 +54,14 @@ class Element:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+def archivable(message: Element) -> bool:
+    """Whether a message belongs into archives (XEP-0313 section 5): chat or normal, with something worth keeping in it,
+    and without a hint against it (XEP-0334)."""
+
+def copied(message: Element) -> bool:
+    """Whether carbon copies of a message are made (XEP-0280 section 6): chat, or normal with a body; not from a room, not
+    private."""
+
 _StreamEvent: TypeAlias = (
     tuple[Literal["open"], dict[str, str]] | tuple[Literal["element"], Element] | tuple[Literal["close"]]
 )
@@ -80,11 +88,21 @@ class _TlsInfo(TypedDict):
     alpn: str | None
     chain: list[bytes]
 
+_XmppRecord: TypeAlias = tuple[int, str, str, list[str], Element]
+"""A message for archives: its id, the sender's full JID, its ``to``, the accounts whose archives it belongs to (bare
+JIDs, canonical), and the message as it was sent."""
+
 _XmppEvent: TypeAlias = (
     tuple[Literal["connected"], int, int, str, int, bool]
     | tuple[Literal["open"], int, dict[str, str]]
     | tuple[Literal["tls"], int, _TlsInfo]
     | tuple[Literal["stanza"], int, Element]
+    | tuple[Literal["missed"], int, Element]
+    | tuple[Literal["detached"], int, str]
+    | tuple[Literal["resumed"], int, int]
+    | tuple[Literal["unresumed"], int, str]
+    | tuple[Literal["unacknowledged"], int, list[Element], int]
+    | tuple[Literal["records"], int, list[_XmppRecord]]
     | tuple[Literal["undelivered"], int, list[Element]]
     | tuple[Literal["close"], int]
     | tuple[Literal["closed"], int, str]
@@ -105,6 +123,10 @@ class XmppServer:
     0 for one per core, at most 4. ``domains`` are further names that a stream may be opened to.
     ``server_write_queue`` and ``max_unauthenticated_servers`` are the same bounds for streams between servers, which
     carry the stanzas of many people and are counted apart.
+
+    ``unacked_stanzas`` and ``unacked_bytes`` bound what may wait for one client's acknowledgement; ``ack_timeout`` is how
+    long a client that can resume may leave a request for one unanswered before its connection counts as broken (0:
+    for ever). ``node`` (0 to 511) is this node's number in archive ids.
 
     Inside Moim every stanza is in ``jabber:client``; on a stream between servers it is in ``jabber:server``, and the
     engine translates.
@@ -129,6 +151,10 @@ class XmppServer:
         max_unauthenticated: int = 4096,
         server_write_queue: int = 33554432,
         max_unauthenticated_servers: int = 1024,
+        unacked_stanzas: int = 2000,
+        unacked_bytes: int = 2097152,
+        ack_timeout: float = 90.0,
+        node: int = 0,
         threads: int = 0,
     ) -> XmppServer: ...
     def listen(
@@ -191,6 +217,14 @@ class XmppServer:
         ``('open', sid, attributes of the stream header)``, ``('tls', sid, info)``, ``('stanza', sid, element)``,
         ``('close', sid)`` when the peer ended its stream, ``('undelivered', sid, elements)`` with the stanzas that
         another server did not get, ``('closed', sid, reason)`` last.
+
+        Of sessions with stream management: ``('detached', sid, reason)`` when the connection is gone and the session
+        waits for its client; ``('resumed', sid, new sid)`` when the connection ``new sid`` has become that of ``sid``,
+        and ``('unresumed', new sid, condition)`` when it has not; ``('unacknowledged', sid, elements, handled)`` before
+        'closed': messages and requests that nobody is known to have got, and how many stanzas were taken from it.
+
+        ``('missed', 0, message)``: its recipient ended while it was on its way, so route it again.
+        ``('records', ticket, records)``: messages for archives; answer by ``committed``.
         """
     def open_stream(self, sid: int, attrs: Mapping[str, str]) -> None:
         """Sends the stream header, or ``<open/>`` over WebSocket, with ``from``, ``id``, ``version`` … as given."""
@@ -221,6 +255,31 @@ class XmppServer:
         """Removes the row."""
     def tap(self, sid: int, on: bool) -> None:
         """Makes every message from and to the session a 'stanza' event of its sender."""
+    def carbons(self, sid: int, on: bool) -> None:
+        """Makes the session get copies of its account's messages (XEP-0280), or not."""
+    def manage(self, sid: int, answer: Element | None, *, resume: bool) -> None:
+        """Begins stream management (XEP-0198): sends ``answer``, counts from there on in both directions, and takes what
+        the client sent after its request. ``resume``: a connection that breaks leaves the session waiting."""
+    def resume(self, sid: int, old: int, handled: int, previd: str, answer: Element | None = None) -> None:
+        """Moves the connection ``sid``, whose client got ``handled`` stanzas (mod 2^32), into the session ``old``, whose
+        own connection ends if it still has one. The client is sent ``<resumed/>``, as last child of ``answer`` when there
+        is one, then what it did not get. 'resumed' or 'unresumed' follows; a ``handled`` that cannot be ends the
+        connection ``sid``. Until then nothing of what the client sent on is taken."""
+    def archive(self, bare: str, on: bool) -> None:
+        """Keeps records of the messages of an account (prepared bare JID) from now on, or no more."""
+    def committed(self, ticket: int) -> None:
+        """The records of a ticket are on disk, or never will be: their senders may be acknowledged."""
+    def next_id(self) -> int:
+        """The next archive id, from the source that records have theirs from: milliseconds since 2020-01-01 in the upper
+        bits, ever rising."""
+    def deliver(self, messages: Sequence[Element]) -> list[Element]:
+        """Delivers messages as if local sessions had sent them, whatever is tapped: to their recipients, with carbons,
+        stanza ids and archive records. Those that no row decides come back, and nothing was done about them."""
+    def copy(self, messages: Sequence[Element]) -> None:
+        """Sends the carbons of messages that are delivered otherwise, to other sessions of a local sender and to those of
+        a local recipient."""
+    def fan_out(self, element: Element, sids: Sequence[int]) -> None:
+        """Sends one element to many sessions, each with its own full JID as ``to``; serialised once."""
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream, after a stream error if one is given; then the connection, within the linger time."""
     def exporter(self, sid: int) -> bytes | None:
