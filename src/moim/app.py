@@ -114,7 +114,10 @@ async def _add_demo_users(site: Site) -> None:
 
 def _open_store(site: Site) -> Store:
     store = Store(site.node_dir("inside") / "moim.db")
-    migrate(store.path, [Path(room.__path__[0]) / "migrations" for room in (chat, chat.rooms, directory, meetings)])
+    migrate(
+        store.path,
+        [Path(room.__path__[0]) / "migrations" for room in (chat, chat.rooms, chat.uploads, directory, meetings)],
+    )
     return store
 
 
@@ -157,7 +160,13 @@ def _inside(site: Site) -> Sequence[Part]:
         },
     )
     chat_rooms = chat.Service(
-        site, store.store, bus, users=people.users, credential=certificates.credential, relays=connector.ice
+        site,
+        store.store,
+        bus,
+        users=people.users,
+        credential=certificates.credential,
+        relays=connector.ice,
+        web_base=lambda: _public_base(site),
     )
     spaces = meetings.Service(
         site, store.store, bus, sessions=web_sessions, ice=connector.ice, links=lambda: _public_base(site)
@@ -171,7 +180,7 @@ def _inside(site: Site) -> Sequence[Part]:
         discover=_Discover(site),
         websocket_url=f"{scheme}://{host}:{ports.bind(standard)}/xmpp-websocket",
         credential=certificates.credential,
-        extra_routes=meetings.public_routes(spaces),
+        extra_routes=[*meetings.public_routes(spaces), *chat.public_routes(chat_rooms)],
         sessions=web_sessions,
     )
     api = console.Service(

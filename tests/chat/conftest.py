@@ -275,12 +275,19 @@ class House:
         self.files = write_certificate(root, domain.encode("idna").decode())
         self.tls = ssl.create_default_context(cafile=str(self.files.chain))
         self.store = Store(self.site.node_dir("inside") / "moim.db")
-        migrate(self.store.path, [Path(chat.__file__).parent / place for place in ("migrations", "rooms/migrations")])
+        migrate(self.store.path, sorted(Path(chat.__file__).parent.glob("**/migrations")))
         self.service = self._service()
         self.clients: list[Client] = []
 
     def _service(self) -> chat.Service:
-        return chat.Service(self.site, self.store, self.bus, users=self.users, credential=lambda _: self.files)
+        return chat.Service(
+            self.site,
+            self.store,
+            self.bus,
+            users=self.users,
+            credential=lambda _: self.files,
+            web_base=lambda: "http://web.test",
+        )
 
     def place(self, name: str) -> tuple[str, int]:
         """Address and port of a listener."""

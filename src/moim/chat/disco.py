@@ -57,7 +57,11 @@ class Discovery:
 
     def _server_items(self, iq: Iq) -> Payload:
         _no_node(iq)
-        found = [Element("item", ns.DISCO_ITEMS, {"jid": jid, "name": name}) for jid, name in self._components]
+        services = [*self._components]
+        for feature in self._features:
+            if feature.server_items is not None:
+                services += feature.server_items()
+        found = [Element("item", ns.DISCO_ITEMS, {"jid": jid, "name": name}) for jid, name in services]
         return (Element("query", ns.DISCO_ITEMS, {}, tuple(found)),)
 
     async def _account_info(self, iq: Iq) -> Payload:

@@ -58,6 +58,8 @@ class Feature:
     """What discovery lists for the domain."""
     server_forms: tuple[Element, ...] = ()
     """Extension forms (XEP-0128) of the domain."""
+    server_items: Callable[[], Sequence[tuple[str, str]]] | None = None
+    """Domain and name of services of this server that discovery lists now."""
     account_vars: tuple[str, ...] = ()
     """What discovery lists for an account."""
     account_identities: tuple[tuple[str, str], ...] = ()
@@ -72,6 +74,8 @@ class Feature:
     """What the stream announces once the client is authenticated."""
     on_start: Callable[[], Awaitable[None]] | None = None
     """The service starts; nobody is connected yet."""
+    on_stop: Callable[[], Awaitable[None]] | None = None
+    """The service stops; connections are still there."""
     on_bind: Callable[[Session], None] | None = None
     """A session got its address; the plane does not route to it yet."""
     before_available: Callable[[Session, int], Awaitable[None]] | None = None

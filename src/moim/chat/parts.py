@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from moim.chat import entity_time, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
@@ -25,11 +26,12 @@ from moim.chat.private import PrivateStorage
 from moim.chat.rooms import Rooms, RoomSettings
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Item, Roster, Rosters
-from moim.chat.routing import Federation, Router
+from moim.chat.routing import Component, Federation, Router
 from moim.chat.sessions import Sessions
 from moim.chat.settings import Settings
 from moim.chat.subscribing import Subscriptions
 from moim.chat.throttle import AuthThrottle
+from moim.chat.uploads import Files, Uploads
 from moim.chat.users import Users
 from moim.chat.vcard import VCards
 from moim.chat.verifiers import Verifiers
@@ -51,6 +53,9 @@ class Parts:
         federation: Federation | None,
         relays: Relays | None,
         secret: bytes,
+        *,
+        files: Files | None = None,
+        web_base: Callable[[], str] = str,
     ) -> None:
         self.plane = plane
         self.accounts = Accounts()
@@ -124,6 +129,8 @@ class Parts:
         )
         vcards = VCards(users=users, store=store, avatars=avatars, max_bytes=settings.vcard_bytes)
 
+        self.uploads = self._make_uploads(domain, settings, files, web_base, secret) if files is not None else None
+
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
             avatars.feature,
@@ -144,10 +151,14 @@ class Parts:
             vcards.feature,
             version.feature,
             *((ExternalServices(relays).feature,) if relays is not None else ()),
+            *((self.uploads.feature,) if self.uploads is not None else ()),
         )
         self.rooms = self._make_rooms(domain, settings, store) if settings.rooms else None
-        components = {self.rooms.host: self.rooms} if self.rooms is not None else {}
-        discovery.describe(self.features, [(host, component.name) for host, component in components.items()])
+        own = [component for component in (self.rooms, self.uploads) if component is not None]
+        components: dict[str, Component] = {component.host: component for component in own}
+        if len(components) < len(own):
+            raise ConfigError("two parts of the chat service have the same domain", hint="see the keys chat.…_host")
+        discovery.describe(self.features, [(component.host, component.name) for component in own])
 
         self.presence = Presence(
             domain,
@@ -201,9 +212,22 @@ class Parts:
             bind_timeout=2 * settings.handshake_seconds,
         )
 
+    def _make_uploads(
+        self, domain: str, settings: Settings, files: Files, base: Callable[[], str], secret: bytes
+    ) -> Uploads:
+        return Uploads(
+            component_host("uploads_host", settings.uploads_host or f"upload.{domain}", domain),
+            domain,
+            files=files,
+            base=base,
+            secret=secret,
+            per_minute=settings.uploads_per_minute,
+            deliver=lambda batch: self.router.deliver(batch),
+        )
+
     def _make_rooms(self, domain: str, settings: Settings, store: Store) -> Rooms:
         limits = RoomSettings(
-            host=rooms_host(domain, settings),
+            host=component_host("rooms_host", settings.rooms_host or f"rooms.{domain}", domain),
             creators=domain if settings.rooms_creation == "local" else "",
             occupants=settings.rooms_occupants,
             history=settings.rooms_history,
@@ -270,12 +294,12 @@ class Parts:
             await self.rooms.account_removed(bare)
 
 
-def rooms_host(domain: str, settings: Settings) -> str:
-    """The domain of group chat. Raises ConfigError when the setting is no domain, or the site's own."""
+def component_host(key: str, text: str, domain: str) -> str:
+    """The domain of a part with one of its own. Raises ConfigError when ``text`` is no domain, or the site's own."""
     try:
-        host = prepare_domain(settings.rooms_host) if settings.rooms_host else f"rooms.{domain}"
+        host = prepare_domain(text)
     except ProtocolError as error:
-        raise ConfigError(f"chat.rooms_host is not a domain: {error.message}") from error
+        raise ConfigError(f"chat.{key} is not a domain: {error.message}") from error
     if host == domain:
-        raise ConfigError("chat.rooms_host is the site's own domain", hint="give group chat a domain of its own")
+        raise ConfigError(f"chat.{key} is the site's own domain", hint="give it a domain of its own")
     return host

@@ -16,6 +16,7 @@ from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
 from moim.chat.routing import Federation
 from moim.chat.settings import Settings
+from moim.chat.uploads import DAY, Files, Quotas, Uploads
 from moim.chat.users import CertificateFiles, Users
 from moim.errors import ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
@@ -35,7 +36,8 @@ class Service:
 
     ``credential`` gives the certificate files of a purpose, and may touch the disk. ``origins`` are the web app's
     besides those that follow from the nodes' addresses. ``federation`` takes stanzas for other domains; without it
-    they are refused. ``relays`` are the TURN servers that clients are told of.
+    they are refused. ``relays`` are the TURN servers that clients are told of. ``web_base`` gives the origin that links
+    to uploaded files begin with; without it, or the setting, there are no uploads.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Service:
         origins: Sequence[str] = (),
         federation: Federation | None = None,
         relays: Relays | None = None,
+        web_base: Callable[[], str] | None = None,
     ) -> None:
         self._site = site
         self._store = store
@@ -59,6 +62,7 @@ class Service:
         self._origins = (*web_origins(site), *self._settings.websocket_origins, *origins)
         self._federation = federation
         self._relays = relays
+        self._web_base = (lambda: self._settings.uploads_url) if self._settings.uploads_url else web_base
         self._domain = prepare_domain(site.domain)
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
@@ -91,7 +95,30 @@ class Service:
             self._federation,
             self._relays,
             self._secret(),
+            files=self._files(),
+            web_base=self._web_base or str,
         )
+
+    def _files(self) -> Files | None:
+        settings = self._settings
+        if not settings.uploads or self._web_base is None:
+            return None
+        folder = Path(settings.uploads_dir) if settings.uploads_dir else self._site.node_dir(_NODE) / "uploads"
+        quotas = Quotas(
+            file=settings.uploads_file_bytes,
+            user=settings.uploads_user_bytes,
+            day=settings.uploads_daily_bytes,
+            total=settings.uploads_total_bytes,
+            free=settings.uploads_free_bytes,
+            lifetime=settings.uploads_days * DAY,
+            slot=settings.uploads_slot_seconds,
+        )
+        return Files(self._store, self._site.root / folder, quotas)
+
+    @property
+    def uploads(self) -> Uploads | None:
+        """The upload service, while it runs and is offered."""
+        return self._parts.uploads if self._parts is not None else None
 
     async def _start(self, parts: Parts) -> None:
         await parts.people.refresh(time.monotonic())
@@ -150,6 +177,9 @@ class Service:
             return
         parts.plane.detach()
         await parts.sessions.stop()
+        for feature in parts.features:
+            if feature.on_stop is not None:
+                await feature.on_stop()
         try:
             await asyncio.wait_for(parts.offline.drain(), _DRAIN_SECONDS)
         except TimeoutError:

@@ -86,6 +86,30 @@ class Settings(Section):
     """Stanzas that one person may send to rooms per second in the long run; more are refused."""
     rooms_stanzas_burst: int = Field(default=200, ge=10)
     """Stanzas that one person may send to rooms at once."""
+    uploads: bool = True
+    """Offer to upload files (XEP-0363): over HTTP, on the web app's origin."""
+    uploads_host: str = ""
+    """The domain of the upload service; empty for ``upload.`` and the site's domain."""
+    uploads_url: str = Field(default="", pattern=r"^(https?://[^/?#\s]+)?$")
+    """The origin in the links of uploaded files, like ``https://files.example.com``; empty for where guests go."""
+    uploads_dir: str = ""
+    """The folder that uploaded files are kept in; empty for ``inside/uploads`` of the site."""
+    uploads_file_bytes: int = Field(default=104_857_600, ge=1)
+    """The largest file. Through the edge no request is larger than ``edge.limits.body_bytes``."""
+    uploads_user_bytes: int = Field(default=2_147_483_648, ge=1)
+    """Bytes of all files that one person keeps here at once."""
+    uploads_daily_bytes: int = Field(default=1_073_741_824, ge=1)
+    """Bytes that one person may upload in 24 hours."""
+    uploads_total_bytes: int = Field(default=53_687_091_200, ge=1)
+    """Bytes of all files of the site."""
+    uploads_free_bytes: int = Field(default=1_073_741_824, ge=0)
+    """Bytes that uploads leave free on the disk."""
+    uploads_days: float = Field(default=90.0, ge=0)
+    """Days after which a file is deleted; 0 keeps files for ever."""
+    uploads_slot_seconds: float = Field(default=300.0, ge=5)
+    """Seconds in which an upload has to begin after it was granted."""
+    uploads_per_minute: int = Field(default=60, ge=1)
+    """Files that one person may ask to upload in a minute."""
     auth_failures_per_connection: int = Field(default=3, ge=1, le=20)
     """Wrong passwords after which a connection is closed."""
     auth_failures_per_address: int = Field(default=20, ge=1)

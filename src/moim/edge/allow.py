@@ -18,6 +18,7 @@ from moim.settings import Site
 
 _READ = ("GET", "HEAD")
 _WRITE = ("GET", "POST", "PUT", "HEAD")
+_FILES = ("GET", "HEAD", "PUT", "OPTIONS")
 _WEB = ("GET", "POST", "PUT", "HEAD", "DELETE")
 _log = logging.getLogger("moim.edge.allow")
 
@@ -61,6 +62,7 @@ def edge_rules(domains: Sequence[str], inside: Sequence[Rule]) -> tuple[Rule, ..
     rows = [
         Rule(scheme="https", prefix="/", methods=_WEB, target="web", description="Web app"),
         Rule(scheme="wss", prefix="/", methods=("GET",), target="web", description="Web app"),
+        Rule(scheme="https", prefix="/upload/", methods=_FILES, target="web", description="Files of chat"),
         Rule(
             scheme="wss",
             match="exact",

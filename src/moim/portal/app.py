@@ -25,7 +25,10 @@ _log = logging.getLogger("moim.portal")
 
 
 class _Frame:
-    """Judges the Host header, notes the caller for the handlers, and puts the security headers on every answer."""
+    """Judges the Host header, notes the caller for the handlers, and puts the security headers on every answer.
+
+    A handler's own headers count: a file that people uploaded is locked up tighter than the app's pages.
+    """
 
     def __init__(self, app: ASGIApp, *, hosts: Hosts, api: Api, secure: bool) -> None:
         self._app = app
@@ -54,7 +57,9 @@ class _Frame:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(headers)
+                written = MutableHeaders(scope=message)
+                for name, value in headers.items():
+                    written.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, guarded)
