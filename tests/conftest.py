@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from moim.store import Where
+from postgres import PrivatePostgres
 from running_site import RunningSite, loopback_pair
 
 
@@ -35,3 +37,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSite]:
 def own_site(tmp_path: Path) -> Iterator[RunningSite]:
     """A running demo site that the test may break."""
     yield from _new_site(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres]:
+    """A PostgreSQL server for all tests of a worker that do not stop it."""
+    server = PrivatePostgres()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    """An empty database, once of each kind."""
+    if request.param == "sqlite":
+        return tmp_path / "moim.db"
+    server: PrivatePostgres = request.getfixturevalue("postgres")
+    return server.database()

@@ -142,6 +142,24 @@ class Site:
         raise ConfigError(f"no room of this program registered {kind.__module__}.{kind.__name__}")
 
 
+def read_secret(root: Path, name: str) -> str:
+    """The one line of a secret's file; a relative ``name`` starts at ``root``.
+
+    Raises ConfigError when it cannot be read, is empty, or may be read by others than its owner.
+    """
+    path = root / name
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the secret {path} cannot be read: {error}") from error
+    if mode & 0o077:
+        raise ConfigError(f"others may read the secret {path}", hint=f"chmod 600 {path}")
+    if not text or "\n" in text:
+        raise ConfigError(f"the secret {path} is not one line", hint="write the secret alone into it")
+    return text
+
+
 def load(root: Path, rooms: Mapping[str, type[Section]]) -> Site:
     """Reads ``root/moim.toml``. ``rooms`` maps section names to the rooms' Settings classes.
 

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from moim import directory, settings
 from moim.bus import Bus
 from moim.model import UserChanged, UserRemoved
-from moim.store import Store, migrate
+from moim.store import Store, Where, migrate
 
 PASSWORD = "correct horse"
 
@@ -36,11 +36,17 @@ def site(tmp_path: Path) -> settings.Site:
 
 
 @pytest.fixture
-def store(site: settings.Site) -> Iterator[Store]:
-    path = site.root / "inside" / "moim.db"
-    path.parent.mkdir(exist_ok=True)
-    migrate(path, [Path(directory.__file__).with_name("migrations")])
-    store = Store(path)
+def where(tmp_path: Path) -> Where:
+    """Where the store is; tests of what is stored try both kinds of database."""
+    return tmp_path / "inside" / "moim.db"
+
+
+@pytest.fixture
+def store(where: Where) -> Iterator[Store]:
+    if isinstance(where, Path):
+        where.parent.mkdir(exist_ok=True)
+    migrate(where, [Path(directory.__file__).with_name("migrations")])
+    store = Store(where)
     yield store
     store.close()
 

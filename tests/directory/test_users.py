@@ -11,10 +11,15 @@ from moim.directory.users import Match
 from moim.errors import Conflict, LimitExceeded, NotFound, UsageError
 from moim.model import Address, UserChanged, UserRemoved
 from moim.proto.xmpp.scram import Outcome, ScramClient, ScramServer
-from moim.store import Store, migrate
+from moim.store import Store, Where, migrate
 
 PASSWORD = "correct horse"
 ALICE = Address("alice", "example.com")
+
+
+@pytest.fixture
+def where(database: Where) -> Where:
+    return database
 
 
 async def test_life_of_a_user(service: directory.Service, facts: list[UserChanged | UserRemoved]) -> None:
@@ -151,15 +156,14 @@ async def test_every_user_has_a_client(service: directory.Service) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*expression-based index")
-def test_tables_and_migration_agree(tmp_path: Path) -> None:
+def test_tables_and_migration_agree(database: Where) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
     from moim.directory import tables
 
-    path = tmp_path / "moim.db"
-    migrate(path, [Path(directory.__file__).with_name("migrations")])
-    store = Store(path)
+    migrate(database, [Path(directory.__file__).with_name("migrations")])
+    store = Store(database)
     try:
         with store.engine.connect() as connection:
             differences = compare_metadata(MigrationContext.configure(connection), tables.metadata)

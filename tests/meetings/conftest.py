@@ -16,7 +16,7 @@ from moim.bus import Bus
 from moim.model import Address
 from moim.net import http_errors
 from moim.net.http_server import HttpServer
-from moim.store import Store, migrate
+from moim.store import Store, Where, migrate
 
 ALICE = Address("alice", "example.com")
 BOB = Address("bob", "example.com")
@@ -76,11 +76,17 @@ def site(tmp_path: Path, options: dict[str, Any]) -> settings.Site:
 
 
 @pytest.fixture
-def store(site: settings.Site) -> Iterator[Store]:
-    path = site.root / "inside" / "moim.db"
-    path.parent.mkdir(exist_ok=True)
-    migrate(path, [Path(meetings.__file__).with_name("migrations")])
-    store = Store(path)
+def where(tmp_path: Path) -> Where:
+    """Where the store is; tests of what is stored try both kinds of database."""
+    return tmp_path / "inside" / "moim.db"
+
+
+@pytest.fixture
+def store(where: Where) -> Iterator[Store]:
+    if isinstance(where, Path):
+        where.parent.mkdir(exist_ok=True)
+    migrate(where, [Path(meetings.__file__).with_name("migrations")])
+    store = Store(where)
     yield store
     store.close()
 

@@ -7,9 +7,14 @@ import pytest
 from moim.errors import LimitExceeded, NotFound, UsageError
 from moim.meetings.spaces import Spaces, clean_name
 from moim.model import Address
-from moim.store import Store
+from moim.store import Store, Where
 
 ALICE, BOB = Address("alice", "example.com"), Address("bob", "example.com")
+
+
+@pytest.fixture
+def where(database: Where) -> Where:
+    return database
 
 
 @pytest.fixture

@@ -11,14 +11,23 @@ import pytest
 import sqlalchemy as sa
 
 from moim.errors import Unavailable
-from moim.store import Store
+from moim.store import Store, Where, insert
+from postgres import PrivatePostgres
 
 meta = sa.MetaData()
 notes = sa.Table("notes", meta, sa.Column("id", sa.Integer, primary_key=True), sa.Column("text", sa.Text, unique=True))
 
 
 @pytest.fixture
-async def store(tmp_path: Path):
+async def store(database: Where):
+    store = Store(database)
+    await store.write(lambda c: meta.create_all(c))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+async def file_store(tmp_path: Path):
     store = Store(tmp_path / "a.db")
     await store.write(lambda c: meta.create_all(c))
     yield store
@@ -47,18 +56,98 @@ async def test_a_failing_write_undoes_itself_alone(store: Store) -> None:
     assert await texts(store) == ["a", "b"]
 
 
-async def test_files_are_private(store: Store) -> None:
-    assert store.path.stat().st_mode & 0o077 == 0
+async def test_rows_that_are_there_are_updated_or_left(store: Store) -> None:
+    row = insert(notes).values(id=1, text="a")
+    await store.write(lambda c: c.execute(row))
+    await store.write(lambda c: c.execute(row.on_conflict_do_nothing()))
+    await store.write(
+        lambda c: c.execute(row.on_conflict_do_update(index_elements=["id"], set_={"text": notes.c.text + "b"}))
+    )
+    await store.write(
+        lambda c: c.execute(
+            insert(notes).values(id=1, text="c").on_conflict_do_update(["id"], set_={"text": row.excluded.text})
+        )
+    )
+    assert await texts(store) == ["c"]
 
 
-async def test_a_closed_store_refuses(tmp_path: Path) -> None:
-    store = Store(tmp_path / "b.db")
+async def test_a_reader_does_not_write(store: Store) -> None:
+    if store.shared:
+        with pytest.raises(sa.exc.DBAPIError):
+            await store.read(add("a"))
+    assert await texts(store) == []
+
+
+async def test_two_nodes_on_one_database_take_turns(postgres: PrivatePostgres) -> None:
+    database = postgres.database()
+    store, other = Store(database), Store(database)
+    await store.write(lambda c: meta.create_all(c))
+
+    def count_and_add(c: sa.Connection) -> None:
+        n = c.execute(sa.select(sa.func.count()).select_from(notes)).scalar_one()
+        c.execute(sa.insert(notes).values(text=str(n)))
+
+    await asyncio.gather(*(s.write(count_and_add) for _ in range(50) for s in (store, other)))
+    assert await texts(store) == [str(n) for n in range(100)]
+    store.close()
+    other.close()
+
+
+async def test_a_database_that_goes_and_comes_back() -> None:
+    server = PrivatePostgres()
+    server.start()
+    store = Store(server.database())
+    try:
+        await store.write(lambda c: meta.create_all(c))
+        await store.write(add("before"))
+        server.stop()
+        with pytest.raises(Unavailable, match="the database did not take it") as caught:
+            await store.write(add("meanwhile"))
+        assert "PostgreSQL" in caught.value.hint
+        with pytest.raises(Unavailable):
+            await texts(store)
+        server.start()
+        while True:  # the store does not ask a database again that was away a moment ago
+            try:
+                await store.write(add("after"))
+                break
+            except Unavailable:
+                await asyncio.sleep(0.05)
+        assert await texts(store) == ["before", "after"]
+    finally:
+        store.close()
+        server.remove()
+
+
+async def test_connections_that_break_cost_no_write(store: Store, postgres: PrivatePostgres) -> None:
+    if not store.shared:
+        return
+    await asyncio.gather(*(texts(store) for _ in range(5)))
+    engine = sa.create_engine(postgres.url("postgres"))
+    assert isinstance(store.where, sa.URL)
+    ended = sa.text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()"
+    )
+    with engine.connect() as connection:
+        connection.execute(ended, {"name": store.where.database})
+    engine.dispose()
+    await store.write(add("a"))
+    assert await texts(store) == ["a"]
+
+
+async def test_files_are_private(file_store: Store) -> None:
+    assert file_store.path.stat().st_mode & 0o077 == 0
+
+
+async def test_a_closed_store_refuses(database: Where) -> None:
+    store = Store(database)
     store.close()
     with pytest.raises(Unavailable):
         await store.write(lambda c: None)
 
 
-async def test_a_full_disk_is_an_error_and_not_a_loss(store: Store) -> None:
+async def test_a_full_disk_is_an_error_and_not_a_loss(file_store: Store) -> None:
+    store = file_store
     await store.write(add("kept"))
 
     def fill(c: sa.Connection) -> None:

@@ -7,28 +7,43 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from moim.errors import ConfigError
-from moim.store.engine import make_engine
+from moim.errors import ConfigError, Unavailable
+from moim.store.engine import Where, backend_of
+from moim.store.postgres import Postgres
 
 _SCRIPTS = Path(__file__).with_name("alembic")
 
 
-def migrate(path: Path, rooms: Sequence[Path]) -> None:
-    """Upgrades the database at ``path``. ``rooms`` are folders of revisions, one line (branch) per room.
+def migrate(where: Where, rooms: Sequence[Path]) -> None:
+    """Upgrades the database at ``where``. ``rooms`` are folders of revisions, one line (branch) per room.
 
-    A database made by a newer program is refused with ConfigError rather than touched.
+    Of several nodes that start at once, one does it and the others wait. A database made by a newer program is
+    refused with ConfigError rather than touched. Raises Unavailable when it cannot be reached.
     """
     heads = _heads(rooms)
-    engine = make_engine(path)
+    backend = backend_of(where)
+    engine = backend.engine(3)
     try:
-        with engine.connect() as connection:
-            known = sa.inspect(connection).has_table("alembic_version")
-            now = set(connection.scalars(sa.text("SELECT version_num FROM alembic_version"))) if known else set()
-        if now == heads:
+        if _now(engine, backend) == heads:
             return
-        _upgrade(engine, rooms, now)
+        if isinstance(backend, Postgres):
+            with backend.migrating(engine):
+                _upgrade(engine, rooms, _now(engine, backend))
+        else:
+            _upgrade(engine, rooms, _now(engine, backend))
+    except sa.exc.OperationalError as error:
+        cause = str(error.orig or error).strip().split("\n", 1)[0]
+        raise Unavailable(f"the database cannot be opened: {cause}", hint=backend.hint) from error
     finally:
         engine.dispose()
+
+
+def _now(engine: sa.Engine, backend: object) -> set[str]:
+    with engine.connect() as connection:
+        if isinstance(backend, Postgres):
+            backend.check(connection)
+        known = sa.inspect(connection).has_table("alembic_version")
+        return set(connection.scalars(sa.text("SELECT version_num FROM alembic_version"))) if known else set()
 
 
 def _heads(rooms: Sequence[Path]) -> set[str]:
