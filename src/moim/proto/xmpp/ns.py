@@ -55,6 +55,7 @@ VERSION: Final = "jabber:iq:version"  # XEP-0092
 BLOCKING: Final = "urn:xmpp:blocking"  # XEP-0191
 BLOCKING_ERRORS: Final = "urn:xmpp:blocking:errors"  # XEP-0191
 VCARD_UPDATE: Final = "vcard-temp:x:update"  # XEP-0153
+SM: Final = "urn:xmpp:sm:3"  # XEP-0198
 PING: Final = "urn:xmpp:ping"  # XEP-0199
 TIME: Final = "urn:xmpp:time"  # XEP-0202
 COMPONENT: Final = "jabber:component:accept"  # XEP-0114

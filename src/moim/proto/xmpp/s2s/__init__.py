@@ -1,0 +1,46 @@
+"""Streams between servers as machines without I/O: one that opens them, one that accepts them, and dialback's keys."""
+
+from moim.proto.xmpp.s2s.dialback import Keys
+from moim.proto.xmpp.s2s.incoming import MAX_PAIRS, Incoming
+from moim.proto.xmpp.s2s.outgoing import Outgoing
+from moim.proto.xmpp.s2s.steps import (
+    Close,
+    How,
+    Judge,
+    OpenStream,
+    Paired,
+    Proof,
+    Ready,
+    Refused,
+    Restart,
+    Rules,
+    Send,
+    StartTls,
+    Step,
+    Use,
+    Verified,
+    Verify,
+)
+
+__all__ = [
+    "MAX_PAIRS",
+    "Close",
+    "How",
+    "Incoming",
+    "Judge",
+    "Keys",
+    "OpenStream",
+    "Outgoing",
+    "Paired",
+    "Proof",
+    "Ready",
+    "Refused",
+    "Restart",
+    "Rules",
+    "Send",
+    "StartTls",
+    "Step",
+    "Use",
+    "Verified",
+    "Verify",
+]

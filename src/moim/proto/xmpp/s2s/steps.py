@@ -1,0 +1,126 @@
+"""What the two machines of a server-to-server stream ask their driver to do, and the rules that they go by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from moim.proto.xmpp.element import Element
+
+Use = Literal["off", "optional", "required"]
+Proof = Literal["pkix", "dane", "posh"]
+How = Literal["external", "certificate", "dialback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a stream with one remote domain has to fulfil.
+
+    ``tls``: never used, used where offered, or nothing goes without it. ``certificates``: never looked at, used where
+    right, or nothing goes without a right one. ``dialback``: whether a key that the other's DNS vouches for is enough.
+    ``refusal`` is a sentence when nothing at all is exchanged with that domain.
+    """
+
+    tls: Use = "required"
+    certificates: Use = "optional"
+    dialback: bool = True
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """Send a stream header with these attributes."""
+
+    attrs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send these elements."""
+
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Do the handshake: as a server, after ``<proceed/>``; as a client, after the peer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A new stream begins on the same connection; ``success`` (a server's) is sent before it."""
+
+    success: Element | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Say by ``judged`` whether the peer's certificate proves that it is ``domain``."""
+
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Ask the authoritative server of ``remote`` about a key; answer by ``verified``."""
+
+    local: str
+    remote: str
+    stream_id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Stanzas may come in from ``remote`` to ``local`` on this stream; with ``both`` they may go out on it, too."""
+
+    local: str
+    remote: str
+    how: How
+    both: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Stanzas from ``local`` to ``remote`` may go out; with ``both`` the other way, too."""
+
+    local: str
+    remote: str
+    how: How
+    both: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The authoritative server's word about a key: ``valid``, ``invalid``, or the condition of an error."""
+
+    local: str
+    remote: str
+    stream_id: str
+    outcome: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The peer was refused something, or refused us; for the log and the status. The stream goes on."""
+
+    remote: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the stream, with an error when there is one. ``reason`` is a sentence; ``condition`` the protocol's word.
+
+    ``final``: another address of the same domain would say the same.
+    """
+
+    error: Element | None
+    reason: str
+    condition: str = ""
+    final: bool = False
+
+
+Step = OpenStream | Send | StartTls | Restart | Judge | Verify | Paired | Ready | Verified | Refused | Close
