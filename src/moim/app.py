@@ -24,7 +24,8 @@ from moim.net.http_server import HttpServer
 from moim.net.resolver import Resolver
 from moim.net.streams import Target
 from moim.settings import Section, Site
-from moim.store import Store, migrate
+from moim.store import Settings as StoreSettings
+from moim.store import Store, Where, migrate
 
 NODES: tuple[NodeName, ...] = get_args(NodeName)
 _DEMO_USERS = (("alice", "앨리스 Alice"), ("bob", "밥 Bob"), ("carol", "캐럴 Carol"))
@@ -38,6 +39,7 @@ ROOMS: dict[str, type[Section]] = {
     "names": names.Settings,
     "portal": portal.Settings,
     "provisioning": provisioning.Settings,
+    "store": StoreSettings,
     "trust": trust.Settings,
 }
 
@@ -113,9 +115,11 @@ async def _add_demo_users(site: Site) -> None:
 
 
 def _open_store(site: Site) -> Store:
-    store = Store(site.node_dir("inside") / "moim.db")
+    settings = site.section(StoreSettings)
+    where: Where = settings.database(site.root) or site.node_dir("inside") / "moim.db"
+    store = Store(where, readers=settings.connections) if settings.url else Store(where)
     migrate(
-        store.path,
+        where,
         [Path(room.__path__[0]) / "migrations" for room in (chat, chat.rooms, chat.uploads, directory, meetings)],
     )
     return store
