@@ -30,6 +30,16 @@ async def test_contact_addresses(new_house: Any) -> None:
     assert announced.get("ver") == verification(info, "sha-1")
 
 
+async def test_where_to_look_during_an_outage(new_house: Any) -> None:
+    house = await new_house(outage_status_addresses=["https://status.test/chat.json"])
+    alice = await house.online("alice")
+    info = (await alice.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to="chat.test")).find("query", ns.DISCO_INFO)
+    assert read_form(info.find("x", ns.DATA_FORMS)) == (
+        "urn:xmpp:sos:0",
+        {"external-status-addresses": ("https://status.test/chat.json",)},
+    )
+
+
 async def test_no_addresses_and_no_relays_are_not_announced(house: Any) -> None:
     alice = await house.online("alice")
     info = (await alice.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to="chat.test")).find("query", ns.DISCO_INFO)

@@ -17,6 +17,7 @@ from moim.chat.disco import Discovery
 from moim.chat.external_services import ExternalServices, Relays
 from moim.chat.negotiation import Policy
 from moim.chat.offline import OfflineMessages
+from moim.chat.outage_status import outage_status
 from moim.chat.pep import Pep
 from moim.chat.pep_events import PepEvents
 from moim.chat.pep_store import Bounds, PepStore
@@ -136,6 +137,7 @@ class Parts:
             avatars.feature,
             blocking.feature,
             bookmarks.feature,
+            outage_status(settings.outage_status_addresses),
             contact_addresses(
                 admin=settings.admin_addresses, abuse=settings.abuse_addresses, support=settings.support_addresses
             ),

@@ -48,6 +48,8 @@ class Settings(Section):
     """Whom to tell of abuse from this server, likewise."""
     support_addresses: tuple[str, ...] = ()
     """Whom its users ask for help, likewise."""
+    outage_status_addresses: tuple[str, ...] = ()
+    """Pages, best on another machine, that tell whether this server is down on purpose (XEP-0455)."""
     max_blocked: int = Field(default=500, ge=1, le=10_000)
     """Addresses that one account may block. All block lists are kept in memory."""
     private_items: int = Field(default=100, ge=1, le=10_000)
