@@ -46,8 +46,21 @@ class SrvRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsaRecord:
+    """RFC 6698: how ``data`` stands for a certificate or its key."""
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What a name server said. ``ttl`` in seconds: of the records, or of the "no" (RFC 2308)."""
+    """What a name server said. ``ttl`` in seconds: of the records, or of the "no" (RFC 2308).
+
+    ``authentic``: the server says that DNSSEC vouches for it (AD bit); worth what the way to that server is worth.
+    """
 
     status: Status
     server: str
@@ -55,6 +68,8 @@ class Answer:
     services: tuple[SrvRecord, ...] = ()
     addresses: tuple[str, ...] = ()
     detail: str = ""
+    associations: tuple[TlsaRecord, ...] = ()
+    authentic: bool = False
 
 
 class Resolver:
@@ -73,6 +88,10 @@ class Resolver:
     async def services(self, name: str) -> Answer:
         """The SRV records of a name. Raises PeerError when no server answers."""
         return await self._ask(name, RdataType.SRV)
+
+    async def associations(self, name: str) -> Answer:
+        """The TLSA records of a name. Raises PeerError when no server answers."""
+        return await self._ask(name, RdataType.TLSA)
 
     async def addresses(self, host: str) -> Answer:
         """The IPv4 and IPv6 addresses of a host name, or the address that ``host`` is. Raises PeerError."""
@@ -115,6 +134,7 @@ class Resolver:
         except (dns.exception.DNSException, UnicodeError):
             raise UsageError(f"'{name}' cannot be asked for in the DNS") from None
         query = dns.message.make_query(owner, kind, use_edns=0, payload=_UDP_PAYLOAD)
+        query.flags |= dns.flags.AD  # RFC 6840 section 5.7: "tell me whether it is authentic"
         if not self.servers:
             raise PeerUnreachable("this machine has no name server", hint="name one with --dns HOST:PORT")
         problem: MoimError | None = None
@@ -270,6 +290,7 @@ def _read(query: dns.message.Message, wire: bytes, owner: dns.name.Name, kind: R
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         return Answer("failed", where, detail=dns.rcode.to_text(rcode))
     ttls: list[int] = []
+    authentic = bool(message.flags & dns.flags.AD)
     name = owner
     for _ in range(_MAX_CHAIN):
         found = next((rrset for rrset in message.answer if rrset.name == name and rrset.rdtype == kind), None)
@@ -281,8 +302,11 @@ def _read(query: dns.message.Message, wire: bytes, owner: dns.name.Name, kind: R
                     SrvRecord(r.priority, r.weight, r.port, r.target.to_text(omit_final_dot=True).rstrip(".").lower())
                     for r in records
                 )
-                return Answer("ok", where, ttl, services=services)
-            return Answer("ok", where, ttl, addresses=tuple(str(r.address) for r in records))
+                return Answer("ok", where, ttl, services=services, authentic=authentic)
+            if kind == RdataType.TLSA:
+                associations = tuple(TlsaRecord(r.usage, r.selector, r.mtype, bytes(r.cert)) for r in records)
+                return Answer("ok", where, ttl, associations=associations, authentic=authentic)
+            return Answer("ok", where, ttl, addresses=tuple(str(r.address) for r in records), authentic=authentic)
         alias = next((r for r in message.answer if r.name == name and r.rdtype == RdataType.CNAME), None)
         if alias is None:
             break
@@ -290,4 +314,5 @@ def _read(query: dns.message.Message, wire: bytes, owner: dns.name.Name, kind: R
         name = alias[0].target
     soa = next((rrset for rrset in message.authority if rrset.rdtype == RdataType.SOA), None)
     ttl = min([*ttls, soa.ttl, soa[0].minimum]) if soa is not None else 0
-    return Answer("no-name" if rcode == dns.rcode.NXDOMAIN else "no-data", where, ttl)
+    status: Status = "no-name" if rcode == dns.rcode.NXDOMAIN else "no-data"
+    return Answer(status, where, ttl, authentic=authentic)
