@@ -56,6 +56,9 @@ class FakeUsers:
         password = self.passwords.get(local)
         return None if password is None else make_verifier(mechanism, password, local.encode() * 4, 4096)
 
+    def known_scram(self, local: str, mechanism: ScramHash) -> Any:
+        return None
+
     async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
         return self.passwords.get(local) == password
 

@@ -117,6 +117,9 @@ class Directory:
     async def scram(self, local: str, mechanism: str) -> None:
         return None
 
+    def known_scram(self, local: str, mechanism: str) -> None:
+        return None
+
     async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
         return False
 

@@ -43,6 +43,10 @@ VERIFIERS: dict[ScramHash, object] = {
 }
 
 
+def bound(exported: bytes | None) -> dict[str, bytes]:
+    return {} if exported is None else {"tls-exporter": exported}
+
+
 def machine(
     *, needs_tls: bool = False, tls: bool = True, binding: bytes | None = None, plain: bool = False
 ) -> Negotiation:
@@ -51,7 +55,7 @@ def machine(
         Policy("example.com", allow_plain=plain),
         needs_tls=needs_tls,
         tls=tls,
-        binding=binding,
+        bindings=bound(binding),
         token=lambda: next(tokens),
     )
 
@@ -90,7 +94,7 @@ class Wire:
                 moved = True
                 last = event
                 if isinstance(event, StartTlsNow):
-                    self.server.tls_started(self.binding)
+                    self.server.tls_started(bound(self.binding))
                     self.login.tls_started(0.0, binding=self.binding)
         return last
 
@@ -176,7 +180,7 @@ def test_a_wrong_password_and_no_such_user_look_the_same() -> None:
     assert seen[0] == seen[1]
 
 
-def outputs(server: Negotiation) -> list[object]:
+    found: list[object] = []
     found = []
     while (step := server.next_output()) is not None:
         found.append(step)
@@ -376,5 +380,5 @@ def test_no_order_of_elements_signs_anybody_in(elements: list[Element | None], n
             if isinstance(step, Lookup):
                 server.verifier(make_verifier("SCRAM-SHA-256", "x", b"salt", 1))
             elif isinstance(step, StartTls):
-                server.tls_started(None)
+                server.tls_started({})
     assert not server.bound

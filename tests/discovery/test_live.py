@@ -180,7 +180,7 @@ class Xmpp:
             await writer.start_tls(self._tls)
         sasl = "urn:ietf:params:xml:ns:xmpp-sasl"
         await opened(f"<mechanisms xmlns='{sasl}'><mechanism>SCRAM-SHA-256</mechanism></mechanisms>")
-        scram = ScramServer("SCRAM-SHA-256", nonce="server", plus=False, plus_offered=False, binding=None)
+        scram = ScramServer("SCRAM-SHA-256", nonce="server", plus=False, plus_offered=False, bindings={})
         scram.first(base64.b64decode(re.sub("<[^>]*>", "", await until(b"</auth>"))))
         challenge = scram.challenge(make_verifier("SCRAM-SHA-256", PASSWORD, b"salt" * 4, 4096))
         writer.write(f"<challenge xmlns='{sasl}'>{base64.b64encode(challenge).decode()}</challenge>".encode())

@@ -35,6 +35,10 @@ class Session:
     presence: Element | None = None
     """The last available presence that was broadcast; None while unavailable."""
     priority: int = 0
+    client: str = ""
+    """The lasting identifier that the program gave (XEP-0388); empty for none. Nobody else may learn it."""
+    token_due: bool = False
+    """Whether its token (XEP-0484) should be replaced."""
     interested: bool = False
     """Whether it asked for the roster, and so gets roster pushes (RFC 6121 section 2.1.6)."""
     directed: dict[str, None] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from moim.chat.inline import Bound, Inline, Resume
 from moim.proto.xmpp import Element, Jid, StanzaError
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ class Feature:
     """Requests to an account, whoever asks; the handler decides who may."""
     stream_features: tuple[Element, ...] = ()
     """What the stream announces once the client is authenticated."""
+    inline: tuple[Inline, ...] = ()
+    """What clients may switch on while they bind a resource (XEP-0386)."""
+    in_bound: Bound | None = None
+    """What a client is told of the account when its resource is bound (XEP-0386)."""
+    resume: Resume | None = None
+    """Goes on with an older session inside the sign-in (XEP-0198 section 9); one feature at the most has it."""
+    sasl_inline: tuple[Element, ...] = ()
+    """What is announced as possible inside the sign-in (XEP-0388), as ``<sm/>`` is."""
     on_start: Callable[[], Awaitable[None]] | None = None
     """The service starts; nobody is connected yet."""
     on_stop: Callable[[], Awaitable[None]] | None = None

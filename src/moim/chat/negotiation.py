@@ -1,31 +1,40 @@
 """A client's way from connection to bound resource, on the server's side: STARTTLS, SASL, bind (RFC 6120 4–7).
 
-A machine without I/O: the driver reports what the plane and the directory say, and carries out ``next_output``
-in order. Nothing but this order of steps lets a stanza through: everything else ends the stream.
+SASL comes in two shapes: RFC 6120's, with a new stream after it and a request for a resource, and XEP-0388's, which
+does all of it at once. A machine without I/O: the driver reports what the plane and the directory say, and carries
+out ``next_output`` in order. Nothing but this order of steps lets a stanza through: everything else ends the stream.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from moim.chat import sasl2
+from moim.chat.offers import Offer, Policy
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, error_reply, ns, prepare_resource, result, sasl, stream_error
+from moim.proto.xmpp.hashed_token import HT_BINDINGS
 from moim.proto.xmpp.scram import Verifier
 from moim.proto.xmpp.stream import VERSION, check_opening, features, starttls_required
 
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the negotiation offers. ``stream_features`` are those of an authenticated stream besides bind."""
-
-    domain: str
-    allow_plain: bool = False
-    channel_binding: bool = True
-    attempts: int = 3
-    stream_features: tuple[Element, ...] = ()
+__all__ = [
+    "Authenticated",
+    "BindRequest",
+    "Close",
+    "Lookup",
+    "Negotiation",
+    "OpenStream",
+    "Output",
+    "Policy",
+    "Proven",
+    "Registration",
+    "Rejected",
+    "Send",
+    "StartTls",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,15 @@ class Authenticated:
 
 
 @dataclass(frozen=True, slots=True)
+class Proven:
+    """The client is ``jid``, in the way of XEP-0388: do what ``request`` asks, then send what ``finish`` gives."""
+
+    jid: Jid
+    mechanism: str
+    request: sasl2.Request
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """End the stream, with an error when there is one. ``reason`` is for the log."""
 
@@ -66,9 +84,13 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Find what is needed to go on; answer by ``verifier``, ``password_checked`` or ``refuse``."""
+    """Find what is needed to go on; answer by ``verifier``, ``password_checked``, ``token_checked`` or ``refuse``.
 
-    need: sasl.NeedVerifier | sasl.NeedPassword
+    ``request`` is what the client asked for in the way of XEP-0388; None in the older way.
+    """
+
+    need: sasl.Need
+    request: sasl2.Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +111,54 @@ class BindRequest:
     resource: str
 
 
-Output = OpenStream | Send | StartTls | Authenticated | Close | Lookup | Rejected | BindRequest
-_Stage = Literal["opening", "plain", "handshake", "sasl", "lookup", "authenticated", "binding", "bound", "closed"]
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A stranger asks about an account (XEP-0077): send an answer to this request."""
+
+    iq: Element
+
+
+Output = OpenStream | Send | StartTls | Authenticated | Proven | Close | Lookup | Rejected | BindRequest | Registration
+_Stage = Literal[
+    "opening", "plain", "handshake", "sasl", "lookup", "proven", "authenticated", "binding", "bound", "closed"
+]
 
 
 class Negotiation:
     """One connection. ``needs_tls``: nothing is offered before STARTTLS; ``tls``: the connection began with TLS.
 
-    ``token`` gives fresh unguessable text for stream IDs, nonces and resources.
+    ``bindings`` are the channel bindings of the connection by type, ``sheltered`` says that nobody can read it though
+    its TLS is not ours. ``token`` gives fresh unguessable text for stream IDs, nonces and resources.
     """
 
+    __slots__ = (
+        "_bind_iq", "_bindings", "_data", "_failures", "_from", "_jid", "_mechanism", "_needs_tls", "_offer", "_opened",
+        "_output", "_policy", "_request", "_sasl", "_sheltered", "_stage", "_tls", "_token",
+    )  # fmt: skip
+
     def __init__(
-        self, policy: Policy, *, needs_tls: bool, tls: bool, binding: bytes | None, token: Callable[[], str]
+        self,
+        policy: Policy,
+        *,
+        needs_tls: bool,
+        tls: bool,
+        bindings: Mapping[str, bytes],
+        token: Callable[[], str],
+        sheltered: bool = False,
     ) -> None:
         self._policy = policy
         self._needs_tls = needs_tls and not tls
         self._tls = tls
-        self._binding = binding
+        self._sheltered = sheltered or tls
+        self._bindings = bindings
         self._token = token
         self._stage: _Stage = "opening"
         self._jid: Jid | None = None
+        self._from: Jid | None = None
+        self._offer: Offer | None = None
         self._sasl: sasl.SaslServer | None = None
+        self._request: sasl2.Request | None = None
+        self._data: bytes | None = None
         self._mechanism = ""
         self._failures = 0
         self._bind_iq: Element | None = None
@@ -130,6 +179,8 @@ class Negotiation:
         """The oldest thing to do that was not yet taken."""
         return self._output.popleft() if self._output else None
 
+    # --- the stream ---------------------------------------------------------------------------------------------
+
     def opened(self, attrs: Mapping[str, str]) -> None:
         """A stream header arrived."""
         if self._stage not in ("opening", "authenticated") or self._opened:
@@ -137,107 +188,168 @@ class Negotiation:
             return
         self._opened = True
         header = {"from": self._policy.domain, "id": self._token(), "version": VERSION, "xml:lang": "en"}
+        if (sender := attrs.get("from")) is not None:
+            self._from = _bare(sender)
+            if self._from is not None:
+                header["to"] = str(self._from)
         self._output.append(OpenStream(header))
         if (wrong := check_opening(attrs, self._policy.domain)) is not None:
             self._close(wrong.condition, wrong.text)
         elif self._stage == "authenticated":
-            bind = Element("bind", ns.BIND, {}, (Element("required", ns.BIND),))
-            self._send(features(bind, *self._policy.stream_features))
+            self._send(self._policy.signed_in(bound=False))
         elif self._needs_tls:
             self._stage = "plain"
             self._send(features(starttls_required()))
         else:
             self._stage = "sasl"
-            self._send(features(*self._sasl_features()))
+            self._offer = self._policy.offer(
+                encrypted=self._tls, sheltered=self._sheltered, types=tuple(self._bindings)
+            )
+            self._send(self._offer.features)
 
-    def tls_started(self, binding: bytes | None) -> None:
+    def tls_started(self, bindings: Mapping[str, bytes]) -> None:
         """The handshake is done; the client opens a new stream."""
         self._needs_tls = False
-        self._tls = True
-        self._binding = binding
+        self._tls = self._sheltered = True
+        self._bindings = bindings
         self._stage = "opening"
+        self._from = None
         self._opened = False
 
     def stanza(self, element: Element) -> None:
         """A first-level element arrived before the resource was bound."""
-        if self._stage == "closed":
+        stage, space = self._stage, element.ns
+        if stage == "closed":
             return
-        if self._stage == "plain" and (element.ns, element.name) == (ns.TLS, "starttls"):
+        if space in (ns.SASL, ns.SASL2) and stage in ("sasl", "lookup", "proven"):
+            self._sasl_element(element)
+        elif stage == "authenticated" and space == ns.CLIENT and element.name == "iq":
+            self._bind(element)
+        elif stage == "plain" and (space, element.name) == (ns.TLS, "starttls"):
             self._stage = "handshake"
             self._output.append(StartTls())
-        elif element.ns == ns.SASL and self._stage in ("sasl", "lookup"):
-            self._sasl_element(element)
-        elif self._stage == "authenticated" and (element.ns, element.name) == (ns.CLIENT, "iq"):
-            self._bind(element)
-        elif self._stage == "plain" and element.ns == ns.SASL:
-            self._send(_failure("encryption-required"))
+        elif stage == "plain" and space in (ns.SASL, ns.SASL2):
+            self._send(_failure(sasl2.failure if space == ns.SASL2 else None, "encryption-required"))
+        elif stage == "sasl" and self._sasl is None and self._registers(element):
+            self._output.append(Registration(element.with_attrs({"to": None, "from": None})))
         else:
             self._close("not-authorized", f"<{element.name[:40]}/> before the sign-in is complete")
 
-    def _offered(self) -> tuple[str, ...]:
-        with_binding = self._policy.channel_binding and self._binding is not None
-        return sasl.mechanisms(encrypted=self._tls, channel_binding=with_binding, plain=self._policy.allow_plain)
+    def _registers(self, element: Element) -> bool:
+        return (
+            self._policy.register
+            and self._sheltered
+            and (element.ns, element.name) == (ns.CLIENT, "iq")
+            and element.get("type") in ("get", "set")
+            and element.find("query", ns.REGISTER) is not None
+        )
 
-    def _sasl_features(self) -> Sequence[Element]:
-        offered = self._offered()
-        listed = [Element("mechanisms", ns.SASL, {}, tuple(Element("mechanism", ns.SASL, {}, (m,)) for m in offered))]
-        if any(name.endswith("-PLUS") for name in offered):
-            kind = Element("channel-binding", ns.CHANNEL_BINDING, {"type": "tls-exporter"})
-            listed.append(Element("sasl-channel-binding", ns.CHANNEL_BINDING, {}, (kind,)))
-        return listed
+    # --- SASL ---------------------------------------------------------------------------------------------------
 
     def _sasl_element(self, element: Element) -> None:
-        if self._stage == "lookup":
+        new = element.ns == ns.SASL2
+        if self._stage != "sasl":
             self._close("policy-violation", "SASL data while an answer was due")
-        elif element.name == "auth" and self._sasl is None:
-            self._mechanism = element.get("mechanism") or ""
-            self._sasl = sasl.SaslServer(
-                domain=self._policy.domain, offered=self._offered(), binding=self._binding, nonce=self._token()
-            )
-            self._step_with(element, lambda data, exchange: exchange.start(self._mechanism, data))
+        elif self._sasl is not None and new != (self._request is not None):
+            self._close("policy-violation", "two kinds of SASL at once")
+        elif element.name == ("authenticate" if new else "auth") and self._sasl is None:
+            self._begin(element, new=new)
         elif element.name == "response" and self._sasl is not None:
-            self._step_with(element, lambda data, exchange: exchange.respond(data or b""))
+            exchange = self._sasl
+            self._take(element, lambda data: exchange.respond(data or b""))
         elif element.name == "abort" and self._sasl is not None:
             self._step(sasl.Failure("aborted", "the client aborted"))
         else:
+            # Which shape the answer has follows from the element, as nothing else was agreed on.
+            self._request = sasl2.Request("", None) if new else None
             self._step(sasl.Failure("malformed-request", f"<{element.name[:40]}/> out of order"))
 
-    def _step_with(self, element: Element, take: Callable[[bytes | None, sasl.SaslServer], sasl.Step]) -> None:
-        if self._sasl is None:
-            return
-        text = element.text
+    def _begin(self, element: Element, *, new: bool) -> None:
+        if self._offer is None:
+            raise ValueError("nothing was offered yet")
+        mechanism = self._mechanism = element.get("mechanism") or ""
+        names = self._offer.mechanisms
+        self._request = None
+        if new:
+            self._request = sasl2.Request(mechanism, None)
+            try:
+                self._request = sasl2.read_request(element)
+            except ProtocolError as error:
+                self._step(sasl.Failure("malformed-request", error.message))
+                return
+            if self._request.wants_token not in self._offer.tokens:
+                self._request = replace(self._request, wants_token="")
+            if mechanism in HT_BINDINGS:
+                if self._request.fast is None or not self._request.client:
+                    self._step(sasl.Failure("malformed-request", "a token without <fast/> or an identified client"))
+                    return
+                names = self._offer.tokens
+        exchange = self._sasl = sasl.SaslServer(
+            domain=self._policy.domain,
+            offered=names,
+            bindings=self._bindings,
+            nonce=self._token(),
+            protection=self._offer.protection,
+        )
+        if self._request is not None:
+            self._step(exchange.start(mechanism, self._request.initial))
+        else:
+            self._take(element, lambda data: exchange.start(mechanism, data))
+
+    def _take(self, element: Element, give: Callable[[bytes | None], sasl.Step]) -> None:
         try:
-            data = sasl.decode(text) if text.strip() else None
+            if self._request is not None:
+                data: bytes | None = sasl2.read_data(element)
+            else:
+                text = element.text
+                data = sasl.decode(text) if text.strip() else None
         except ProtocolError as error:
             self._step(sasl.Failure("incorrect-encoding", error.message))
             return
-        self._step(take(data, self._sasl))
+        self._step(give(data))
 
     def _step(self, step: sasl.Step) -> None:
         if isinstance(step, sasl.Challenge):
             self._stage = "sasl"
-            text = sasl.encode(step.data) if step.data else ""
-            self._send(Element("challenge", ns.SASL, {}, (text,) if text else ()))
+            if self._request is not None:
+                self._send(sasl2.challenge(step.data))
+            else:
+                text = sasl.encode(step.data) if step.data else ""
+                self._send(Element("challenge", ns.SASL, {}, (text,) if text else ()))
         elif isinstance(step, sasl.Success):
-            self._jid = Jid(step.local, self._policy.domain)
-            self._stage = "authenticated"
-            self._opened = False
-            self._sasl = None
-            text = sasl.encode(step.data) if step.data else ""
-            success = Element("success", ns.SASL, {}, (text,) if text else ())
-            self._output.append(Authenticated(self._jid, success, self._mechanism))
+            self._succeeded(step)
         elif isinstance(step, sasl.Failure):
             self._failed(step)
         else:
             self._stage = "lookup"
-            self._output.append(Lookup(step))
+            self._output.append(Lookup(step, self._request))
+
+    def _succeeded(self, step: sasl.Success) -> None:
+        jid = Jid(step.local, self._policy.domain)
+        if self._request is not None and self._from is not None and self._from != jid:
+            self._step(sasl.Failure("invalid-authzid", "the stream was opened in another account's name", step.local))
+            return
+        self._jid = jid
+        self._sasl = None
+        if self._request is not None:
+            self._stage = "proven"
+            self._data = step.data
+            self._output.append(Proven(jid, self._mechanism, self._request))
+            return
+        self._stage = "authenticated"
+        self._opened = False
+        text = sasl.encode(step.data) if step.data else ""
+        success = Element("success", ns.SASL, {}, (text,) if text else ())
+        self._output.append(Authenticated(jid, success, self._mechanism))
 
     def _failed(self, failure: sasl.Failure) -> None:
         self._stage = "sasl"
         self._sasl = None
         self._failures += 1
+        shape = sasl2.failure if self._request is not None else None
+        self._request = None
         self._output.append(Rejected(failure.local, self._mechanism[:40], failure.reason, failure.guess))
-        self._send(_failure(failure.condition))
+        self._send(_failure(shape, failure.condition, failure.text))
         if self._failures >= self._policy.attempts:
             self._close("policy-violation", "too many failed attempts to authenticate")
 
@@ -251,10 +363,32 @@ class Negotiation:
         if self._stage == "lookup" and self._sasl is not None:
             self._step(self._sasl.password_checked(right))
 
-    def refuse(self, reason: str) -> None:
-        """The attempt cannot be judged now: too many before it, or the directory does not answer."""
+    def token_checked(self, reply: bytes | None, *, expired: bool = False) -> None:
+        """What proves the server in answer to the token that ``Lookup`` asked about; None when it does not fit."""
+        if self._stage == "lookup" and self._sasl is not None:
+            self._step(self._sasl.token_checked(reply, expired=expired))
+
+    def refuse(self, local: str, reason: str, text: str = "") -> None:
+        """The attempt of ``local`` cannot be judged now: too many before it, or the directory does not answer.
+
+        ``text`` is for the client.
+        """
         if self._stage == "lookup":
-            self._step(sasl.Failure("temporary-auth-failure", reason))
+            self._step(sasl.Failure("temporary-auth-failure", reason, local, text=text))
+
+    def finish(self, full: Jid | None, extra: Sequence[Element]) -> tuple[Element, ...]:
+        """What to send after ``Proven``: stanzas may flow when ``full`` is bound, else the client asks for a resource.
+
+        ``extra`` goes into the success.
+        """
+        if self._stage != "proven" or self._jid is None:
+            raise ValueError("nobody has just proven who they are")
+        self._stage = "bound" if full is not None else "authenticated"
+        success = sasl2.success(full or self._jid, self._data, extra)
+        self._request = self._data = None
+        return success, self._policy.signed_in(bound=full is not None)
+
+    # --- the resource -------------------------------------------------------------------------------------------
 
     def _bind(self, iq: Element) -> None:
         request = iq.find("bind", ns.BIND)
@@ -306,5 +440,15 @@ class Negotiation:
             self._output.append(Close(stream_error(condition, reason), reason))
 
 
-def _failure(condition: str) -> Element:
-    return Element("failure", ns.SASL, {}, (Element(condition, ns.SASL),))
+def _failure(shape: Callable[[str, str], Element] | None, condition: str, text: str = "") -> Element:
+    if shape is not None:
+        return shape(condition, text)
+    said = (Element("text", ns.SASL, {"xml:lang": "en"}, (text,)),) if text else ()
+    return Element("failure", ns.SASL, {}, (Element(condition, ns.SASL), *said))
+
+
+def _bare(text: str) -> Jid | None:
+    try:
+        return Jid.parse(text).bare
+    except ProtocolError:
+        return None

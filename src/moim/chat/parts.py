@@ -194,6 +194,8 @@ class Parts:
                 *(element for feature in self.features for element in feature.stream_features),
                 discovery.caps(f"xmpp:{domain}"),
             ),
+            inline=tuple(element for feature in self.features for element in feature.sasl_inline),
+            bind_inline=tuple(inline.var for feature in self.features for inline in feature.inline),
         )
         self.sessions = Sessions(
             policy=policy,
@@ -209,6 +211,9 @@ class Parts:
             ),
             features=self.features,
             on_bound=self._bound,
+            tokens=None,
+            strangers=None,
+            secret=secret,
             max_per_account=settings.max_sessions_per_user,
             max_pending=settings.max_pending_stanzas,
             bind_timeout=2 * settings.handshake_seconds,

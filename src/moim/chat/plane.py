@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from moim._native import XmppServer
 from moim.errors import ConfigError, MoimError
 from moim.net.pump import Pump
+from moim.net.tls import end_point
 from moim.proto.xmpp import Element
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Listener:
         """Whether the connection begins without TLS and has to change that."""
         return self.mode == "starttls"
 
+    @property
+    def sheltered(self) -> bool:
+        """Whether nobody on the way can read it though it has no TLS here: loopback, or the tunnel from the edge."""
+        return self.mode == "websocket"
+
 
 class Plane:
     """One engine. Every call returns at once; calls about a session that is gone do nothing.
@@ -50,6 +56,7 @@ class Plane:
     def __init__(self, domain: str, *, also: Sequence[str], max_stanza: int, handshake_timeout: float) -> None:
         self._engine = XmppServer(domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
         self._pump: Pump[PlaneEvent] | None = None
+        self._end_point = b""
 
     def start(self, handle: Callable[[Sequence[PlaneEvent]], None]) -> None:
         """Begins to pass batches of events to ``handle`` in the running event loop."""
@@ -83,7 +90,9 @@ class Plane:
     def use_certificate(self, chain: Path, key: Path) -> None:
         """Presents this certificate in new handshakes. Raises ConfigError, keeping the old one, when it cannot."""
         try:
-            self._engine.set_tls(chain.read_bytes(), key.read_bytes())
+            pem = chain.read_bytes()
+            self._engine.set_tls(pem, key.read_bytes())
+            self._end_point = end_point(pem)
         except (OSError, MoimError) as error:
             raise ConfigError(f"the certificate {chain} or its key cannot be used for XMPP: {error}") from error
 
@@ -110,6 +119,10 @@ class Plane:
         self._engine.authenticated(sid, bare)
         self._engine.restart(sid)
 
+    def signed_in(self, sid: int, bare: str) -> None:
+        """Lifts the bounds of strangers; the stream goes on as it is (XEP-0388)."""
+        self._engine.authenticated(sid, bare)
+
     def bind(self, sid: int, full: str) -> None:
         """Routes the full JID to the session."""
         self._engine.bind(sid, full)
@@ -130,9 +143,14 @@ class Plane:
         """Ends the stream."""
         self._engine.close(sid, error)
 
-    def channel_binding(self, sid: int) -> bytes | None:
-        """The ``tls-exporter`` bytes of the connection; None where TLS gives none."""
-        return self._engine.exporter(sid)
+    def channel_bindings(self, sid: int) -> dict[str, bytes]:
+        """What binds a sign-in to a connection with TLS, by type, the strongest first; ask right after the handshake.
+
+        ``tls-server-end-point`` is that of the certificate in use now.
+        """
+        bindings = {"tls-server-end-point": self._end_point} if self._end_point else {}
+        exported = self._engine.exporter(sid)
+        return {"tls-exporter": exported, **bindings} if exported is not None else bindings
 
     def stats(self) -> dict[str, int]:
         """The plane's counters."""

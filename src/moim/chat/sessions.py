@@ -14,17 +14,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from moim import log
-from moim.chat import negotiation as steps
 from moim.chat.accounts import Accounts, Connection, Session
 from moim.chat.feature import Feature, hooks
 from moim.chat.negotiation import Negotiation, Policy
 from moim.chat.plane import Listener, Plane
 from moim.chat.presence import Presence
 from moim.chat.routing import Router
+from moim.chat.signing_in import SigningIn, Strangers, Tokens
 from moim.chat.throttle import AuthThrottle
 from moim.chat.verifiers import Verifiers
 from moim.errors import MoimError
-from moim.proto.xmpp import Element, StanzaError, sasl, stream_error
+from moim.proto.xmpp import Element, StanzaError, stream_error
 
 if TYPE_CHECKING:
     from moim.chat.plane import PlaneEvent
@@ -52,7 +52,10 @@ class Sessions:
         verifiers: Verifiers,
         throttle: AuthThrottle,
         features: Sequence[Feature],
-        on_bound: Callable[[Session], Awaitable[None]],
+        on_bound: Callable[[Session], Awaitable[None] | None],
+        tokens: Tokens | None,
+        strangers: Strangers | None,
+        secret: bytes,
         max_per_account: int,
         max_pending: int,
         bind_timeout: float,
@@ -63,12 +66,8 @@ class Sessions:
         self._accounts = accounts
         self._router = router
         self._presence = presence
-        self._verifiers = verifiers
-        self._throttle = throttle
         self._on_bound = on_bound
-        self._on_bind = hooks(features, lambda feature: feature.on_bind)
         self._on_gone = hooks(features, lambda feature: feature.on_gone)
-        self._max_per_account = max_per_account
         self._max_pending = max_pending
         self._bind_timeout = bind_timeout
         self._clock = clock
@@ -77,6 +76,23 @@ class Sessions:
         self._unbound: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._signing_in = SigningIn(
+            policy,
+            plane=plane,
+            accounts=accounts,
+            verifiers=verifiers,
+            throttle=throttle,
+            tokens=tokens,
+            strangers=strangers,
+            features=features,
+            max_per_account=max_per_account,
+            secret=secret,
+            end=self.end,
+            entered=self._entered,
+            spawn=self._spawn,
+            token=_token,
+            clock=clock,
+        )
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -133,10 +149,9 @@ class Sessions:
                 return
             if event[0] == "open":
                 session.negotiation.opened(event[2])
-                self._carry_out(session)
+                self._signing_in.go_on(session)
             elif event[0] == "tls":
-                session.negotiation.tls_started(self._plane.channel_binding(session.sid))
-                self._carry_out(session)
+                session.negotiation.tls_started(self._plane.channel_bindings(session.sid))
             else:
                 self._leave_in_order(session)
 
@@ -146,8 +161,9 @@ class Sessions:
             self._policy,
             needs_tls=listener.needs_tls,
             tls=secure,
-            binding=self._plane.channel_binding(sid) if secure else None,
+            bindings={},  # they come with the event that tells of TLS
             token=_token,
+            sheltered=listener.sheltered,
         )
         self._sessions[sid] = Session(Connection(sid, listener.name, peer, port), machine)
         self._unbound[sid] = self._clock()
@@ -165,7 +181,7 @@ class Sessions:
     def _element(self, session: Session, element: Element) -> None:
         if not session.negotiation.bound:
             session.negotiation.stanza(element)
-            self._carry_out(session)
+            self._signing_in.go_on(session)
         elif session.busy:
             if len(session.inbox) >= self._max_pending:
                 _log.warning("%s sent more than can be worked on; it is disconnected", session.jid)
@@ -177,80 +193,13 @@ class Sessions:
 
     # --- sign-in ------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, session: Session) -> None:
-        with log.session(f"xmpp-{session.sid}"):
-            while not session.gone and (step := session.negotiation.next_output()) is not None:
-                self._step(session, step)
-
-    def _step(self, session: Session, step: steps.Output) -> None:
-        sid = session.sid
-        if isinstance(step, steps.Send):
-            self._plane.send(sid, step.elements)
-        elif isinstance(step, steps.OpenStream):
-            self._plane.open_stream(sid, step.attrs)
-        elif isinstance(step, steps.StartTls):
-            self._plane.start_tls(sid)
-        elif isinstance(step, steps.Lookup):
-            self._look_up(session, step.need)
-        elif isinstance(step, steps.Authenticated):
-            peer = session.connection.peer
-            self._throttle.succeeded(peer, step.jid.local, self._clock())
-            self._plane.authenticated(sid, str(step.jid), step.success)
-            _log.info("%s signed in from %s (%s, %s)", step.jid, peer, session.connection.name, step.mechanism)
-        elif isinstance(step, steps.Rejected):
-            who = f"{step.local}@{self._policy.domain}" if step.local else "somebody"
-            peer = session.connection.peer
-            _log.warning("sign-in of %s from %s refused (%s): %s", who, peer, step.mechanism or "-", step.reason)
-        elif isinstance(step, steps.BindRequest):
-            self._bind(session, step)
-        else:
-            if step.error is not None:
-                _log.info("connection from %s refused: %s", session.connection.peer, step.reason)
-            self.end(session, step.error)
-
-    def _look_up(self, session: Session, need: sasl.NeedVerifier | sasl.NeedPassword) -> None:
-        now, peer = self._clock(), session.connection.peer
-        wait = self._throttle.wait(peer, need.local, now)
-        if wait > 0:
-            session.negotiation.refuse(f"too many failed attempts; {peer} has to wait {wait:.0f} s")
-            return
-        self._throttle.attempt(peer, need.local, now)
-        self._spawn(self._look_up_now(session, need))
-
-    async def _look_up_now(self, session: Session, need: sasl.NeedVerifier | sasl.NeedPassword) -> None:
-        try:
-            if isinstance(need, sasl.NeedVerifier):
-                session.negotiation.verifier(await self._verifiers.verifier(need.local, need.mechanism))
-            else:
-                right = await self._verifiers.check(need.local, need.password, session.connection.peer)
-                session.negotiation.password_checked(right)
-        except Exception as error:
-            expected = isinstance(error, MoimError)
-            with log.session(f"xmpp-{session.sid}"):
-                _log.error("the directory did not answer a sign-in: %s", error, exc_info=not expected)
-            session.negotiation.refuse("the directory did not answer")
-        self._carry_out(session)
-
-    def _bind(self, session: Session, request: steps.BindRequest) -> None:
-        jid = request.jid.with_resource(request.resource)
-        old = self._accounts.session(jid)
-        if old is not None:
-            _log.info("%s is bound anew; the older connection ends", jid)
-            self.end(old, stream_error("conflict", "the resource was bound by a newer connection"))
-        account = self._accounts.get(str(request.jid))
-        if account is not None and len(account.sessions) >= self._max_per_account:
-            _log.warning("%s has %d sessions already, so another is refused", request.jid, len(account.sessions))
-            refusal = StanzaError("resource-constraint", "the account has too many sessions")
-            session.negotiation.bind_refused(refusal)
-            return
-        self._accounts.add(session, jid)
-        for hook in self._on_bind:
-            hook(session)
-        self._plane.bind(session.sid, str(jid))
+    def _entered(self, session: Session) -> None:
+        """The session has its address, and the client knows."""
         self._unbound.pop(session.sid, None)
-        self._plane.send(session.sid, [session.negotiation.bind_result(jid)])
-        session.busy = True
-        self._spawn(self._work_off(session, self._on_bound(session), None))
+        work = self._on_bound(session)
+        if work is not None:
+            session.busy = True
+            self._spawn(self._work_off(session, work, None))
 
     def _sweep(self) -> None:
         limit = self._clock() - self._bind_timeout

@@ -24,6 +24,10 @@ class Users(Protocol):
         """The SCRAM verifier of an account that may sign in; None for anybody else."""
         ...
 
+    def known_scram(self, local: str, mechanism: ScramHash) -> Verifier | None:
+        """The same when it is at hand without waiting; None also when it has to be looked up."""
+        ...
+
     async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
         """Whether this is the account's password; takes as long for accounts that do not exist.
 

@@ -32,6 +32,10 @@ class Verifiers:
         if verifier is not None:
             self._shapes[mechanism] = (len(verifier.salt), verifier.iterations)
 
+    def known(self, local: str, mechanism: ScramHash) -> Verifier | None:
+        """The verifier of an account that the directory has at hand; None when it has to be asked."""
+        return self._users.known_scram(local, mechanism)
+
     async def verifier(self, local: str, mechanism: ScramHash) -> Verifier:
         """The verifier of an account, or a made-up one that no password fits."""
         found = await self._users.scram(local, mechanism)

@@ -65,6 +65,10 @@ class AccountCache:
         self._changes += 1
         self._accounts.pop(local, None)
 
+    def known(self, local: str) -> Account | None:
+        """An account in the cache."""
+        return self._accounts.get(local)
+
     async def get(self, local: str) -> Account | None:
         """The account of a canonical name part, or None."""
         if (known := self._accounts.get(local)) is not None:
@@ -105,6 +109,13 @@ class SignIn:
     async def scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
         """The verifier of a user who may sign in, or None."""
         account = await self._account(local)
+        if account is None or account.verifiers is None or account.profile.disabled:
+            return None
+        return account.verifiers.scram(mechanism)
+
+    def known_scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
+        """The same from the cache alone; None also for an account that is not in it."""
+        account = self._accounts.known(local)
         if account is None or account.verifiers is None or account.profile.disabled:
             return None
         return account.verifiers.scram(mechanism)

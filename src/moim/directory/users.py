@@ -73,6 +73,10 @@ class Users:
         """A user's SCRAM verifier, or None when they do not exist, are disabled or have no password."""
         return await self.sign_in.scram(local, mechanism)
 
+    def known_scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
+        """The same when it is at hand without waiting; None also when it has to be looked up."""
+        return self.sign_in.known_scram(local, mechanism)
+
     async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
         """Whether the password is right; ``source`` is the client's IP address.
 

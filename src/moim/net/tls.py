@@ -6,6 +6,9 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
 from moim.errors import ConfigError
 
 
@@ -52,3 +55,19 @@ def client_context(ca_file: Path | None = None) -> ssl.SSLContext:
         raise ConfigError(f"the authority file {ca_file} cannot be read: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def end_point(chain_pem: bytes) -> bytes:
+    """The channel binding ``tls-server-end-point`` of a chain's first certificate (RFC 5929 section 4.1).
+
+    Empty when its signature has no single hash, as Ed25519's: then the binding is not defined. Raises ConfigError for
+    what is no certificate.
+    """
+    try:
+        leaf = x509.load_pem_x509_certificate(chain_pem)
+        used = leaf.signature_hash_algorithm
+    except ValueError as error:
+        raise ConfigError(f"the certificate cannot be read: {error}") from error
+    if used is None:
+        return b""
+    return leaf.fingerprint(hashes.SHA256() if isinstance(used, hashes.MD5 | hashes.SHA1) else used)

@@ -71,7 +71,7 @@ def scram_answer(script: Script, password: str = "pencil", binding: bytes | None
         nonce="sn",
         plus=mechanism.endswith("-PLUS"),
         plus_offered=binding is not None,
-        binding=binding,
+        bindings={} if binding is None else {"tls-exporter": binding},
     )
     server.first(sasl.decode(auth.text))
     challenge = server.challenge(make_verifier(server.mechanism, password, b"salt", 4096))

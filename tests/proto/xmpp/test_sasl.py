@@ -16,8 +16,8 @@ from moim.proto.xmpp.scram import ScramClient, make_verifier
 PLAIN = ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN")
 
 
-def server(offered: tuple[str, ...] = PLAIN, binding: bytes | None = None) -> SaslServer:
-    return SaslServer(domain="example.com", offered=offered, binding=binding, nonce="servernonce")
+def server(offered: tuple[str, ...] = PLAIN, bindings: dict[str, bytes] | None = None) -> SaslServer:
+    return SaslServer(domain="example.com", offered=offered, bindings=bindings or {}, nonce="servernonce")
 
 
 def test_offers_the_best_first_and_plain_only_under_encryption() -> None:

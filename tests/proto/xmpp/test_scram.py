@@ -52,7 +52,7 @@ VECTORS: list[tuple[ScramHash, str, str, str, str, str, str, str]] = [
 def test_the_exchange_of_the_rfc(vector: tuple[ScramHash, str, str, str, str, str, str, str]) -> None:
     mechanism, client_nonce, server_nonce, salt, first, challenge, final, success = vector
     client = ScramClient(mechanism, "user", "pencil", nonce=client_nonce)
-    server = ScramServer(mechanism, nonce=server_nonce, plus=False, plus_offered=False, binding=None)
+    server = ScramServer(mechanism, nonce=server_nonce, plus=False, plus_offered=False, bindings={})
     assert client.first().decode() == first
     server.first(first.encode())
     assert server.username == "user"
@@ -61,6 +61,10 @@ def test_the_exchange_of_the_rfc(vector: tuple[ScramHash, str, str, str, str, st
     assert client.final(challenge.encode()).decode() == final
     assert server.final(final.encode()) == (Outcome.ACCEPTED, success.encode())
     client.verify(success.encode())
+
+
+def bound(exported: bytes | None) -> dict[str, bytes]:
+    return {} if exported is None else {"tls-exporter": exported}
 
 
 def exchange(
@@ -86,7 +90,7 @@ def exchange(
         binding=client_binding,
         authzid=authzid,
     )
-    server = ScramServer(mechanism, nonce="xyz", plus=plus, plus_offered=plus_offered, binding=server_binding)
+    server = ScramServer(mechanism, nonce="xyz", plus=plus, plus_offered=plus_offered, bindings=bound(server_binding))
     server.first(client.first())
     final = client.final(server.challenge(make_verifier(mechanism, password, b"salt", 4096)))
     outcome, success = server.final(final)
@@ -145,7 +149,7 @@ def test_the_authorisation_identity_is_reported() -> None:
 
 
 def server_for(*, plus: bool = False, offered: bool = False, binding: bytes | None = None) -> ScramServer:
-    return ScramServer("SCRAM-SHA-256", nonce="srv", plus=plus, plus_offered=offered, binding=binding)
+    return ScramServer("SCRAM-SHA-256", nonce="srv", plus=plus, plus_offered=offered, bindings=bound(binding))
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,20 @@
 """The server's side of SASL as XMPP uses it (RFC 6120 section 6), free of XML: mechanism names and decoded bytes.
 
 Each call returns the one step that follows. What needs the directory is a step too (``NeedVerifier``,
-``NeedPassword``); the driver asks, and calls ``verifier`` or ``password_checked`` with the answer.
+``NeedPassword``, ``NeedToken``); the driver asks, and calls ``verifier``, ``password_checked`` or ``token_checked``
+with the answer.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from moim.errors import ProtocolError
+from moim.proto.xmpp.hashed_token import HT_BINDINGS, read_initial
 from moim.proto.xmpp.jid import Jid, prepare_domain, prepare_local
 from moim.proto.xmpp.scram import Outcome, ScramHash, ScramServer, Verifier, saslprep
 
@@ -58,12 +60,15 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The exchange failed. ``reason`` is for the log only; ``guess`` marks a failure that may be password guessing."""
+    """The exchange failed. ``reason`` is for the log only, ``text`` for the client; ``guess`` marks a failure that may
+    be password guessing.
+    """
 
     condition: Condition
     reason: str
     local: str = ""
     guess: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,18 @@ class NeedPassword:
     password: str
 
 
-Step = Challenge | Success | Failure | NeedVerifier | NeedPassword
+@dataclass(frozen=True, slots=True)
+class NeedToken:
+    """Check ``proof``, made with a token of ``local`` for this mechanism over ``binding``; call ``token_checked``."""
+
+    local: str
+    mechanism: str
+    proof: bytes
+    binding: bytes
+
+
+Need = NeedVerifier | NeedPassword | NeedToken
+Step = Challenge | Success | Failure | NeedVerifier | NeedPassword | NeedToken
 
 
 def mechanisms(*, encrypted: bool, channel_binding: bool, plain: bool) -> tuple[str, ...]:
@@ -112,14 +128,24 @@ def encode(data: bytes) -> str:
 class SaslServer:
     """One authentication attempt on one stream.
 
-    ``binding``: the connection's ``tls-exporter`` bytes, None when there are none. ``nonce``: fresh printable text.
+    ``domain``: prepared. ``offered``: the names of the mechanisms. ``bindings``: the connection's channel bindings by
+    type. ``nonce``: fresh printable text. ``protection``: what SCRAM says of the offer, by hash (XEP-0474).
     """
 
-    def __init__(self, *, domain: str, offered: Sequence[str], binding: bytes | None, nonce: str) -> None:
-        self._domain = prepare_domain(domain)
-        self._offered = tuple(offered)
-        self._binding = binding
+    def __init__(
+        self,
+        *,
+        domain: str,
+        offered: Collection[str],
+        bindings: Mapping[str, bytes],
+        nonce: str,
+        protection: Mapping[ScramHash, str] | None = None,
+    ) -> None:
+        self._domain = domain
+        self._offered = offered
+        self._bindings = bindings
         self._nonce = nonce
+        self._protection = protection or {}
         self._mechanism = ""
         self._scram: ScramServer | None = None
         self._stage: Literal["new", "initial", "lookup", "final", "done"] = "new"
@@ -151,13 +177,16 @@ class SaslServer:
         self._stage = "lookup"
         if self._mechanism == "PLAIN":
             return self._plain(data)
+        if self._mechanism in HT_BINDINGS:
+            return self._token(data)
         hash_name = _SCRAM[self._mechanism]
         self._scram = ScramServer(
             hash_name,
             nonce=self._nonce,
             plus=self._mechanism.endswith("-PLUS"),
             plus_offered=any(name.endswith("-PLUS") for name in self._offered),
-            binding=self._binding,
+            bindings=self._bindings,
+            protection=self._protection.get(hash_name, ""),
         )
         self._scram.first(data)
         self._local = self._local_of(self._scram.username)
@@ -177,8 +206,16 @@ class SaslServer:
             return self._fail("not-authorized", "empty password", guess=True)
         return NeedPassword(self._local, password)
 
+    def _token(self, data: bytes) -> Step:
+        name, shown = read_initial(data)
+        kind = HT_BINDINGS[self._mechanism]
+        self._local = self._local_of(saslprep(name))
+        return NeedToken(self._local, self._mechanism, shown, self._bindings[kind] if kind else b"")
+
     def _local_of(self, name: str) -> str:
         """The account a client means; some send the whole address instead of the name (RFC 6120 section 6.3.8)."""
+        if "@" not in name:
+            return prepare_local(name)
         local, at, domain = name.rpartition("@")
         if at and prepare_domain(domain) == self._domain:
             name = local
@@ -198,6 +235,19 @@ class SaslServer:
         if not right:
             return self._fail("not-authorized", "wrong password or no such account", guess=True)
         return self._authorised(None)
+
+    def token_checked(self, reply: bytes | None, *, expired: bool = False) -> Step:
+        """The answer to ``NeedToken``: what proves the server in turn, or None for a token that does not fit.
+
+        ``expired``: it fits, but its time is over, so nobody guessed.
+        """
+        if self._stage != "lookup":
+            return self._fail("malformed-request", "a token check out of order")
+        if reply is None:
+            if expired:
+                return self._fail("credentials-expired", "the token is not valid any more")
+            return self._fail("not-authorized", "wrong token or no such account", guess=True)
+        return self._authorised(reply)
 
     def _final(self, data: bytes) -> Step:
         if self._scram is None:

@@ -1,4 +1,6 @@
-"""SCRAM, both sides as machines: RFC 5802 and RFC 7677, with channel binding by RFC 9266 (``tls-exporter``).
+"""SCRAM, both sides as machines: RFC 5802 and RFC 7677, with channel binding and downgrade protection (XEP-0474).
+
+Channel bindings are bytes by type: ``tls-exporter`` (RFC 9266) and ``tls-server-end-point`` (RFC 5929 section 4).
 
 The server never says whether an account exists: a name without a verifier runs the whole exchange against made-up
 values that stay the same for that name, and fails at the end like a wrong password.
@@ -13,6 +15,7 @@ import hmac
 import re
 import stringprep
 import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
@@ -20,9 +23,11 @@ from typing import Literal, Protocol
 from moim.errors import ProtocolError
 
 ScramHash = Literal["SCRAM-SHA-1", "SCRAM-SHA-256"]
-CHANNEL_BINDING_TYPE = "tls-exporter"
+BINDING_TYPES = ("tls-exporter", "tls-server-end-point")
+"""The channel bindings that are known here, the strongest first."""
 
 _DIGESTS: dict[str, str] = {"SCRAM-SHA-1": "sha1", "SCRAM-SHA-256": "sha256"}
+_SIZES: dict[str, int] = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32}
 _MAX_MESSAGE = 4096
 _MAX_NONCE = 512
 _MAX_SALT = 256
@@ -109,14 +114,24 @@ def made_up_verifier(
     mechanism: ScramHash, username: str, secret: bytes, *, salt_size: int, iterations: int
 ) -> Verifier:
     """The verifier shown for an account that does not exist: the same salt for the same name, and keys nobody has."""
-    digest = _DIGESTS[mechanism]
 
     def derive(purpose: bytes, size: int) -> bytes:
         block = hmac.digest(secret, b"\0".join((purpose, mechanism.encode(), username.encode())), "sha512")
         return block[:size]
 
-    size = hashlib.new(digest).digest_size
+    size = _SIZES[mechanism]
     return ScramVerifier(derive(b"salt", salt_size), iterations, derive(b"stored", size), derive(b"server", size))
+
+
+def downgrade_hash(mechanism: ScramHash, mechanisms: Collection[str], types: Collection[str]) -> str:
+    """What the attribute ``h`` says of the mechanisms and channel-binding types that were offered (XEP-0474 section 5).
+
+    ``types`` are empty when no channel bindings were announced.
+    """
+    offer = b"\x1e".join(sorted(name.encode() for name in mechanisms))
+    if types:
+        offer += b"\x1f" + b"\x1e".join(sorted(name.encode() for name in types))
+    return base64.b64encode(hashlib.new(_DIGESTS[mechanism], offer).digest()).decode()
 
 
 def _attributes(message: bytes) -> tuple[str, list[tuple[str, str]]]:
@@ -141,6 +156,8 @@ def _split(text: str) -> list[tuple[str, str]]:
 
 
 def _unescape(name: str) -> str:
+    if "=" not in name:
+        return name
     if re.sub("=2C|=3D", "", name).count("="):
         raise ProtocolError("the SCRAM name is not escaped as it should be")
     return name.replace("=2C", ",").replace("=3D", "=")
@@ -158,18 +175,26 @@ def _unbase64(text: str) -> bytes:
 
 
 def _xor(left: bytes, right: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+    return (int.from_bytes(left) ^ int.from_bytes(right)).to_bytes(len(left))
 
 
 class ScramServer:
     """One exchange: ``first`` with the client's first message, ``challenge`` with a verifier, ``final`` with its proof.
 
     ``plus`` is whether the client chose the -PLUS mechanism, ``plus_offered`` whether this server offered it on this
-    connection, ``binding`` the connection's 32 exporter bytes. Every method raises ProtocolError on bad input.
+    connection, ``bindings`` the connection's channel bindings by type, ``protection`` the ``downgrade_hash`` of what
+    was offered (empty: none is sent). Every method raises ProtocolError on bad input.
     """
 
     def __init__(
-        self, mechanism: ScramHash, *, nonce: str, plus: bool, plus_offered: bool, binding: bytes | None
+        self,
+        mechanism: ScramHash,
+        *,
+        nonce: str,
+        plus: bool,
+        plus_offered: bool,
+        bindings: Mapping[str, bytes],
+        protection: str = "",
     ) -> None:
         self.mechanism: ScramHash = mechanism
         self.username = ""
@@ -178,7 +203,9 @@ class ScramServer:
         self._own_nonce = nonce
         self._plus = plus
         self._plus_offered = plus_offered
-        self._binding = binding
+        self._bindings = bindings
+        self._binding = b""
+        self._protection = protection
         self._gs2 = ""
         self._refusal: Outcome | None = None
         self._client_first = ""
@@ -214,8 +241,11 @@ class ScramServer:
         if flag.startswith("p="):
             if not self._plus or not _CB_NAME.fullmatch(flag[2:]):
                 raise ProtocolError("the SCRAM message binds a channel in a mechanism without channel binding")
-            if flag[2:] != CHANNEL_BINDING_TYPE or self._binding is None:
+            bound = self._bindings.get(flag[2:])
+            if bound is None:
                 self._refusal = Outcome.UNKNOWN_BINDING
+            else:
+                self._binding = bound
         elif flag not in ("n", "y") or self._plus:
             raise ProtocolError("the SCRAM message has a channel binding flag that does not fit the mechanism")
         elif flag == "y" and self._plus_offered:
@@ -226,6 +256,8 @@ class ScramServer:
         self._verifier = verifier
         salt = base64.b64encode(verifier.salt).decode()
         self._server_first = f"r={self._nonce},s={salt},i={verifier.iterations}"
+        if self._protection:
+            self._server_first += f",h={self._protection}"
         return self._server_first.encode()
 
     def final(self, message: bytes) -> tuple[Outcome, bytes]:
@@ -238,11 +270,10 @@ class ScramServer:
             raise ProtocolError("the SCRAM final message has not the attributes it should")
         without_proof = text.rpartition(",p=")[0]
         proof = _unbase64(pairs[-1][1])
-        size = hashlib.new(self._digest).digest_size
-        if len(proof) != size:
+        if len(proof) != _SIZES[self.mechanism]:
             raise ProtocolError("the SCRAM proof has the wrong length")
         nonce_ok = hmac.compare_digest(pairs[1][1].encode(), self._nonce.encode())
-        expected = self._gs2.encode() + ((self._binding or b"") if self._plus else b"")
+        expected = self._gs2.encode() + self._binding
         binding_ok = hmac.compare_digest(_unbase64(pairs[0][1]), expected)
         auth_message = f"{self._client_first},{self._server_first},{without_proof}".encode()
         signature = hmac.digest(self._verifier.stored_key, auth_message, self._digest)
@@ -262,8 +293,9 @@ class ScramServer:
 class ScramClient:
     """One exchange: send ``first()``, then ``final(challenge)``; sign-in counts once ``verify(success)`` returned.
 
-    ``binding``: the connection's exporter bytes, used when ``plus``. ``plus_seen``: whether the server offered any
-    -PLUS mechanism; when it did not although we could, the flag ``y`` lets the server notice a downgrade.
+    ``binding``: the connection's bytes of ``binding_type``, used when ``plus``. ``plus_seen``: whether the server
+    offered any -PLUS mechanism; when it did not although we could, the flag ``y`` lets the server notice a downgrade.
+    ``protection``: the ``downgrade_hash`` of what the server seemed to offer; one that the server sends must be equal.
     """
 
     def __init__(
@@ -276,6 +308,8 @@ class ScramClient:
         plus: bool = False,
         plus_seen: bool = False,
         binding: bytes | None = None,
+        binding_type: str = "tls-exporter",
+        protection: str = "",
         authzid: str = "",
     ) -> None:
         if not _NONCE.fullmatch(nonce):
@@ -285,11 +319,12 @@ class ScramClient:
         self._nonce = nonce
         self._binding = binding if plus else None
         if plus:
-            flag = f"p={CHANNEL_BINDING_TYPE}"
+            flag = f"p={binding_type}"
         else:
             flag = "y" if binding is not None and not plus_seen else "n"
         self._gs2 = f"{flag},{f'a={_escape(authzid)}' if authzid else ''},"
         self._bare = f"n={_escape(saslprep(username))},r={nonce}"
+        self._protection = protection
         self._signature = b""
 
     def first(self) -> bytes:
@@ -304,6 +339,11 @@ class ScramClient:
         nonce, salt, count = (value for _, value in pairs[:3])
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce) or not _NONCE.fullmatch(nonce):
             raise ProtocolError("the server's SCRAM challenge does not continue our nonce")
+        said = next((value for name, value in pairs[3:] if name == "h"), "")
+        if said and self._protection and not hmac.compare_digest(said.encode(), self._protection.encode()):
+            raise ProtocolError(
+                "what the server says it offers is not what arrived here: somebody in between changed the offer"
+            )
         iterations = int(count) if _COUNT.fullmatch(count) else 0
         salt_bytes = _unbase64(salt)
         if not _MIN_ITERATIONS <= iterations <= _MAX_ITERATIONS or not 0 < len(salt_bytes) <= _MAX_SALT:

@@ -1,0 +1,50 @@
+"""What a client may ask for inside its sign-in: features of the new session (XEP-0386), or an older one (XEP-0198).
+
+A feature declares these in ``feature.py``; ``signing_in.py`` carries them out between the proof and ``<success/>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moim.proto.xmpp import Element, Jid
+
+if TYPE_CHECKING:
+    from moim.chat.accounts import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """One thing that a client switches on while it binds: a child of ``<bind/>`` in another namespace."""
+
+    var: str
+    """What the list of inline features calls it, usually its namespace."""
+    requests: tuple[tuple[str, str], ...]
+    """Namespace and name of the elements that ask for it."""
+    enable: Callable[[Session, Element], Element | None]
+    """Called with such an element once the session has its address, before the client hears of it.
+
+    Gives what ``<bound/>`` answers, if anything.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """How the wish to go on with an older session ended; ``element`` goes into ``<success/>``.
+
+    ``jid`` is the full address of the session that goes on, None when none does: then the client's ``<bind/>`` counts.
+    ``then`` is called right after ``<success/>`` was handed to the plane.
+    """
+
+    element: Element
+    jid: Jid | None = None
+    then: Callable[[], None] | None = None
+
+
+Resume = Callable[["Session", Jid, Element], Awaitable[Resumed]]
+"""Goes on with an older session of this account (bare JID), as the element asks; the new session is not bound."""
+
+Bound = Callable[["Session"], Awaitable[Element | None]]
+"""Something that ``<bound/>`` tells of the account at the moment of binding."""
