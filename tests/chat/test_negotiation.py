@@ -180,8 +180,8 @@ def test_a_wrong_password_and_no_such_user_look_the_same() -> None:
     assert seen[0] == seen[1]
 
 
+def outputs(server: Negotiation) -> list[object]:
     found: list[object] = []
-    found = []
     while (step := server.next_output()) is not None:
         found.append(step)
     return found
