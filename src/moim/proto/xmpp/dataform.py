@@ -29,13 +29,15 @@ class Field:
     values: tuple[str, ...] = ()
     label: str = ""
     options: tuple[tuple[str, str], ...] = ()
+    required: bool = False
 
     def element(self, *, with_type: bool = True) -> Element:
         """The ``<field/>``."""
         attrs = {"var": self.var} | ({"type": self.type} if with_type else {})
         if self.label:
             attrs["label"] = self.label
-        children = [Element("value", ns.DATA_FORMS, {}, (value,)) for value in self.values]
+        children = [Element("required", ns.DATA_FORMS)] if self.required else []
+        children += [Element("value", ns.DATA_FORMS, {}, (value,)) for value in self.values]
         children += [
             Element("option", ns.DATA_FORMS, {"label": label}, (Element("value", ns.DATA_FORMS, {}, (value,)),))
             for label, value in self.options
