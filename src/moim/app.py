@@ -177,14 +177,15 @@ def _inside(site: Site) -> Sequence[Part]:
     )
     scheme, standard = ("ws", 5280) if here.loopback else ("wss", 5281)
     host = here.address if here.loopback else site.host("inside")
+    websocket = f"{scheme}://{host}:{ports.bind(standard)}/xmpp-websocket"
     web = portal.Service(
         site,
         bus,
         users=people.users,
         discover=_Discover(site),
-        websocket_url=f"{scheme}://{host}:{ports.bind(standard)}/xmpp-websocket",
+        websocket_url=websocket,
         credential=certificates.credential,
-        extra_routes=[*meetings.public_routes(spaces), *chat.public_routes(chat_rooms)],
+        extra_routes=[*meetings.public_routes(spaces), *chat.public_routes(chat_rooms, websocket_url=websocket)],
         sessions=web_sessions,
     )
     api = console.Service(

@@ -32,17 +32,14 @@ SERVICE = "upload.chat.test"
 
 def web(house: Any) -> httpx.AsyncClient:
     """The web origin of a house."""
-    transport = httpx.ASGITransport(app=Starlette(routes=chat.public_routes(house.service)))
+    transport = httpx.ASGITransport(app=Starlette(routes=chat.public_routes(house.service, websocket_url="ws://x")))
     return httpx.AsyncClient(transport=transport, base_url="http://web.test")
 
 
-async def ask(client: Any, name: str, size: int, kind: str = "") -> Element:
+async def ask(client: Any, name: str, size: int, kind: str = "") -> Any:
     """The answer to a request for a slot."""
     extra = f" content-type='{kind}'" if kind else ""
-    answer: Element = await client.request(
-        f"<request xmlns='{UP}' filename='{name}' size='{size}'{extra}/>", to=SERVICE
-    )
-    return answer
+    return await client.request(f"<request xmlns='{UP}' filename='{name}' size='{size}'{extra}/>", to=SERVICE)
 
 
 async def slot(client: Any, name: str, size: int, kind: str = "") -> tuple[str, str]:
@@ -300,7 +297,9 @@ async def test_a_full_disk_leaves_nothing_behind(house: Any, monkeypatch: pytest
 async def test_an_upload_that_stalls_or_breaks_off(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_IDLE_S", 0.05)
     alice = await house.online("alice")
-    server = HttpServer(Starlette(routes=chat.public_routes(house.service)), address=house.address)
+    server = HttpServer(
+        Starlette(routes=chat.public_routes(house.service, websocket_url="ws://x")), address=house.address
+    )
     await server.start()
     try:
         put, _ = await slot(alice, "a", 10)

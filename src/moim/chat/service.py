@@ -6,11 +6,13 @@ import asyncio
 import logging
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moim.bus import Bus
+from moim.chat.bosh import Bosh, BoshBounds
 from moim.chat.external_services import Relays
 from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
@@ -20,7 +22,7 @@ from moim.chat.uploads import DAY, Files, Quotas, Uploads
 from moim.chat.users import CertificateFiles, Users
 from moim.errors import ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
-from moim.proto.xmpp import Jid, prepare_domain, prepare_local, stream_error
+from moim.proto.xmpp import Jid, bosh, prepare_domain, prepare_local, stream_error
 from moim.settings import Site
 from moim.store import Store
 
@@ -67,6 +69,8 @@ class Service:
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
         self._parts: Parts | None = None
+        self._bosh: Bosh | None = None
+        self._private: tempfile.TemporaryDirectory[str] | None = None
 
     async def start(self) -> None:
         """Listens; returns when every port is bound. Raises Unavailable or ConfigError naming the port or file."""
@@ -138,11 +142,38 @@ class Service:
             self._listen("xmpp-websocket", node.address, ports.bind(5280), "websocket")
         else:
             self._listen("xmpp-websocket", node.address, ports.bind(5281), "websocket-tls")
+        if self._settings.bosh:
+            self._start_bosh(self._settings)
         self._cancels = [
             self._bus.subscribe(CertificateChanged, self._certificate_changed),
             self._bus.subscribe(UserChanged, self._user_changed),
             self._bus.subscribe(UserRemoved, self._user_removed),
         ]
+
+    def _start_bosh(self, settings: Settings) -> None:
+        # A folder of its own because a Unix socket's path is short, and the site's may be long.
+        self._private = tempfile.TemporaryDirectory(prefix="moim-chat-")
+        inside, outside = (Path(self._private.name) / name for name in ("inside.sock", "outside.sock"))
+        self._listen_unix("bosh", inside, "websocket")
+        self._listen_unix("edge-bosh", outside, "websocket")
+        self._bosh = Bosh(
+            inside=inside,
+            outside=outside,
+            serves=lambda domain: domain == self._domain,
+            limits=bosh.Limits(wait=settings.bosh_wait_seconds, inactivity=settings.bosh_inactivity_seconds),
+            bounds=BoshBounds(settings.bosh_sessions, settings.bosh_sessions_per_address),
+        )
+        self._bosh.start()
+
+    @property
+    def bosh(self) -> Bosh | None:
+        """The connection manager of BOSH, while it runs and is offered."""
+        return self._bosh
+
+    @property
+    def origins(self) -> Sequence[str]:
+        """Origins of web pages that may connect."""
+        return self._origins
 
     async def listen_edge(self, xmpp: Path, websocket: Path) -> None:
         """Takes what comes through the tunnel, on two Unix sockets: XMPP with STARTTLS, and WebSocket.
@@ -173,6 +204,9 @@ class Service:
             cancel()
         self._cancels = []
         parts, self._parts = self._parts, None
+        bosh_sessions, self._bosh = self._bosh, None
+        if bosh_sessions is not None:
+            await bosh_sessions.stop()
         if parts is None:
             return
         parts.plane.detach()
@@ -194,6 +228,9 @@ class Service:
             if listener.address.startswith("/"):
                 await asyncio.to_thread(Path(listener.address).unlink, missing_ok=True)
         self._listeners.clear()
+        if self._private is not None:
+            await asyncio.to_thread(self._private.cleanup)
+            self._private = None
 
     def health(self) -> list[ServiceStatus]:
         """The listeners that clients reach directly."""

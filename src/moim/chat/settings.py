@@ -88,6 +88,16 @@ class Settings(Section):
     """Stanzas that one person may send to rooms per second in the long run; more are refused."""
     rooms_stanzas_burst: int = Field(default=200, ge=10)
     """Stanzas that one person may send to rooms at once."""
+    bosh: bool = True
+    """Offer XMPP over HTTP requests (BOSH) at ``/http-bind`` of the web app's origin."""
+    bosh_wait_seconds: int = Field(default=50, ge=5, le=300)
+    """The longest that a request of BOSH waits for news; less than proxies on the way are ready to wait."""
+    bosh_inactivity_seconds: int = Field(default=60, ge=10, le=600)
+    """Seconds that a client of BOSH may stay away between two requests."""
+    bosh_sessions: int = Field(default=5000, ge=1)
+    """Sessions by BOSH at once."""
+    bosh_sessions_per_address: int = Field(default=100, ge=1)
+    """Sessions by BOSH of one client address at once."""
     uploads: bool = True
     """Offer to upload files (XEP-0363): over HTTP, on the web app's origin."""
     uploads_host: str = ""

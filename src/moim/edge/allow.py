@@ -64,6 +64,14 @@ def edge_rules(domains: Sequence[str], inside: Sequence[Rule]) -> tuple[Rule, ..
         Rule(scheme="wss", prefix="/", methods=("GET",), target="web", description="Web app"),
         Rule(scheme="https", prefix="/upload/", methods=_FILES, target="web", description="Files of chat"),
         Rule(
+            scheme="https",
+            match="exact",
+            prefix="/http-bind",
+            methods=("GET", "POST", "OPTIONS"),
+            target="web",
+            description="XMPP over HTTP (BOSH)",
+        ),
+        Rule(
             scheme="wss",
             match="exact",
             prefix="/xmpp-websocket",

@@ -166,6 +166,8 @@ class Files:
             if not await self._store.write(lambda connection: self._fill(connection, upload.id, kind)):
                 await asyncio.to_thread(self.path(upload.id).unlink, missing_ok=True)
                 raise Conflict("this slot is used already, or its time is over")
+        except TimeoutError:
+            raise  # an OSError by descent, but the peer's fault
         except OSError as error:
             _log.error("an upload of %s could not be stored: %s", upload.owner, error)
             raise Unavailable("the file could not be stored", hint="check the disk's free space") from error
