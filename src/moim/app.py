@@ -120,7 +120,7 @@ def _open_store(site: Site) -> Store:
     store = Store(where, readers=settings.connections) if settings.url else Store(where)
     migrate(
         where,
-        [Path(room.__path__[0]) / "migrations" for room in (chat, chat.rooms, chat.uploads, directory, meetings)],
+        [Path(room.__path__[0]) / "migrations" for room in (chat, chat.fast, chat.rooms, chat.uploads, directory, meetings)],
     )
     return store
 
@@ -171,6 +171,7 @@ def _inside(site: Site) -> Sequence[Part]:
         credential=certificates.credential,
         relays=connector.ice,
         web_base=lambda: _public_base(site),
+        registrar=people.users,
     )
     spaces = meetings.Service(
         site, store.store, bus, sessions=web_sessions, ice=connector.ice, links=lambda: _public_base(site)

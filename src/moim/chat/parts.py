@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from moim.chat import entity_time, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
@@ -15,6 +15,7 @@ from moim.chat.contact_addresses import contact_addresses
 from moim.chat.contacts import Changes, People
 from moim.chat.disco import Discovery
 from moim.chat.external_services import ExternalServices, Relays
+from moim.chat.fast import FastTokens
 from moim.chat.negotiation import Policy
 from moim.chat.offline import OfflineMessages
 from moim.chat.outage_status import outage_status
@@ -24,6 +25,7 @@ from moim.chat.pep_store import Bounds, PepStore
 from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.private import PrivateStorage
+from moim.chat.registration import Registrar, Registration
 from moim.chat.rooms import Rooms, RoomSettings
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Item, Roster, Rosters
@@ -57,6 +59,7 @@ class Parts:
         *,
         files: Files | None = None,
         web_base: Callable[[], str] = str,
+        registrar: Registrar | None = None,
     ) -> None:
         self.plane = plane
         self.accounts = Accounts()
@@ -71,6 +74,8 @@ class Parts:
         self.block_lists = BlockLists(domain, store)
         self.pushes = RosterPushes(self.accounts, self.plane)
         self.verifiers = Verifiers(users, secret)
+        self.tokens = self._make_tokens(domain, settings, store, users, secret) if settings.fast else None
+        self.registration = self._make_registration(domain, settings, registrar)
         self.offline = OfflineMessages(
             domain,
             accounts=self.accounts,
@@ -154,6 +159,8 @@ class Parts:
             version.feature,
             *((ExternalServices(relays).feature,) if relays is not None else ()),
             *((self.uploads.feature,) if self.uploads is not None else ()),
+            *((self.tokens.feature,) if self.tokens is not None else ()),
+            *((self.registration.feature,) if self.registration is not None else ()),
         )
         self.rooms = self._make_rooms(domain, settings, store) if settings.rooms else None
         own = [component for component in (self.rooms, self.uploads) if component is not None]
@@ -196,6 +203,8 @@ class Parts:
             ),
             inline=tuple(element for feature in self.features for element in feature.sasl_inline),
             bind_inline=tuple(inline.var for feature in self.features for inline in feature.inline),
+            tokens=self.tokens is not None,
+            register=settings.registration and self.registration is not None,
         )
         self.sessions = Sessions(
             policy=policy,
@@ -211,12 +220,36 @@ class Parts:
             ),
             features=self.features,
             on_bound=self._bound,
-            tokens=None,
-            strangers=None,
+            tokens=self.tokens,
+            strangers=self.registration.stranger if self.registration is not None else None,
             secret=secret,
             max_per_account=settings.max_sessions_per_user,
             max_pending=settings.max_pending_stanzas,
             bind_timeout=2 * settings.handshake_seconds,
+        )
+
+    def _make_tokens(
+        self, domain: str, settings: Settings, store: Store, users: Users, secret: bytes
+    ) -> FastTokens:
+        return FastTokens(
+            domain,
+            store=store,
+            lookup=users.scram,
+            secret=secret,
+            lifetime=settings.fast_days * 86_400,
+            renew_after=settings.fast_renew_hours * 3600,
+            clients=settings.fast_clients,
+        )
+
+    def _make_registration(self, domain: str, settings: Settings, registrar: Registrar | None) -> Registration | None:
+        if registrar is None or not (settings.password_changes or settings.registration):
+            return None
+        return Registration(
+            domain,
+            registrar,
+            open_to_strangers=settings.registration,
+            per_hour=settings.registrations_per_hour,
+            farewell=lambda session, last: self.sessions.farewell(session, last, _removed()),
         )
 
     def _make_uploads(
@@ -280,8 +313,18 @@ class Parts:
             # Only the directory's own word deletes what is stored: a list may come up short for other reasons.
             self._forget(bare, [])
 
+    async def password_changed(self, bare: str) -> None:
+        """The account has another password or may not sign in any more: its sessions end, and so do its tokens."""
+        error = stream_error("not-authorized", "the password of the account was changed")
+        self.sessions.end_account(bare, error, spare=self._changing())
+        if self.tokens is not None:
+            await self.tokens.revoke(bare)
+
+    def _changing(self) -> Collection[Session]:
+        return self.registration.changing if self.registration is not None else ()
+
     def _forget(self, bare: str, losing: list[Roster]) -> None:
-        self.sessions.end_account(bare, stream_error("not-authorized", "the account was removed"))
+        self.sessions.end_account(bare, _removed(), spare=self._changing())
         for account in self.accounts:
             roster = account.roster
             if roster is not None and roster not in losing and roster.item(bare).listed and bare not in roster.stored:
@@ -299,6 +342,10 @@ class Parts:
                 await feature.on_account_removed(bare)
         if self.rooms is not None:
             await self.rooms.account_removed(bare)
+
+
+def _removed() -> Element:
+    return stream_error("not-authorized", "the account was removed")
 
 
 def component_host(key: str, text: str, domain: str) -> str:

@@ -16,6 +16,7 @@ from moim.chat.bosh import Bosh, BoshBounds
 from moim.chat.external_services import Relays
 from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
+from moim.chat.registration import Registrar
 from moim.chat.routing import Federation
 from moim.chat.settings import Settings
 from moim.chat.uploads import DAY, Files, Quotas, Uploads
@@ -54,11 +55,13 @@ class Service:
         federation: Federation | None = None,
         relays: Relays | None = None,
         web_base: Callable[[], str] | None = None,
+        registrar: Registrar | None = None,
     ) -> None:
         self._site = site
         self._store = store
         self._bus = bus
         self._users = users
+        self._registrar = registrar
         self._credential = credential
         self._settings = site.section(Settings)
         self._origins = (*web_origins(site), *self._settings.websocket_origins, *origins)
@@ -101,6 +104,7 @@ class Service:
             self._secret(),
             files=self._files(),
             web_base=self._web_base or str,
+            registrar=self._registrar,
         )
 
     def _files(self) -> Files | None:
@@ -273,8 +277,7 @@ class Service:
         if self._parts is None or bare is None:
             return
         if fact.password_changed:
-            error = stream_error("not-authorized", "the password of the account was changed")
-            self._parts.sessions.end_account(bare, error)
+            await self._parts.password_changed(bare)
         await self._parts.tell(await self._parts.people.changed(bare))
 
     async def _user_removed(self, fact: UserRemoved) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from moim import log
@@ -279,11 +279,16 @@ class Sessions:
             self._plane.unbind(session.sid)
         self._plane.close(session.sid, error)
 
-    def end_account(self, bare: str, error: Element) -> None:
-        """Ends every session of an account, bound or not yet."""
+    def farewell(self, session: Session, element: Element, error: Element) -> None:
+        """Sends a last element before the session ends."""
+        self._plane.send(session.sid, [element])
+        self.end(session, error)
+
+    def end_account(self, bare: str, error: Element, *, spare: Collection[Session] = ()) -> None:
+        """Ends every session of an account, bound or not yet, except those to ``spare``."""
         for session in tuple(self._sessions.values()):
             authenticated = session.negotiation.authenticated
-            if authenticated is not None and str(authenticated) == bare:
+            if authenticated is not None and str(authenticated) == bare and session not in spare:
                 self.end(session, error)
 
     def _spawn(self, work: Awaitable[None]) -> None:

@@ -122,6 +122,20 @@ class Settings(Section):
     """Seconds in which an upload has to begin after it was granted."""
     uploads_per_minute: int = Field(default=60, ge=1)
     """Files that one person may ask to upload in a minute."""
+    fast: bool = True
+    """Let programs sign in again by a token instead of the password (XEP-0484)."""
+    fast_days: float = Field(default=21.0, gt=0, le=3650)
+    """How long a token is valid; a program that is away for longer needs the password again."""
+    fast_renew_hours: float = Field(default=24.0, ge=0)
+    """The age at which a token that is used is replaced by a new one."""
+    fast_clients: int = Field(default=32, ge=1, le=1000)
+    """Programs of one account that may have tokens; those that are away for the longest lose theirs."""
+    password_changes: bool = True
+    """Let people change their password in their chat program (XEP-0077)."""
+    registration: bool = False
+    """Let anybody make an account in a chat program, and people remove theirs (XEP-0077). Off, only you add people."""
+    registrations_per_hour: float = Field(default=3.0, gt=0)
+    """Accounts that one client address may make per hour, if ``registration`` is on."""
     auth_failures_per_connection: int = Field(default=3, ge=1, le=20)
     """Wrong passwords after which a connection is closed."""
     auth_failures_per_address: int = Field(default=20, ge=1)
