@@ -22,6 +22,7 @@ from hypothesis import settings as hypothesis_settings
 
 from moim import chat, settings
 from moim.bus import Bus
+from moim.errors import Conflict, NotFound
 from moim.model import Address
 from moim.proto.xmpp import ClientLogin, Element, Failed, Received, SignedIn, StartTlsNow, make_verifier, ns
 from moim.proto.xmpp.scram import ScramHash
@@ -69,6 +70,19 @@ class FakeUsers:
 
     async def addresses(self) -> list[Address]:
         return [Address(local, self.domain) for local in self.passwords]
+
+    async def add(self, address: Address | str, password: str | None = None) -> None:
+        local = str(address).partition("@")[0]
+        if local in self.passwords:
+            raise Conflict(f"{address} exists already")
+        self.passwords[local] = password or ""
+
+    async def set_password(self, address: Address | str, password: str) -> None:
+        self.passwords[str(address).partition("@")[0]] = password
+
+    async def remove(self, address: Address | str) -> None:
+        if self.passwords.pop(str(address).partition("@")[0], None) is None:
+            raise NotFound(f"there is no {address}")
 
 
 def write_certificate(folder: Path, *names: str) -> SimpleNamespace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moim.chat.accounts import Accounts
-from moim.chat.feature import Feature, Iq, IqKey, Payload
+from moim.chat.feature import Feature, Iq, IqKey, NodeView, Payload
 from moim.chat.rosters import Rosters
 from moim.proto.xmpp import Element, StanzaError, ns
 from moim.proto.xmpp.caps import verification
@@ -52,11 +52,25 @@ class Discovery:
         node = iq.payload.get("node")
         if node is not None and node == self._caps_node:
             return (self._server(node),)
-        _no_node(iq)
+        if (view := self._node(iq)) is not None:
+            return (_info([view.identity], view.variables, node),)
         return (self._server(),)
 
+    def _node(self, iq: Iq) -> NodeView | None:
+        """What features say of the node that is asked for; None when none is. Raises StanzaError for nobody's node."""
+        node = iq.payload.get("node")
+        if not node:
+            return None
+        for feature in self._features:
+            if feature.server_node is not None and (view := feature.server_node(iq, node)) is not None:
+                return view
+        raise StanzaError("item-not-found", "there is no such node")
+
     def _server_items(self, iq: Iq) -> Payload:
-        _no_node(iq)
+        if (view := self._node(iq)) is not None:
+            attrs = {"jid": str(iq.to)}
+            below = [Element("item", ns.DISCO_ITEMS, attrs | {"node": n, "name": name}) for n, name in view.items]
+            return (Element("query", ns.DISCO_ITEMS, {"node": iq.payload.get("node") or ""}, tuple(below)),)
         services = [*self._components]
         for feature in self._features:
             if feature.server_items is not None:

@@ -50,6 +50,15 @@ IqKey = tuple[Literal["get", "set"], str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class NodeView:
+    """What discovery says of a node of the domain: category, type and name; features; nodes and names below it."""
+
+    identity: tuple[str, str, str]
+    variables: tuple[str, ...]
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     """The hooks of one feature. Handlers return the result's payload or raise StanzaError."""
 
@@ -57,6 +66,8 @@ class Feature:
     """What it is, for people: ``XEP-0199 ping``."""
     server_vars: tuple[str, ...] = ()
     """What discovery lists for the domain."""
+    server_node: Callable[[Iq, str], NodeView | None] | None = None
+    """Nodes of the domain that discovery shows to whoever asks; None when it is not this feature's, or not for them."""
     server_forms: tuple[Element, ...] = ()
     """Extension forms (XEP-0128) of the domain."""
     server_items: Callable[[], Sequence[tuple[str, str]]] | None = None

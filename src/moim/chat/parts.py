@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection
 
 from moim.chat import entity_time, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
+from moim.chat.administration import Administration, administrators
 from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.bookmarks import Bookmarks, bookmarks_config
+from moim.chat.commands import Commands
 from moim.chat.contact_addresses import contact_addresses
 from moim.chat.contacts import Changes, People
 from moim.chat.disco import Discovery
@@ -137,11 +139,22 @@ class Parts:
 
         self.uploads = self._make_uploads(domain, settings, files, web_base, secret) if files is not None else None
 
+        administration = Administration(
+            domain,
+            users=users,
+            accounts=self.accounts,
+            rosters=self.rosters,
+            plane=self.plane,
+            end_account=lambda bare, error: self.sessions.end_account(bare, error),
+        )
+        commands = Commands(administration.commands, allowed=administrators(settings.admins))
+
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
             avatars.feature,
             blocking.feature,
             bookmarks.feature,
+            *([commands.feature] if settings.admins else []),
             outage_status(settings.outage_status_addresses),
             contact_addresses(
                 admin=settings.admin_addresses, abuse=settings.abuse_addresses, support=settings.support_addresses

@@ -42,6 +42,8 @@ class Settings(Section):
     """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
     offline_bytes: int = Field(default=4_194_304, ge=0)
     """Bytes of messages kept for one account while it is away."""
+    admins: tuple[str, ...] = ()
+    """Addresses of people who may administer this server with their client's commands (XEP-0133)."""
     admin_addresses: tuple[str, ...] = ()
     """Whom to write to about this server, as URIs (mailto:, xmpp:, https:); shown to everybody (XEP-0157)."""
     abuse_addresses: tuple[str, ...] = ()

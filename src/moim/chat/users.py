@@ -43,6 +43,18 @@ class Users(Protocol):
         """Every account of the domain."""
         ...
 
+    async def add(self, address: Address | str, password: str | None = None) -> object:
+        """Adds a person. Raises MoimError with a sentence: the address is taken, the password too short."""
+        ...
+
+    async def set_password(self, address: Address | str, password: str) -> None:
+        """Gives a person another password, which ends their sessions. Raises MoimError."""
+        ...
+
+    async def remove(self, address: Address | str) -> None:
+        """Removes a person; ``UserRemoved`` is told. Raises MoimError."""
+        ...
+
 
 class CertificateFiles(Protocol):
     """Where a certificate chain and its key are, both PEM."""

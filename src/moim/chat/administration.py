@@ -1,0 +1,183 @@
+"""XEP-0133 service administration: what administrators do with any XMPP client, as ad-hoc commands of the server."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from moim.chat.accounts import Accounts
+from moim.chat.commands import Command, Outcome, Values
+from moim.chat.plane import Plane
+from moim.chat.rosters import Rosters
+from moim.chat.users import Users
+from moim.errors import ConfigError, ProtocolError
+from moim.proto.xmpp import Element, Jid, StanzaError, ns, stream_error
+from moim.proto.xmpp.dataform import Field
+
+_ADMIN: Final = "http://jabber.org/protocol/admin"
+_MAX_LISTED: Final = 1000
+_MAX_NAMED: Final = 100
+
+_log = logging.getLogger("moim.chat.administration")
+_numbers = itertools.count(1)
+
+
+def administrators(addresses: Sequence[str]) -> Callable[[Jid], bool]:
+    """Who may administer. Raises ConfigError for what is no address of a person."""
+    known = set()
+    for text in addresses:
+        try:
+            jid = Jid.parse(text)
+        except ProtocolError as error:
+            raise ConfigError(f"chat.admins: '{text}' is not an address: {error.message}") from error
+        if not jid.local or jid.resource:
+            raise ConfigError(f"chat.admins: '{text}' is not the address of a person", hint="write name@domain")
+        known.add(jid)
+    return known.__contains__
+
+
+class Administration:
+    """The commands. ``end_account`` ends every session of a bare JID with a stream error."""
+
+    def __init__(
+        self,
+        domain: str,
+        *,
+        users: Users,
+        accounts: Accounts,
+        rosters: Rosters,
+        plane: Plane,
+        end_account: Callable[[str, Element], None],
+    ) -> None:
+        self._domain = domain
+        self._users = users
+        self._accounts = accounts
+        self._rosters = rosters
+        self._plane = plane
+        self._end_account = end_account
+        account = Field("accountjid", "jid-single", label="Address", required=True)
+        several = Field("accountjids", "jid-multi", label="Addresses", required=True)
+        password = Field("password", "text-private", label="Password", required=True)
+        again = Field("password-verify", "text-private", label="Password once more", required=True)
+        announcement = Field("announcement", "text-multi", label="Text", required=True)
+        self.commands = (
+            self._make("add-user", "Add a person", self._add, (account, password, again)),
+            self._make("delete-user", "Remove people", self._delete, (several,)),
+            self._make("change-user-password", "Change a password", self._password, (account, password)),
+            self._make("end-user-session", "End people's sessions", self._end, (several,)),
+            self._make("user-stats", "Who a person is connected as", self._stats, (account,)),
+            self._make("get-registered-users-num", "Count the accounts", self._count_accounts),
+            self._make("get-online-users-num", "Count who is online", self._count_online),
+            self._make("get-registered-users-list", "List the accounts", self._list_accounts),
+            self._make("get-online-users-list", "List who is online", self._list_online),
+            self._make("announce", "Tell everybody who is online", self._announce, (announcement,)),
+        )
+
+    @staticmethod
+    def _make(
+        name: str, title: str, run: Callable[[Jid, Values], Awaitable[Outcome]], fields: tuple[Field, ...] = ()
+    ) -> Command:
+        return Command(f"{_ADMIN}#{name}", title, run, fields, _ADMIN)
+
+    async def _add(self, admin: Jid, values: Values) -> Outcome:
+        address, password = self._account(values), _one(values, "password")
+        if password != _one(values, "password-verify"):
+            raise StanzaError("not-acceptable", "the two passwords differ")
+        await self._users.add(address, password)
+        _log.info("%s added %s", admin, address)
+        return Outcome(f"{address} was added")
+
+    async def _delete(self, admin: Jid, values: Values) -> Outcome:
+        named = self._several(values)
+        for address in named:
+            await self._users.remove(address)
+            _log.info("%s removed %s", admin, address)
+        return Outcome(f"removed: {', '.join(named)}")
+
+    async def _password(self, admin: Jid, values: Values) -> Outcome:
+        address = self._account(values)
+        await self._users.set_password(address, _one(values, "password"))
+        _log.info("%s changed the password of %s", admin, address)
+        return Outcome(f"the password of {address} was changed")
+
+    async def _end(self, admin: Jid, values: Values) -> Outcome:
+        named = self._several(values)
+        for address in named:
+            self._end_account(address, stream_error("policy-violation", "an administrator ended the session"))
+            _log.info("%s ended the sessions of %s", admin, address)
+        return Outcome(f"no longer connected: {', '.join(named)}")
+
+    async def _stats(self, admin: Jid, values: Values) -> Outcome:
+        address = self._account(values)
+        if address not in {str(known) for known in await self._users.addresses()}:
+            raise StanzaError("item-not-found", f"there is no account {address}")
+        account = self._accounts.get(address)
+        sessions = tuple(account.sessions.items()) if account is not None else ()
+        roster = await self._rosters.get(address)
+        return Outcome(
+            fields=(
+                Field("accountjid", "jid-single", (address,), "Address"),
+                Field("rostersize", values=(str(sum(1 for item in roster.items() if item.listed)),), label="Contacts"),
+                Field("onlineresources", "text-multi", tuple(name for name, _ in sessions), "Connected as"),
+                Field("ipaddresses", "text-multi", tuple(s.connection.peer for _, s in sessions), "From"),
+            )
+        )
+
+    async def _count_accounts(self, admin: Jid, values: Values) -> Outcome:
+        return _number("registeredusersnum", len(await self._users.addresses()), "Accounts")
+
+    async def _count_online(self, admin: Jid, values: Values) -> Outcome:
+        return _number("onlineusersnum", sum(1 for _ in self._accounts), "Online")
+
+    async def _list_accounts(self, admin: Jid, values: Values) -> Outcome:
+        return _listed("registereduserjids", [str(address) for address in await self._users.addresses()])
+
+    async def _list_online(self, admin: Jid, values: Values) -> Outcome:
+        return _listed("onlineuserjids", [account.bare for account in self._accounts])
+
+    async def _announce(self, admin: Jid, values: Values) -> Outcome:
+        text = "\n".join(values["announcement"]).strip()
+        body = Element("body", ns.CLIENT, {}, (text,))
+        told = [session for account in self._accounts for session in account.available()]
+        identifier = f"announcement-{next(_numbers)}"
+        shared = {"from": self._domain, "type": "headline", "id": identifier}
+        self._plane.send_many(
+            [(s.sid, Element("message", ns.CLIENT, shared | {"to": str(s.full)}, (body,))) for s in told]
+        )
+        _log.info("%s told everybody who is online (%d sessions): %s", admin, len(told), text[:200])
+        return Outcome(f"sent to {len(told)} sessions")
+
+    def _account(self, values: Values) -> str:
+        return self._address(_one(values, "accountjid"))
+
+    def _several(self, values: Values) -> list[str]:
+        named = values["accountjids"]
+        if len(named) > _MAX_NAMED:
+            raise StanzaError("not-acceptable", f"name at most {_MAX_NAMED} addresses at once")
+        return list(dict.fromkeys(self._address(name) for name in named if name.strip()))
+
+    def _address(self, text: str) -> str:
+        try:
+            jid = Jid.parse(text.strip())
+        except ProtocolError as error:
+            raise StanzaError("jid-malformed", f"'{text}' is not an address") from error
+        if jid.domain != self._domain or not jid.local or jid.resource:
+            raise StanzaError("not-acceptable", f"'{text}' is not an account of {self._domain}")
+        return str(jid)
+
+
+def _one(values: Values, var: str) -> str:
+    return values[var][0]
+
+
+def _number(var: str, number: int, label: str) -> Outcome:
+    return Outcome(fields=(Field(var, values=(str(number),), label=label),))
+
+
+def _listed(var: str, addresses: Sequence[str]) -> Outcome:
+    shown = sorted(addresses)[:_MAX_LISTED]
+    rest = len(addresses) - len(shown)
+    note = f"and {rest} more" if rest else ""
+    return Outcome(note, (Field(var, "text-multi", tuple(shown), "Addresses"),))
