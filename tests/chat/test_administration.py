@@ -18,7 +18,7 @@ async def house(new_house: Any) -> Any:
     return await new_house(default_contacts=False, admins=["alice@chat.test"])
 
 
-async def ask(client: Any, command: str, *, session: str = "", action: str = "", **values: str | list[str]) -> Any:
+async def ask(client: Any, command: str, *, session: str = "", action: str = "", **values: Any) -> Any:
     """Sends one request of a command; gives the whole answer."""
     fields = "".join(
         f"<field var='{var.replace('_', '-')}'>"
@@ -28,13 +28,12 @@ async def ask(client: Any, command: str, *, session: str = "", action: str = "",
     )
     form = f"<x xmlns='{ns.DATA_FORMS}' type='submit'>{fields}</x>" if values else ""
     attrs = (f" sessionid='{session}'" if session else "") + (f" action='{action}'" if action else "")
-    answer = await client.request(
+    return await client.request(
         f"<command xmlns='{COMMANDS}' node='{ADMIN}#{command}'{attrs}>{form}</command>", kind="set", to="chat.test"
     )
-    return answer
 
 
-async def do(client: Any, command: str, **values: str | list[str]) -> Any:
+async def do(client: Any, command: str, **values: Any) -> Any:
     """Opens a command's form and submits it; gives the last ``command`` element."""
     begun = (await ask(client, command)).find("command", COMMANDS)
     answer = (await ask(client, command, session=begun.get("sessionid"), **values)).find("command", COMMANDS)
