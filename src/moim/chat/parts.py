@@ -241,9 +241,7 @@ class Parts:
             bind_timeout=2 * settings.handshake_seconds,
         )
 
-    def _make_tokens(
-        self, domain: str, settings: Settings, store: Store, users: Users, secret: bytes
-    ) -> FastTokens:
+    def _make_tokens(self, domain: str, settings: Settings, store: Store, users: Users, secret: bytes) -> FastTokens:
         return FastTokens(
             domain,
             store=store,

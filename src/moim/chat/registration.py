@@ -145,7 +145,7 @@ class Registration:
         name, password = _credentials(query)
         local = _prepared(name, self._domain)
         if not self._made.take(network_of(peer), self._clock()):
-            raise StanzaError("resource-constraint", "too many accounts from your address; try again later", kind="wait")
+            raise StanzaError("resource-constraint", "too many accounts from your address; wait a while", kind="wait")
         try:
             await self._registrar.add(f"{local}@{self._domain}", password)
         except Conflict:

@@ -23,7 +23,7 @@ from moim.chat.uploads import DAY, Files, Quotas, Uploads
 from moim.chat.users import CertificateFiles, Users
 from moim.errors import ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
-from moim.proto.xmpp import Jid, bosh, prepare_domain, prepare_local, stream_error
+from moim.proto.xmpp import Jid, bosh, prepare_domain, prepare_local
 from moim.settings import Site
 from moim.store import Store
 
