@@ -65,7 +65,7 @@ class Blocking:
 
     def _bound(self, session: Session) -> None:
         if self._lists.of(session.bare):
-            self._plane.tap(session.sid, True)
+            self._plane.tap(session.sid, True, "blocking")
 
     def _get(self, iq: Iq) -> Payload:
         session = iq.owner
@@ -109,7 +109,7 @@ class Blocking:
     def _tap(self, owner: str, on: bool) -> None:
         account = self._accounts.get(owner)
         for session in account.sessions.values() if account is not None else ():
-            self._plane.tap(session.sid, on)
+            self._plane.tap(session.sid, on, "blocking")
 
     def _push(self, owner: str, name: str, addresses: frozenset[str]) -> None:
         account = self._accounts.get(owner)

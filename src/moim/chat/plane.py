@@ -57,6 +57,7 @@ class Plane:
         self._engine = XmppServer(domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
         self._pump: Pump[PlaneEvent] | None = None
         self._end_point = b""
+        self._tapped: dict[int, set[str]] = {}
 
     def start(self, handle: Callable[[Sequence[PlaneEvent]], None]) -> None:
         """Begins to pass batches of events to ``handle`` in the running event loop."""
@@ -109,6 +110,10 @@ class Plane:
         if batch:
             self._engine.send_many(batch)
 
+    def fan_out(self, element: Element, sids: Sequence[int]) -> None:
+        """Sends one element to many bound sessions, each with its own full JID as ``to``."""
+        self._engine.fan_out(element, sids)
+
     def start_tls(self, sid: int) -> None:
         """Tells the client to proceed and begins the handshake."""
         self._engine.starttls(sid)
@@ -129,15 +134,37 @@ class Plane:
 
     def unbind(self, sid: int) -> None:
         """Takes the session out of the route table."""
+        self._tapped.pop(sid, None)
         self._engine.unbind(sid)
 
     def presence(self, sid: int, priority: int | None) -> None:
         """Makes the session available with a priority, or unavailable."""
         self._engine.presence(sid, priority)
 
-    def tap(self, sid: int, on: bool) -> None:
-        """Makes every message from the session and to its account come up here, or not."""
-        self._engine.tap(sid, on)
+    def tap(self, sid: int, on: bool, why: str) -> None:
+        """Makes every message from the session and to its account come up here, as long as there is a reason to."""
+        reasons = self._tapped.setdefault(sid, set())
+        before = bool(reasons)
+        if on:
+            reasons.add(why)
+        else:
+            reasons.discard(why)
+        if not reasons:
+            del self._tapped[sid]
+        if bool(reasons) != before:
+            self._engine.tap(sid, bool(reasons))
+
+    def archive(self, bare: str, on: bool) -> None:
+        """Makes records of the messages that are delivered from and to an account, or not."""
+        self._engine.archive(bare, on)
+
+    def committed(self, ticket: int) -> None:
+        """The records of a ticket are on disk, or never will be: their senders may be acknowledged."""
+        self._engine.committed(ticket)
+
+    def next_id(self) -> int:
+        """The next id of an archived message: records get theirs from the same source."""
+        return self._engine.next_id()
 
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream."""
