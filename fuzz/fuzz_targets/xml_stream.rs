@@ -9,6 +9,7 @@ use moim_wire::xml::{ns, serialise, Element, Form, Framer, Limits, XmlEvent};
 const FORM: Form<'static> = Form {
     default_ns: ns::CLIENT,
     stream_prefix: false,
+    server: false,
 };
 
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {

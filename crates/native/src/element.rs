@@ -192,6 +192,7 @@ impl PyElement {
             Form {
                 default_ns,
                 stream_prefix: false,
+                server: false,
             },
         );
         String::from_utf8_lossy(&out).into_owned()

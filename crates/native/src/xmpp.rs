@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use moim_plane::xmpp::{Config, Event, ListenError, ListenerOptions, Mode, Server};
+use std::net::IpAddr;
+
+use moim_plane::xmpp::{Config, ConnectOptions, Event, ListenError, ListenerOptions, Mode, Server};
 use moim_wire::xml::{ns, Attr, Element, Str};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -28,13 +30,27 @@ fn seconds(value: f64, name: &str) -> PyResult<Duration> {
         .map_err(|_| raise(Fault::Usage, format!("{name} must be a number of seconds, not {value}")))
 }
 
+fn ip(address: &str) -> PyResult<IpAddr> {
+    address
+        .parse()
+        .map_err(|_| raise(Fault::Usage, format!("{address:?} is not an IP address")))
+}
+
+fn domain(text: &str) -> PyResult<()> {
+    if text.is_empty() || text.contains(['@', '/']) {
+        return Err(raise(Fault::Usage, format!("{text:?} is not a domain")));
+    }
+    Ok(())
+}
+
 #[pymethods]
 impl XmppServer {
     #[new]
     #[pyo3(signature = (
         domain, *, domains=Vec::new(), max_stanza=262_144, max_stanza_unauthenticated=10_240, handshake_timeout=30.0,
         linger=3.0, write_queue=4_194_304, write_timeout=60.0, idle_timeout=0.0, pending_events=64, rate=0, burst=1_048_576,
-        max_sessions=200_000, max_unauthenticated=4096, threads=0,
+        max_sessions=200_000, max_unauthenticated=4096, server_write_queue=33_554_432,
+        max_unauthenticated_servers=1024, threads=0,
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -52,6 +68,8 @@ impl XmppServer {
         burst: u32,
         max_sessions: u64,
         max_unauthenticated: u64,
+        server_write_queue: usize,
+        max_unauthenticated_servers: u64,
         threads: usize,
     ) -> PyResult<Self> {
         if domain.is_empty() || max_stanza < 1024 || max_stanza_unauthenticated < 1024 || pending_events < 2 {
@@ -71,6 +89,8 @@ impl XmppServer {
             burst,
             max_sessions,
             max_unauthenticated,
+            server_write_queue,
+            max_unauthenticated_servers,
             threads,
         };
         let server = Server::start(domain, &domains, config)
@@ -95,8 +115,12 @@ impl XmppServer {
             "tls" => Mode::Tls,
             "websocket" => Mode::WebSocket,
             "websocket-tls" => Mode::WebSocketTls,
+            "server" => Mode::Server,
+            "server-tls" => Mode::ServerTls,
             other => {
-                let message = format!("{other:?} is no mode; there are starttls, tls, websocket and websocket-tls");
+                let message = format!(
+                    "{other:?} is no mode; there are starttls, tls, websocket, websocket-tls, server and server-tls"
+                );
                 return Err(raise(Fault::Usage, message));
             }
         };
@@ -128,10 +152,57 @@ impl XmppServer {
         self.0.unlisten(listener);
     }
 
-    fn set_tls(&self, chain_pem: &[u8], key_pem: &[u8]) -> PyResult<()> {
+    #[pyo3(signature = (address, port, *, tls, server_name, local=None, source=None, timeout=10.0))]
+    #[allow(clippy::too_many_arguments)]
+    fn connect(
+        &self,
+        address: &str,
+        port: u16,
+        tls: bool,
+        server_name: String,
+        local: Option<String>,
+        source: Option<&str>,
+        timeout: f64,
+    ) -> PyResult<u64> {
+        let options = ConnectOptions {
+            address: ip(address)?,
+            port,
+            source: source.map(ip).transpose()?,
+            timeout: seconds(timeout, "timeout")?,
+            tls,
+            server_name,
+            local,
+        };
+        self.0.connect(options).map_err(|message| raise(Fault::Usage, message))
+    }
+
+    #[pyo3(signature = (chain_pem, key_pem, domain=None))]
+    fn set_tls(&self, chain_pem: &[u8], key_pem: &[u8], domain: Option<&str>) -> PyResult<()> {
         self.0
-            .set_tls(chain_pem, key_pem)
+            .set_tls(chain_pem, key_pem, domain)
             .map_err(|message| raise(Fault::Usage, message))
+    }
+
+    fn forget_tls(&self, domain: &str) -> PyResult<()> {
+        self.0
+            .forget_tls(domain)
+            .map_err(|message| raise(Fault::Resource, message))
+    }
+
+    #[pyo3(signature = (domains, *, services=Vec::new()))]
+    fn set_domains(&self, domains: Vec<String>, services: Vec<String>) {
+        self.0.set_domains(domains, services);
+    }
+
+    fn pair(&self, sid: u64, local: &str, remote: &str) -> PyResult<()> {
+        domain(local)?;
+        domain(remote)?;
+        self.0.pair(sid, local, remote);
+        Ok(())
+    }
+
+    fn unpair(&self, sid: u64, local: &str, remote: &str) {
+        self.0.unpair(sid, local, remote);
     }
 
     fn fileno(&self) -> i32 {
@@ -258,7 +329,13 @@ fn event_to<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>>
             dict.set_item("cipher", info.cipher)?;
             dict.set_item("sni", info.sni)?;
             dict.set_item("alpn", info.alpn)?;
+            let chain = info.chain.iter().map(|certificate| PyBytes::new(py, certificate));
+            dict.set_item("chain", PyList::new(py, chain)?)?;
             (intern!(py, "tls"), sid, dict).into_pyobject(py)
+        }
+        Event::Undelivered { sid, elements, .. } => {
+            let elements = elements.into_iter().map(PyElement).collect::<Vec<_>>();
+            (intern!(py, "undelivered"), sid, elements).into_pyobject(py)
         }
         Event::Close { sid } => (intern!(py, "close"), sid).into_pyobject(py),
         Event::Closed { sid, reason } => (intern!(py, "closed"), sid, reason).into_pyobject(py),

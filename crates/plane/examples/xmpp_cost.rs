@@ -40,7 +40,7 @@ fn main() {
         )
         .unwrap(),
     );
-    server.set_tls(&chain, &key).unwrap();
+    server.set_tls(&chain, &key, None).unwrap();
     let options = ListenerOptions {
         mode: Mode::Tls,
         proxy_protocol: false,

@@ -4,6 +4,8 @@
 //! decides goes from socket to socket here, stamped and serialised anew; everything else goes up as an event.
 
 mod config;
+mod connect;
+mod domains;
 mod event;
 mod listener;
 mod proxy;
@@ -18,4 +20,4 @@ mod websocket;
 
 pub use config::{Config, ListenerOptions, Mode};
 pub use event::Event;
-pub use server::{ListenError, Server};
+pub use server::{ConnectOptions, ListenError, Server};

@@ -24,6 +24,8 @@ pub mod ns {
     pub const CLIENT: &str = "jabber:client";
     /// Content namespace of server streams.
     pub const SERVER: &str = "jabber:server";
+    /// Server dialback (XEP-0220).
+    pub const DIALBACK: &str = "jabber:server:dialback";
     /// The stream element and its features and errors.
     pub const STREAMS: &str = "http://etherx.jabber.org/streams";
     /// Conditions inside a stream error.

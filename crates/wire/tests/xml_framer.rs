@@ -28,6 +28,7 @@ fn canonical(element: &Element) -> String {
         Form {
             default_ns: ns::CLIENT,
             stream_prefix: false,
+            server: false,
         },
     );
     String::from_utf8(out).unwrap()

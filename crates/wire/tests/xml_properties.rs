@@ -93,6 +93,7 @@ fn read(pieces: impl IntoIterator<Item = Vec<u8>>) -> Vec<String> {
                     let form = Form {
                         default_ns: ns::CLIENT,
                         stream_prefix: false,
+                        server: false,
                     };
                     let again = [
                         b"<w xmlns='jabber:client'>".to_vec(),
@@ -132,7 +133,7 @@ fn cut(bytes: &[u8], at: &[prop::sample::Index]) -> Vec<Vec<u8>> {
 proptest! {
     #[test]
     fn a_tree_survives_the_wire(element in tree()) {
-        for form in [Form::MESSAGE, Form { default_ns: "", stream_prefix: false }] {
+        for form in [Form::MESSAGE, Form { default_ns: "", stream_prefix: false, server: false }] {
             let bytes = serialised(&element, form);
             let parsed = parse(&bytes);
             prop_assert_eq!(parsed.as_ref(), Some(&element), "{}", String::from_utf8_lossy(&bytes));

@@ -25,6 +25,10 @@ pub struct Config {
     pub burst: u32,
     pub max_sessions: u64,
     pub max_unauthenticated: u64,
+    /// What may wait for another server that reads slowly.
+    pub server_write_queue: usize,
+    /// Servers that have connected here and are not authenticated.
+    pub max_unauthenticated_servers: u64,
     pub threads: usize,
 }
 
@@ -43,6 +47,8 @@ impl Default for Config {
             burst: 1 << 20,
             max_sessions: 200_000,
             max_unauthenticated: 4096,
+            server_write_queue: 32 << 20,
+            max_unauthenticated_servers: 1024,
             threads: 0,
         }
     }
@@ -59,12 +65,21 @@ pub enum Mode {
     WebSocket,
     /// The same under TLS.
     WebSocketTls,
+    /// Another server: XML at once, TLS when it asks for it.
+    Server,
+    /// Another server, TLS at once (XEP-0368).
+    ServerTls,
 }
 
 impl Mode {
     /// Whether TLS begins with the first byte.
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::Tls | Self::WebSocketTls)
+        matches!(self, Self::Tls | Self::WebSocketTls | Self::ServerTls)
+    }
+
+    /// Whether other servers connect.
+    pub fn is_server(self) -> bool {
+        matches!(self, Self::Server | Self::ServerTls)
     }
 
     /// Whether streams are framed by WebSocket.

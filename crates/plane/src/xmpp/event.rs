@@ -29,6 +29,12 @@ pub enum Event {
         weight: u32,
         flow: Arc<Flow>,
     },
+    /// Stanzas that were queued for another server and did not leave; with the memory that they take, roughly.
+    Undelivered {
+        sid: u64,
+        elements: Vec<Arc<Element>>,
+        weight: usize,
+    },
     /// The peer ended its stream.
     Close { sid: u64 },
     /// The session is over.
@@ -40,6 +46,8 @@ impl Event {
     pub fn cost(&self) -> usize {
         match self {
             Self::Stanza { weight, .. } => 256 + *weight as usize,
+            Self::Undelivered { weight, .. } => 256 + *weight,
+            Self::Tls { info, .. } => 256 + info.chain.iter().map(Vec::len).sum::<usize>(),
             _ => 256,
         }
     }
@@ -126,6 +134,10 @@ counters! {
     sessions,
     /// Connections now that have not signed in.
     unauthenticated,
+    /// Connections with other servers now, made from here or from there.
+    servers,
+    /// Connections now from other servers that are not authenticated.
+    unauthenticated_servers,
     /// Connections accepted.
     accepted,
     /// Connections turned away: too many, or pushed out by newer ones.

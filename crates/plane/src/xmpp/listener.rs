@@ -48,13 +48,7 @@ impl Listener {
             socket.set_only_v6(true)?;
         }
         // Linux hands these on to accepted connections, which saves the calls there.
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(Duration::from_secs(120))
-                .with_interval(Duration::from_secs(30)),
-        )?;
-        socket.set_tcp_notsent_lowat(UNSENT)?;
+        prepare(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = std::net::TcpListener::from(socket);
@@ -112,6 +106,17 @@ impl Listener {
             Acceptor::Unix(listener, _) => Ok((Stream::Unix(listener.accept()?.0), None)),
         }
     }
+}
+
+/// Sets the options that every connection has.
+pub fn prepare(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(Duration::from_secs(120))
+            .with_interval(Duration::from_secs(30)),
+    )?;
+    socket.set_tcp_notsent_lowat(UNSENT)
 }
 
 impl Drop for Listener {

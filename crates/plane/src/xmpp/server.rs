@@ -1,21 +1,24 @@
 //! The engine as its owner sees it: calls that return at once and become commands to the thread that owns a session.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 use moim_wire::xml::{Element, Str};
+use rustls::pki_types::ServerName;
 
 use super::config::{Config, ListenerOptions};
+use super::connect::Outgoing;
 use super::event::Event;
 use super::listener::Listener;
 use super::shard::{Shard, WAKER};
-use super::shared::{Command, Inbox, Shared};
-use crate::tls::ServerTls;
+use super::shared::{Command, Inbox, Pair, Shared, FIRST_SERVER_SID};
+use crate::tls::{certificate_from_pem, Certificates, ServerTls};
 
 /// Threads at most, unless the configuration says a number.
 const MAX_THREADS: usize = 4;
@@ -27,6 +30,22 @@ pub enum ListenError {
     Usage(String),
     /// The operating system refused.
     Bind(std::io::Error),
+}
+
+/// Where to connect to, as [`Server::connect`] takes it.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    pub address: IpAddr,
+    pub port: u16,
+    /// The local address to connect from.
+    pub source: Option<IpAddr>,
+    pub timeout: Duration,
+    /// Whether TLS begins with the first byte.
+    pub tls: bool,
+    /// The domain that is asked for in TLS.
+    pub server_name: String,
+    /// The hosted domain whose certificate is shown.
+    pub local: Option<String>,
 }
 
 /// A running engine.
@@ -55,11 +74,12 @@ impl Server {
             inboxes.push(Inbox::new(Waker::new(poll.registry(), WAKER)?));
             polls.push(poll);
         }
-        let served = domains.iter().cloned().chain([domain.to_owned()]).collect();
+        let served = super::domains::Domains::default();
+        served.set(domains.iter().cloned().chain([domain.to_owned()]), []);
         let shared = Arc::new(Shared {
             config,
             domain: domain.to_owned(),
-            domains: std::sync::RwLock::new(served),
+            domains: served,
             routes: Default::default(),
             events: crate::events::EventQueue::new()?,
             gauge: Default::default(),
@@ -68,6 +88,7 @@ impl Server {
             exporters: Default::default(),
             inboxes,
             next_sid: AtomicU64::new(1),
+            next_server_sid: AtomicU64::new(FIRST_SERVER_SID),
         });
         let server = Self {
             shared: shared.clone(),
@@ -117,14 +138,72 @@ impl Server {
         self.shared.inboxes[0].extend([Command::Unlisten(listener)]);
     }
 
-    /// Sets the certificate of new handshakes.
+    /// Begins one attempt to connect to another server; the number of its session.
+    ///
+    /// # Errors
+    /// When the server's name cannot be asked for in TLS, or the two addresses are of different families.
+    pub fn connect(&self, options: ConnectOptions) -> Result<u64, String> {
+        let name = options.server_name;
+        let server_name = ServerName::try_from(name.trim_end_matches('.').to_owned())
+            .map_err(|_| format!("{name:?} is neither a host name in ASCII nor an IP address"))?;
+        if options
+            .source
+            .is_some_and(|source| source.is_ipv4() != options.address.is_ipv4())
+        {
+            return Err("the address to connect from is of another family than the one to connect to".into());
+        }
+        let sid = self.shared.new_sid(true);
+        let outgoing = Outgoing {
+            sid,
+            address: SocketAddr::new(options.address, options.port),
+            source: options.source,
+            timeout: options.timeout,
+            tls: options.tls,
+            server_name,
+            local: options.local,
+        };
+        self.command(sid, Command::Connect(Box::new(outgoing)));
+        Ok(sid)
+    }
+
+    /// Sets the certificate of new handshakes that ask for `domain`, or of all others when that is `None`.
     ///
     /// # Errors
     /// A plain sentence when the chain and the key cannot be used.
-    pub fn set_tls(&self, chain: &[u8], key: &[u8]) -> Result<(), String> {
-        let tls = ServerTls::from_pem(chain, key)?;
-        *self.shared.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tls));
+    pub fn set_tls(&self, chain: &[u8], key: &[u8], domain: Option<&str>) -> Result<(), String> {
+        let certificate = certificate_from_pem(chain, key)?;
+        self.change_tls(|known| known.with(domain, certificate))
+    }
+
+    /// Removes the certificate of a domain.
+    ///
+    /// # Errors
+    /// When there are no random numbers.
+    pub fn forget_tls(&self, domain: &str) -> Result<(), String> {
+        self.change_tls(|known| known.without(domain))
+    }
+
+    fn change_tls(&self, change: impl FnOnce(&Certificates) -> Certificates) -> Result<(), String> {
+        let mut tls = self.shared.tls.write().unwrap_or_else(PoisonError::into_inner);
+        let none = Certificates::default();
+        let changed = change(tls.as_ref().map_or(&none, |known| &known.certificates));
+        *tls = Some(Arc::new(ServerTls::new(changed)?));
         Ok(())
+    }
+
+    /// Replaces the names that streams may be opened to: by clients and servers, and by servers alone.
+    pub fn set_domains(&self, domains: Vec<String>, services: Vec<String>) {
+        self.shared.domains.set(domains, services);
+    }
+
+    /// Lets a stream between servers carry stanzas from a remote to a local domain.
+    pub fn pair(&self, sid: u64, local: &str, remote: &str) {
+        self.command(sid, Command::Pair(sid, pair(local, remote)));
+    }
+
+    /// Undoes [`Server::pair`].
+    pub fn unpair(&self, sid: u64, local: &str, remote: &str) {
+        self.command(sid, Command::Unpair(sid, pair(local, remote)));
     }
 
     /// The descriptor that is readable while events wait.
@@ -250,6 +329,13 @@ impl Server {
 
     fn command(&self, sid: u64, command: Command) {
         self.shared.inboxes[self.shared.owner(sid)].extend([command]);
+    }
+}
+
+fn pair(local: &str, remote: &str) -> Pair {
+    Pair {
+        local: Str::value(local),
+        remote: Str::value(remote),
     }
 }
 

@@ -20,11 +20,16 @@ use crate::tls::TlsInfo;
 mod control;
 mod ending;
 mod input;
+mod peer;
 mod stanza;
+
+use peer::PeerServer;
 
 /// What a connection's bytes are at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// An outgoing connection that is not there yet.
+    Connecting,
     /// A PROXY header, before everything else.
     Proxy,
     /// The HTTP request that opens a WebSocket.
@@ -105,6 +110,8 @@ pub struct Session {
     framer: Framer,
     flow: Arc<Flow>,
     identity: Option<Box<Identity>>,
+    /// What belongs to a stream between servers, if this is one.
+    server: Option<Box<PeerServer>>,
     tls_info: Option<Box<TlsInfo>>,
     /// Decrypted bytes that wait because of a hold or of back-pressure.
     pending: Vec<u8>,
@@ -175,6 +182,7 @@ impl Session {
             },
             flow: Arc::default(),
             identity: None,
+            server: mode.is_server().then(Box::default),
             tls_info: None,
             pending: Vec::new(),
             head: Vec::new(),
@@ -248,6 +256,9 @@ impl Session {
         if self.phase == Phase::Leaving {
             return false;
         }
+        if self.phase == Phase::Connecting {
+            return true;
+        }
         if context.shared.gauge.is_full() {
             if !self.stalled {
                 self.stalled = true;
@@ -288,12 +299,13 @@ impl Session {
 
     /// Writes what waits.
     pub fn flush(&mut self, context: &mut Context) {
-        if self.over {
+        if self.over || self.phase == Phase::Connecting {
             return;
         }
         match self.transport.flush(&mut self.out) {
             Ok(written) => {
                 context.tally.bytes_out += written;
+                self.forget_written();
                 if self.transport.blocked {
                     if written > 0 || self.blocked_since.is_none() {
                         self.blocked_since = Some(context.now);
@@ -319,6 +331,8 @@ impl Session {
     fn form(&self) -> Form<'static> {
         if self.websocket.is_some() {
             Form::MESSAGE
+        } else if self.server.is_some() {
+            Form::SERVER
         } else {
             Form::STREAM
         }
@@ -331,8 +345,14 @@ impl Session {
         if self.websocket.is_some() {
             xml::serialise(&mut bytes, open, Form::MESSAGE);
         } else {
-            bytes.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='");
+            bytes.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='");
+            bytes.extend_from_slice(self.form().default_ns.as_bytes());
+            bytes.extend_from_slice(b"' xmlns:stream='");
             bytes.extend_from_slice(ns::STREAMS.as_bytes());
+            if self.server.is_some() {
+                bytes.extend_from_slice(b"' xmlns:db='");
+                bytes.extend_from_slice(ns::DIALBACK.as_bytes());
+            }
             bytes.push(b'\'');
             for attr in open.attrs().iter().filter(|attr| !attr.key.starts_with('{')) {
                 bytes.push(b' ');
@@ -377,9 +397,14 @@ impl Session {
         }
     }
 
-    /// Counts a session in or out of those that have not signed in.
-    pub fn count_unauthenticated(context: &Context, change: i64) {
-        let counter = &context.shared.counters.unauthenticated;
+    /// Counts the session in or out of those that have not signed in.
+    pub fn count_unauthenticated(&self, context: &Context, change: i64) {
+        let counters = &context.shared.counters;
+        let counter = match &self.server {
+            None => &counters.unauthenticated,
+            Some(server) if server.is_outgoing() => return,
+            Some(_) => &counters.unauthenticated_servers,
+        };
         if change > 0 {
             counter.fetch_add(1, Ordering::Relaxed);
         } else {

@@ -14,9 +14,10 @@ use mio::{Events, Poll, Token};
 
 use super::listener::Listener;
 use super::session::Session;
-use super::shared::{Command, Context, Shared};
+use super::shared::{Command, Context, Shared, FIRST_SERVER_SID};
 
 mod accept;
+mod dial;
 mod timers;
 
 pub const WAKER: Token = Token(usize::MAX);
@@ -62,6 +63,8 @@ pub struct Shard {
     commands: Vec<Command>,
     /// When sessions must have signed in; all have equally long, so the oldest is first.
     handshakes: VecDeque<(Instant, u64)>,
+    /// The same for other servers that have connected here.
+    server_handshakes: VecDeque<(Instant, u64)>,
     next_sweep: Instant,
     accept_again: Option<Instant>,
     stopping: Option<Instant>,
@@ -83,6 +86,7 @@ impl Shard {
             done: Vec::new(),
             commands: Vec::new(),
             handshakes: VecDeque::new(),
+            server_handshakes: VecDeque::new(),
             next_sweep: Instant::now(),
             accept_again: None,
             stopping: None,
@@ -139,6 +143,9 @@ impl Shard {
                 session.in_ready = true;
                 self.ready.push(sid);
             }
+        }
+        if session.is_connecting() {
+            return self.with(sid, Session::connection_ready);
         }
         if event.is_writable() && session.wants_flush() && !session.in_dirty {
             session.in_dirty = true;
@@ -211,14 +218,16 @@ impl Shard {
             Command::Listen(listener) => self.listen(listener),
             Command::Unlisten(id) => self.unlisten(id),
             Command::Adopt(accepted) => self.adopt(*accepted),
+            Command::Connect(outgoing) => self.dial(*outgoing),
             Command::OpenStream(sid, open) => self.with(sid, |session, _| session.open_stream(&open)),
+            Command::Send(sid, elements) if self.is_lost(sid) => self.undelivered(sid, elements),
             Command::Send(sid, elements) => self.with(sid, |session, context| session.send(&elements, context)),
             Command::Deliver(batch) => {
                 if self.shared.gauge.take(batch.len() * DELIVERY_COST) {
                     self.shared.resume_all();
                 }
                 for (sid, element) in batch {
-                    self.with(sid, |session, context| session.deliver(&element, context));
+                    self.deliver(sid, element);
                 }
             }
             Command::StartTls(sid) => self.with(sid, Session::start_tls),
@@ -227,6 +236,8 @@ impl Shard {
             Command::Bind(sid, full) => self.with(sid, |session, context| session.bind(full, context)),
             Command::Presence(sid, priority) => self.with(sid, |session, context| session.presence(priority, context)),
             Command::Unbind(sid) => self.with(sid, |session, context| session.unbind(context)),
+            Command::Pair(sid, pair) => self.with(sid, |session, context| session.pair(pair, context)),
+            Command::Unpair(sid, pair) => self.with(sid, |session, _| session.unpair(&pair)),
             Command::Tap(sid, on) => self.with(sid, |session, context| session.tap(on, context)),
             Command::Close(sid, error) => self.with(sid, |session, context| session.close(error.as_deref(), context)),
             Command::Resume(sid) => self.with(sid, Session::resume),
@@ -250,7 +261,7 @@ impl Shard {
         for (sid, element) in deliveries {
             let owner = self.shared.owner(sid);
             if owner == self.index {
-                self.with(sid, |session, context| session.deliver(&element, context));
+                self.deliver(sid, element);
             } else {
                 elsewhere.resize_with(self.shared.inboxes.len(), Vec::new);
                 elsewhere[owner].push((sid, element));
@@ -287,9 +298,12 @@ impl Shard {
             };
             session.leave_behind(&mut self.context);
             if !session.authenticated {
-                Session::count_unauthenticated(&self.context, -1);
+                session.count_unauthenticated(&self.context, -1);
             }
             self.shared.counters.sessions.fetch_sub(1, Ordering::Relaxed);
+            if sid >= FIRST_SERVER_SID {
+                self.shared.counters.servers.fetch_sub(1, Ordering::Relaxed);
+            }
             // Closing the socket ends its registration too; an error here changes nothing.
             let _ = session.transport.stream.deregister(self.poll.registry());
         }

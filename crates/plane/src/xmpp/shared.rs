@@ -1,14 +1,16 @@
 //! What the engine's threads share, and the small change one thread works with.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use moim_wire::xml::{Element, Str};
+use moim_wire::xml::{Element, Form, Str};
 
 use super::config::{Config, ListenerOptions};
+use super::connect::Outgoing;
+use super::domains::Domains;
 use super::event::{Counters, Event, Gauge};
 use super::listener::{Listener, Peer};
 use super::routes::Routes;
@@ -21,6 +23,7 @@ pub enum Command {
     Listen(Box<Listener>),
     Unlisten(u64),
     Adopt(Box<Accepted>),
+    Connect(Box<Outgoing>),
     OpenStream(u64, Arc<Element>),
     Send(u64, Vec<Arc<Element>>),
     Deliver(Vec<(u64, Arc<Element>)>),
@@ -31,12 +34,21 @@ pub enum Command {
     Presence(u64, Option<i8>),
     Unbind(u64),
     Tap(u64, bool),
+    Pair(u64, Pair),
+    Unpair(u64, Pair),
     Close(u64, Option<Arc<Element>>),
     /// A session whose events were taken may read again.
     Resume(u64),
     /// So may every session that stopped because the engine was full.
     ResumeAll,
     Stop,
+}
+
+/// A local and a remote domain, prepared, between which a stream carries stanzas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub local: Str,
+    pub remote: Str,
 }
 
 /// A connection on its way from the listener to the thread that will own it.
@@ -47,6 +59,9 @@ pub struct Accepted {
     pub listener: u64,
     pub options: Arc<ListenerOptions>,
 }
+
+/// Streams between servers are numbered from here, so that what becomes of their stanzas is known without their session.
+pub const FIRST_SERVER_SID: u64 = 1 << 48;
 
 /// How the others reach a thread.
 pub struct Inbox {
@@ -92,7 +107,7 @@ pub struct Shared {
     pub config: Config,
     /// The name the server answers with when a stream fails before Python has spoken.
     pub domain: String,
-    pub domains: RwLock<HashSet<String>>,
+    pub domains: Domains,
     pub routes: Routes,
     pub events: EventQueue<Event>,
     pub gauge: Gauge,
@@ -101,12 +116,19 @@ pub struct Shared {
     pub exporters: Mutex<HashMap<u64, [u8; 32]>>,
     pub inboxes: Vec<Inbox>,
     pub next_sid: AtomicU64,
+    pub next_server_sid: AtomicU64,
 }
 
 impl Shared {
     /// The thread that owns a session.
     pub fn owner(&self, sid: u64) -> usize {
         (sid % self.inboxes.len() as u64) as usize
+    }
+
+    /// The number of a new session.
+    pub fn new_sid(&self, server: bool) -> u64 {
+        let next = if server { &self.next_server_sid } else { &self.next_sid };
+        next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The certificate for new handshakes.
@@ -127,12 +149,6 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&sid);
-    }
-
-    /// Whether streams to this name are served here.
-    pub fn serves(&self, name: &str) -> bool {
-        let domains = self.domains.read().unwrap_or_else(PoisonError::into_inner);
-        domains.contains(name) || domains.contains(&name.to_lowercase())
     }
 }
 
@@ -186,7 +202,7 @@ pub struct Context {
     pub frame: Vec<u8>,
     /// The last element that was serialised, and what it became: one for many recipients is serialised once.
     pub serialised: Vec<u8>,
-    pub serialised_for: Option<(Arc<Element>, bool)>,
+    pub serialised_for: Option<(Arc<Element>, Form<'static>)>,
     pub targets: Vec<u64>,
     pub deliveries: Vec<(u64, Arc<Element>)>,
     pub events: Vec<Event>,
@@ -195,6 +211,8 @@ pub struct Context {
     pub lingering: VecDeque<(Instant, u64)>,
     /// Sessions that sent faster than they may, and when they are read again.
     pub throttled: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// Outgoing connections, and when they must have come further.
+    pub deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Sessions that did not read because the engine was full.
     pub stalled: Vec<u64>,
 }
@@ -216,6 +234,7 @@ impl Context {
             tally: Tally::default(),
             lingering: VecDeque::new(),
             throttled: BinaryHeap::new(),
+            deadlines: BinaryHeap::new(),
             stalled: Vec::new(),
         }
     }

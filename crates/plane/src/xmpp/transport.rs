@@ -6,7 +6,8 @@ use std::sync::Arc;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 /// A connected socket.
 pub enum Stream {
@@ -29,6 +30,22 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.deregister(registry),
             Self::Unix(stream) => stream.deregister(registry),
+        }
+    }
+
+    /// Whether a connection that was begun is there now.
+    ///
+    /// # Errors
+    /// When it failed.
+    pub fn is_connected(&self) -> io::Result<bool> {
+        let Self::Tcp(stream) = self else { return Ok(true) };
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        match stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -80,6 +97,9 @@ impl Write for Stream {
 pub struct Queue {
     bytes: Vec<u8>,
     at: usize,
+    /// Bytes that were ever taken from here, and how many of those are known to have reached the kernel.
+    taken: u64,
+    written: u64,
 }
 
 /// A queue that was emptied keeps a buffer of at most this size while the connection is busy.
@@ -101,12 +121,32 @@ impl Queue {
         self.len() == 0
     }
 
+    /// Where the last byte stands among all that were ever queued.
+    pub fn end(&self) -> u64 {
+        self.taken + self.len() as u64
+    }
+
+    /// How many of all bytes ever queued have reached the kernel.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Forgets what waits: the connection will not carry it any more.
+    pub fn discard(&mut self) {
+        *self = Self {
+            taken: self.end(),
+            written: self.written,
+            ..Self::default()
+        };
+    }
+
     fn front(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
 
     fn advance(&mut self, taken: usize) {
         self.at += taken;
+        self.taken += taken as u64;
         if self.at == self.bytes.len() {
             self.at = 0;
             self.bytes.clear();
@@ -122,7 +162,8 @@ impl Queue {
     /// Gives the buffer back if nothing waits.
     pub fn release(&mut self) {
         if self.is_empty() {
-            *self = Self::default();
+            self.at = 0;
+            self.bytes = Vec::new();
         }
     }
 
@@ -143,7 +184,7 @@ pub struct Received {
 /// A socket with TLS on it, or not yet.
 pub struct Transport {
     pub stream: Stream,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Connection>>,
     /// Bytes from before TLS that are not written yet.
     before: Queue,
     shut: bool,
@@ -164,7 +205,7 @@ impl Transport {
     }
 
     /// The TLS connection, once there is one.
-    pub fn tls(&self) -> Option<&ServerConnection> {
+    pub fn tls(&self) -> Option<&Connection> {
         self.tls.as_deref()
     }
 
@@ -175,7 +216,19 @@ impl Transport {
 
     /// Begins the handshake; what waits in `queue` goes out before it, in the clear.
     pub fn start_tls(&mut self, config: Arc<ServerConfig>, queue: &mut Queue) -> Result<(), rustls::Error> {
-        self.tls = Some(Box::new(ServerConnection::new(config)?));
+        self.tls = Some(Box::new(ServerConnection::new(config)?.into()));
+        self.before = queue.take();
+        Ok(())
+    }
+
+    /// Begins the handshake as a client, asking for `name`.
+    pub fn start_client_tls(
+        &mut self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        queue: &mut Queue,
+    ) -> Result<(), rustls::Error> {
+        self.tls = Some(Box::new(ClientConnection::new(config, name)?.into()));
         self.before = queue.take();
         Ok(())
     }
@@ -238,6 +291,7 @@ impl Transport {
                     0 => return self.stop(written),
                     taken => {
                         queue.advance(taken);
+                        queue.written = queue.taken;
                         written += taken as u64;
                     }
                 }
@@ -254,6 +308,7 @@ impl Transport {
                     Err(error) => return Err(error),
                 }
             }
+            queue.written = queue.taken;
             if tls.is_handshaking() || queue.is_empty() {
                 return Ok(written);
             }

@@ -126,6 +126,11 @@ impl Element {
         self.name == name && self.ns == ns
     }
 
+    /// Whether this is a message, presence or iq, as they are inside Moim: in `jabber:client`.
+    pub fn is_stanza(&self) -> bool {
+        self.ns == ns::CLIENT && matches!(self.name.as_str(), "message" | "presence" | "iq")
+    }
+
     /// The value of an attribute.
     pub fn attr(&self, key: &str) -> Option<&str> {
         self.attrs
@@ -167,6 +172,23 @@ impl Element {
     /// Removes an attribute if it is there; for the owner of an unshared element.
     pub fn strip(&mut self, key: &str) {
         self.attrs.retain(|attr| attr.key != key);
+    }
+
+    /// Exchanges the content namespaces of client and server streams, from this element down to where another namespace
+    /// begins; for the owner of an unshared element. Doing it twice changes nothing, so nothing that a peer put into the
+    /// wrong one of the two can be taken for the other.
+    pub fn swap_content(&mut self) {
+        let Some(swapped) = swapped_content(&self.ns) else {
+            return;
+        };
+        self.ns = Str::Static(swapped);
+        for node in &mut self.children {
+            if let Node::Element(child) = node {
+                if swapped_content(&child.ns).is_some() {
+                    Arc::make_mut(child).swap_content();
+                }
+            }
+        }
     }
 
     /// A copy with some attributes set (`Some`) or removed (`None`); children are shared.
@@ -231,6 +253,15 @@ impl Hash for Element {
                 Node::Text(text) => text.hash(state),
             }
         }
+    }
+}
+
+/// What a content namespace is called at the other kind of stream; `None` for every other namespace.
+pub(super) fn swapped_content(namespace: &str) -> Option<&'static str> {
+    match namespace {
+        ns::CLIENT => Some(ns::SERVER),
+        ns::SERVER => Some(ns::CLIENT),
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The canonical form on the wire: single quotes, namespaces declared where they change, nothing the tree does not say.
 
-use super::element::{Element, Node};
+use super::element::{swapped_content, Element, Node};
 use super::ns;
 
 /// What the surroundings of an element have declared.
@@ -10,6 +10,9 @@ pub struct Form<'a> {
     pub default_ns: &'a str,
     /// Whether the prefix `stream` is bound to the streams namespace.
     pub stream_prefix: bool,
+    /// Whether the stream is one between servers: the prefix `db` is bound to dialback, and a stanza of the tree, which is
+    /// in `jabber:client`, goes out in `jabber:server` (see [`Element::swap_content`]).
+    pub server: bool,
 }
 
 impl Form<'static> {
@@ -17,39 +20,71 @@ impl Form<'static> {
     pub const STREAM: Self = Self {
         default_ns: ns::CLIENT,
         stream_prefix: true,
+        server: false,
+    };
+    /// Inside a stream between servers.
+    pub const SERVER: Self = Self {
+        default_ns: ns::SERVER,
+        stream_prefix: true,
+        server: true,
     };
     /// A message of its own over WebSocket (RFC 7395 §3.3.3).
     pub const MESSAGE: Self = Self {
         default_ns: "",
         stream_prefix: false,
+        server: false,
     };
 }
 
 /// Appends an element to `out`.
 pub fn serialise(out: &mut Vec<u8>, element: &Element, form: Form<'_>) {
+    write(out, element, form, form.server && element.ns() == ns::CLIENT);
+}
+
+/// How a name is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prefix {
+    None,
+    Xml,
+    Stream,
+    Dialback,
+}
+
+/// `swap` while everything above, up to the stanza, is in a content namespace that is called otherwise on this stream.
+fn write(out: &mut Vec<u8>, element: &Element, form: Form<'_>, swap: bool) {
+    let swapped = if swap { swapped_content(element.ns()) } else { None };
+    let namespace = swapped.unwrap_or(element.ns());
+    let mut inside = form;
+    let prefix = if namespace == form.default_ns {
+        Prefix::None
+    } else {
+        match namespace {
+            ns::XML => Prefix::Xml,
+            ns::STREAMS => Prefix::Stream,
+            ns::DIALBACK if form.server => Prefix::Dialback,
+            _ => Prefix::None,
+        }
+    };
     out.push(b'<');
     let start = out.len();
-    let mut inside = form;
-    if element.ns() == form.default_ns {
-        out.extend_from_slice(element.name().as_bytes());
-    } else if element.ns() == ns::XML {
-        out.extend_from_slice(b"xml:");
-        out.extend_from_slice(element.name().as_bytes());
-    } else if element.ns() == ns::STREAMS && form.default_ns != ns::STREAMS {
-        out.extend_from_slice(b"stream:");
-        out.extend_from_slice(element.name().as_bytes());
-    } else {
-        out.extend_from_slice(element.name().as_bytes());
-    }
+    out.extend_from_slice(match prefix {
+        Prefix::None => b"",
+        Prefix::Xml => b"xml:",
+        Prefix::Stream => b"stream:",
+        Prefix::Dialback => b"db:",
+    });
+    out.extend_from_slice(element.name().as_bytes());
     let end = out.len();
-    if element.ns() == ns::STREAMS && form.default_ns != ns::STREAMS {
-        if !form.stream_prefix {
+    match prefix {
+        Prefix::Stream if !form.stream_prefix => {
             attribute(out, "xmlns:stream", ns::STREAMS);
             inside.stream_prefix = true;
         }
-    } else if element.ns() != form.default_ns && element.ns() != ns::XML {
-        attribute(out, "xmlns", element.ns());
-        inside.default_ns = element.ns();
+        Prefix::None if namespace != form.default_ns => {
+            attribute(out, "xmlns", namespace);
+            inside.default_ns = namespace;
+        }
+        _ => {}
     }
     for (index, attr) in element.attrs().iter().enumerate() {
         match attr.key.strip_prefix('{').and_then(|rest| rest.rsplit_once('}')) {
@@ -67,7 +102,7 @@ pub fn serialise(out: &mut Vec<u8>, element: &Element, form: Form<'_>) {
     out.push(b'>');
     for node in element.children() {
         match node {
-            Node::Element(child) => serialise(out, child, inside),
+            Node::Element(child) => write(out, child, inside, swapped.is_some()),
             Node::Text(text) => escape_text(out, text),
         }
     }

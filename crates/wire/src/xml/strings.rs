@@ -142,7 +142,7 @@ const WELL_KNOWN: &[&str] = &[
     // streams
     "stream", "features", "starttls", "proceed", "required", "failure", "success", "mechanisms", "mechanism", "auth",
     "challenge", "response", "abort", "bind", "resource", "session", "optional", "open", "close", "xmlns",
-    "jabber:client", "jabber:server", "http://etherx.jabber.org/streams", "urn:ietf:params:xml:ns:xmpp-streams",
+    "jabber:client", "jabber:server", "jabber:server:dialback", "verify", "http://etherx.jabber.org/streams", "urn:ietf:params:xml:ns:xmpp-streams",
     "urn:ietf:params:xml:ns:xmpp-stanzas", "urn:ietf:params:xml:ns:xmpp-tls", "urn:ietf:params:xml:ns:xmpp-sasl",
     "urn:ietf:params:xml:ns:xmpp-bind", "urn:ietf:params:xml:ns:xmpp-session", "urn:ietf:params:xml:ns:xmpp-framing",
     "http://www.w3.org/XML/1998/namespace", "urn:xmpp:sasl:2", "urn:xmpp:bind:0", "urn:xmpp:features:rosterver",

@@ -33,26 +33,30 @@ impl Session {
     /// Queues one element for the peer.
     pub fn deliver(&mut self, element: &Arc<Element>, context: &mut Context) {
         if self.phase != Phase::Stream {
-            return;
+            return self.refuse_delivery(element, context);
         }
-        let websocket = self.websocket.is_some();
+        let form = self.form();
         let cached = context
             .serialised_for
             .as_ref()
-            .is_some_and(|(last, form)| Arc::ptr_eq(last, element) && *form == websocket);
+            .is_some_and(|(last, known)| Arc::ptr_eq(last, element) && *known == form);
         if !cached {
             context.serialised.clear();
-            xml::serialise(&mut context.serialised, element, self.form());
-            context.serialised_for = Some((element.clone(), websocket));
+            xml::serialise(&mut context.serialised, element, form);
+            context.serialised_for = Some((element.clone(), form));
         }
         self.write_piece(&context.serialised);
-        if self.out.len() > context.shared.config.write_queue {
+        self.note_unsent(element);
+        if self.out.len() > self.write_bound(context) {
             self.too_slow(context);
         }
     }
 
     /// Agrees to TLS and begins it.
     pub fn start_tls(&mut self, context: &mut Context) {
+        if self.is_outgoing() {
+            return self.start_client_tls(context);
+        }
         if self.phase != Phase::Stream || self.transport.tls().is_some() || self.websocket.is_some() {
             return;
         }
@@ -81,15 +85,17 @@ impl Session {
             return;
         }
         self.authenticated = true;
-        Self::count_unauthenticated(context, -1);
+        self.count_unauthenticated(context, -1);
         context.shared.drop_exporter(self.sid);
-        self.framer.set_limits(Limits::bytes(context.shared.config.max_stanza));
+        if self.server.is_none() {
+            self.framer.set_limits(Limits::bytes(context.shared.config.max_stanza));
+        }
     }
 
     /// Adds the session's row to the table.
     pub fn bind(&mut self, full: Str, context: &Context) {
         let Some(bare_len) = full.find('/') else { return };
-        if self.phase != Phase::Stream {
+        if self.phase != Phase::Stream || self.server.is_some() {
             return;
         }
         self.unbind(context);

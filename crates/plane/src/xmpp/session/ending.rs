@@ -99,6 +99,9 @@ impl Session {
         if self.phase != Phase::Stream || !self.transport.is_established() {
             return;
         }
+        if !self.opened && self.is_outgoing() {
+            return;
+        }
         if !self.opened {
             let mut id = [0u8; 8];
             // Without random numbers the stream has an id of zeroes, and ends at once anyway.
@@ -136,6 +139,7 @@ impl Session {
         if !self.silent && !context.is_busy() {
             self.announce(context);
         }
+        self.hand_back(context);
         if self.announced {
             context.emit(Event::Closed { sid: self.sid, reason });
         }

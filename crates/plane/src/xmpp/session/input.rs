@@ -2,6 +2,7 @@
 
 use moim_wire::xml::{ns, Condition, Element, XmlEvent};
 
+use super::super::config::Mode;
 use super::super::event::Event;
 use super::super::shared::Context;
 use super::super::upgrade::{judge, Answer, MAX_HEAD};
@@ -11,6 +12,8 @@ use crate::tls::{exporter, TlsInfo};
 
 /// Bytes a client may send before TLS is established; a client without a certificate needs about 2 kB.
 const MAX_HANDSHAKE: usize = 24 * 1024;
+/// The same for another server, which sends a chain of certificates.
+const MAX_PEER_HANDSHAKE: usize = 64 * 1024;
 
 impl Session {
     /// Takes bytes as the socket gave them.
@@ -77,10 +80,12 @@ impl Session {
         let Some(tls) = context.shared.server_tls() else {
             return false;
         };
-        let config = match (self.options.mode.is_tls(), self.options.mode.is_websocket()) {
-            (false, _) => &tls.upgraded,
-            (true, false) => &tls.direct,
-            (true, true) => &tls.http,
+        let config = match self.options.mode {
+            Mode::StartTls | Mode::WebSocket => &tls.upgraded,
+            Mode::Tls => &tls.direct,
+            Mode::WebSocketTls => &tls.http,
+            Mode::Server => &tls.peer,
+            Mode::ServerTls => &tls.peer_direct,
         };
         self.transport.start_tls(config.clone(), &mut self.out).is_ok()
     }
@@ -88,7 +93,12 @@ impl Session {
     fn decrypt(&mut self, raw: &[u8], context: &mut Context) {
         if !self.transport.is_established() {
             self.handshake_bytes += raw.len();
-            if self.handshake_bytes > MAX_HANDSHAKE {
+            let bound = if self.server.is_some() {
+                MAX_PEER_HANDSHAKE
+            } else {
+                MAX_HANDSHAKE
+            };
+            if self.handshake_bytes > bound {
                 context.tally.tls_failures += 1;
                 return self.lose("TLS failed: the handshake is too long".into(), context);
             }
@@ -119,8 +129,10 @@ impl Session {
     fn handshake_done(&mut self, context: &mut Context) {
         context.tally.handshakes += 1;
         let Some(tls) = self.transport.tls() else { return };
-        let info = Box::new(TlsInfo::of(tls));
-        if let Some(binding) = exporter(tls) {
+        let mut info = Box::new(TlsInfo::of(tls));
+        if self.server.is_some() {
+            self.peer_secured(&mut info, context);
+        } else if let Some(binding) = exporter(tls) {
             let mut exporters = context
                 .shared
                 .exporters
@@ -163,7 +175,7 @@ impl Session {
                 Phase::Stream if self.websocket.is_some() => self.websocket_piece(rest, context),
                 Phase::Stream => self.stream_piece(rest, context),
                 Phase::Upgrade => self.upgrade(rest, context),
-                Phase::Proxy | Phase::Leaving => return,
+                Phase::Connecting | Phase::Proxy | Phase::Leaving => return,
             }
         }
     }
@@ -179,7 +191,7 @@ impl Session {
                     if !rest.trim_ascii().is_empty() {
                         self.fail(
                             Condition::PolicyViolation,
-                            "data came together with <starttls/>",
+                            "data came together with <starttls/> or <proceed/>",
                             context,
                         );
                     }

@@ -4,16 +4,20 @@ use std::sync::Arc;
 
 use moim_wire::xml::{ns, Attr, Condition, Element, Str};
 
+use super::super::domains::Opener;
 use super::super::event::Event;
 use super::super::shared::Context;
 use super::{Hold, Session};
 
 /// Events that may wait of a session that has not signed in.
-const UNAUTHENTICATED_EVENTS: u32 = 4;
+pub(super) const UNAUTHENTICATED_EVENTS: u32 = 4;
 
 impl Session {
     /// The peer's stream header, or its `<open/>`.
     pub(super) fn header(&mut self, default_ns: &Str, mut attrs: Vec<Attr>, context: &mut Context) {
+        if self.server.is_some() {
+            return self.peer_header(default_ns, attrs, context);
+        }
         let value = |key: &str| {
             attrs
                 .iter()
@@ -30,7 +34,7 @@ impl Session {
         } else {
             match value("to") {
                 None | Some("") => Some((Condition::ImproperAddressing, "the stream is addressed to nobody")),
-                Some(name) if !context.shared.serves(name) => Some((
+                Some(name) if !context.shared.domains.serves(name, Opener::Client) => Some((
                     Condition::HostUnknown,
                     "the stream is addressed to a domain that is not served here",
                 )),
@@ -52,6 +56,9 @@ impl Session {
     /// One element at the stream's top level.
     pub(super) fn element(&mut self, mut element: Element, weight: u32, context: &mut Context) {
         context.tally.stanzas += 1;
+        if self.server.is_some() {
+            return self.peer_element(element, weight, context);
+        }
         match element.ns().as_str() {
             ns::CLIENT => match self.check_stanza(&mut element) {
                 Ok(()) => {}
@@ -158,13 +165,13 @@ fn route(message: &Arc<Element>, context: &mut Context) -> bool {
     true
 }
 
-fn split(jid: &str) -> (&str, Option<&str>) {
+pub(super) fn split(jid: &str) -> (&str, Option<&str>) {
     jid.split_once('/')
         .map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
 }
 
 /// Whether a peer's version is 1.0 or a later one, which falls back to it (RFC 6120 §4.7.5).
-fn supported_version(version: &str) -> bool {
+pub(super) fn supported_version(version: &str) -> bool {
     let Some((major, minor)) = version.split_once('.') else {
         return false;
     };

@@ -1,8 +1,9 @@
 //! New connections: from a listener to the thread that will own them, within the bounds on their number.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::Token;
 
@@ -61,7 +62,7 @@ impl Shard {
                 match listener.accept() {
                     Ok((stream, peer)) => {
                         self.context.tally.accepted += 1;
-                        let sid = self.shared.next_sid.fetch_add(1, Ordering::Relaxed);
+                        let sid = self.shared.new_sid(listener.options.mode.is_server());
                         let options = listener.options.clone();
                         adopted.push(Accepted {
                             sid,
@@ -103,7 +104,13 @@ impl Shard {
             self.context.tally.refused += 1;
             return;
         }
-        if counters.unauthenticated.load(Ordering::Relaxed) >= config.max_unauthenticated && !self.evict_oldest() {
+        let server = accepted.options.mode.is_server();
+        let (strangers, bound) = if server {
+            (&counters.unauthenticated_servers, config.max_unauthenticated_servers)
+        } else {
+            (&counters.unauthenticated, config.max_unauthenticated)
+        };
+        if strangers.load(Ordering::Relaxed) >= bound && !self.evict_oldest(server) {
             self.context.tally.refused += 1;
             return;
         }
@@ -121,16 +128,27 @@ impl Shard {
             self.context.tally.refused += 1;
             return;
         }
-        Session::count_unauthenticated(&self.context, 1);
+        session.count_unauthenticated(&self.context, 1);
         self.shared.counters.sessions.fetch_add(1, Ordering::Relaxed);
+        if server {
+            self.shared.counters.servers.fetch_add(1, Ordering::Relaxed);
+        }
         self.sessions.insert(sid, Box::new(session));
-        self.handshakes
-            .push_back((self.context.now + self.shared.config.handshake_timeout, sid));
+        let due = self.context.now + self.shared.config.handshake_timeout;
+        self.strangers(server).push_back((due, sid));
+    }
+
+    fn strangers(&mut self, server: bool) -> &mut VecDeque<(Instant, u64)> {
+        if server {
+            &mut self.server_handshakes
+        } else {
+            &mut self.handshakes
+        }
     }
 
     /// Makes room by closing the session of this thread that has been signing in for longest.
-    fn evict_oldest(&mut self) -> bool {
-        while let Some((_, sid)) = self.handshakes.pop_front() {
+    fn evict_oldest(&mut self, server: bool) -> bool {
+        while let Some((_, sid)) = self.strangers(server).pop_front() {
             if self
                 .sessions
                 .get(&sid)

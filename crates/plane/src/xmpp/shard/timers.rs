@@ -1,7 +1,7 @@
 //! What is due: sign-in and linger times as queues in order of time, slow readers and idle peers by a sweep.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::super::session::Session;
@@ -17,35 +17,44 @@ impl Shard {
             return Some(Duration::ZERO);
         }
         let handshake = self.handshakes.front().map(|(due, _)| *due);
+        let server = self.server_handshakes.front().map(|(due, _)| *due);
+        let outgoing = self.context.deadlines.peek().map(|Reverse((due, _))| *due);
         let linger = self.context.lingering.front().map(|(due, _)| *due);
         let throttled = self.context.throttled.peek().map(|Reverse((due, _))| *due);
         let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
-        let due = [handshake, linger, throttled, sweep, self.accept_again, self.stopping]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let due = [
+            handshake,
+            server,
+            outgoing,
+            linger,
+            throttled,
+            sweep,
+            self.accept_again,
+            self.stopping,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
     pub(super) fn run_timers(&mut self) {
         let now = self.context.now;
-        while let Some((_, sid)) = pop_due(&mut self.handshakes, now) {
+        while let Some((_, sid)) =
+            pop_due(&mut self.handshakes, now).or_else(|| pop_due(&mut self.server_handshakes, now))
+        {
             if self.sessions.get(&sid).is_some_and(|session| !session.authenticated) {
                 self.with(sid, Session::handshake_expired);
             }
         }
+        while let Some(sid) = pop_earliest(&mut self.context.deadlines, now) {
+            self.with(sid, Session::deadline_reached);
+        }
         while let Some((_, sid)) = pop_due(&mut self.context.lingering, now) {
             self.with(sid, Session::linger_expired);
         }
-        while self
-            .context
-            .throttled
-            .peek()
-            .is_some_and(|Reverse((due, _))| *due <= now)
-        {
-            if let Some(Reverse((_, sid))) = self.context.throttled.pop() {
-                self.with(sid, Session::unthrottle);
-            }
+        while let Some(sid) = pop_earliest(&mut self.context.throttled, now) {
+            self.with(sid, Session::unthrottle);
         }
         if self.accept_again.is_some_and(|due| due <= now) {
             self.accept();
@@ -82,6 +91,14 @@ impl Shard {
             self.with(sid, Session::idle_expired);
         }
     }
+}
+
+fn pop_earliest(heap: &mut BinaryHeap<Reverse<(Instant, u64)>>, now: Instant) -> Option<u64> {
+    let Reverse((due, _)) = heap.peek()?;
+    if *due > now {
+        return None;
+    }
+    heap.pop().map(|Reverse((_, sid))| sid)
 }
 
 fn pop_due(queue: &mut VecDeque<(Instant, u64)>, now: Instant) -> Option<(Instant, u64)> {

@@ -1,0 +1,61 @@
+//! The names that a stream may be opened to.
+
+use std::collections::HashSet;
+use std::sync::{PoisonError, RwLock};
+
+/// Who may open a stream to a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    Client,
+    Server,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    domains: HashSet<String>,
+    services: HashSet<String>,
+}
+
+/// Hosted domains, which clients and servers may address, and services at them, which only servers may.
+#[derive(Debug, Default)]
+pub struct Domains(RwLock<Names>);
+
+impl Domains {
+    /// Replaces all names.
+    pub fn set(&self, domains: impl IntoIterator<Item = String>, services: impl IntoIterator<Item = String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Names {
+            domains: domains.into_iter().collect(),
+            services: services.into_iter().collect(),
+        };
+    }
+
+    /// Whether a stream to this name may be opened.
+    pub fn serves(&self, name: &str, opener: Opener) -> bool {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found =
+            |name: &str| names.domains.contains(name) || (opener == Opener::Server && names.services.contains(name));
+        found(name) || found(&name.to_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_for_servers() {
+        let domains = Domains::default();
+        domains.set(["a.example".to_owned()], ["rooms.a.example".to_owned()]);
+        for (name, opener, expected) in [
+            ("A.example", Opener::Client, true),
+            ("a.example", Opener::Server, true),
+            ("Rooms.A.example", Opener::Server, true),
+            ("rooms.a.example", Opener::Client, false),
+            ("b.example", Opener::Server, false),
+        ] {
+            assert_eq!(domains.serves(name, opener), expected, "{name} {opener:?}");
+        }
+        domains.set(["b.example".to_owned()], []);
+        assert!(domains.serves("b.example", Opener::Client) && !domains.serves("a.example", Opener::Client));
+    }
+}
