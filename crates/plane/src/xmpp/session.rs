@@ -163,7 +163,11 @@ impl Session {
             authenticated: false,
             last_read: context.now,
             blocked_since: None,
-            out: Queue::default(),
+            out: if mode.is_server() {
+                Queue::exact()
+            } else {
+                Queue::default()
+            },
             listener,
             options,
             peer,

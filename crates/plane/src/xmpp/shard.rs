@@ -220,7 +220,7 @@ impl Shard {
             Command::Adopt(accepted) => self.adopt(*accepted),
             Command::Connect(outgoing) => self.dial(*outgoing),
             Command::OpenStream(sid, open) => self.with(sid, |session, _| session.open_stream(&open)),
-            Command::Send(sid, elements) if self.is_lost(sid) => self.undelivered(sid, elements),
+            Command::Send(sid, elements) if self.is_lost(sid) => self.context.undelivered(sid, &elements),
             Command::Send(sid, elements) => self.with(sid, |session, context| session.send(&elements, context)),
             Command::Deliver(batch) => {
                 if self.shared.gauge.take(batch.len() * DELIVERY_COST) {

@@ -245,6 +245,15 @@ impl Context {
         self.events.push(event);
     }
 
+    /// Tells Python which of these are stanzas that another server did not get, because they came too late.
+    pub fn undelivered(&mut self, sid: u64, elements: &[Arc<Element>]) {
+        let elements: Vec<_> = elements.iter().filter(|element| element.is_stanza()).cloned().collect();
+        if !elements.is_empty() {
+            let weight = 1024 * elements.len();
+            self.emit(Event::Undelivered { sid, elements, weight });
+        }
+    }
+
     /// Whether Python has so much to do that news of hopeless connections is not worth telling.
     pub fn is_busy(&self) -> bool {
         self.events.len() + self.shared.events.len() > 1000

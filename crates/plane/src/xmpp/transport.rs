@@ -100,12 +100,26 @@ pub struct Queue {
     /// Bytes that were ever taken from here, and how many of those are known to have reached the kernel.
     taken: u64,
     written: u64,
+    /// Whether bytes are taken in pieces of one TLS record each. A record that is cut off says nothing to the peer, so it is
+    /// known then what can have arrived.
+    exact: bool,
 }
+
+/// Application data in one TLS record.
+const RECORD: usize = 16_384;
 
 /// A queue that was emptied keeps a buffer of at most this size while the connection is busy.
 const KEEP: usize = 4096;
 
 impl Queue {
+    /// A queue that knows what has left.
+    pub fn exact() -> Self {
+        Self {
+            exact: true,
+            ..Self::default()
+        }
+    }
+
     /// Where to append.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
@@ -131,17 +145,13 @@ impl Queue {
         self.written
     }
 
-    /// Forgets what waits: the connection will not carry it any more.
-    pub fn discard(&mut self) {
-        *self = Self {
-            taken: self.end(),
-            written: self.written,
-            ..Self::default()
-        };
-    }
-
     fn front(&self) -> &[u8] {
-        &self.bytes[self.at..]
+        let end = if self.exact {
+            self.bytes.len().min(self.at + RECORD)
+        } else {
+            self.bytes.len()
+        };
+        &self.bytes[self.at..end]
     }
 
     fn advance(&mut self, taken: usize) {
@@ -167,8 +177,13 @@ impl Queue {
         }
     }
 
+    /// Moves what waits into a queue of its own; counting begins anew.
     fn take(&mut self) -> Self {
-        std::mem::take(self)
+        let fresh = Self {
+            exact: self.exact,
+            ..Self::default()
+        };
+        std::mem::replace(self, fresh)
     }
 }
 
@@ -188,6 +203,7 @@ pub struct Transport {
     /// Bytes from before TLS that are not written yet.
     before: Queue,
     shut: bool,
+    cut: bool,
     /// Whether the last write met a full socket.
     pub blocked: bool,
 }
@@ -200,6 +216,7 @@ impl Transport {
             tls: None,
             before: Queue::default(),
             shut: false,
+            cut: false,
             blocked: false,
         }
     }
@@ -276,6 +293,9 @@ impl Transport {
     pub fn flush(&mut self, queue: &mut Queue) -> io::Result<u64> {
         let mut written = 0;
         self.blocked = false;
+        if self.cut {
+            return Ok(0);
+        }
         while !self.before.is_empty() {
             match write_some(&mut self.stream, self.before.front())? {
                 0 => return self.stop(written),
@@ -322,9 +342,15 @@ impl Transport {
         Ok(written)
     }
 
+    /// Sends nothing more, not even what is half sent.
+    pub fn cut(&mut self) {
+        self.cut = true;
+        self.shutdown();
+    }
+
     /// Bytes that wait inside, besides the queue given to [`Transport::flush`].
     pub fn wants_write(&self) -> bool {
-        !self.before.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        !self.cut && (!self.before.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write()))
     }
 
     /// Says that nothing more will be sent; call when everything is flushed. Harmless when repeated.
@@ -333,7 +359,7 @@ impl Transport {
             return;
         }
         self.shut = true;
-        if let Some(tls) = self.tls.as_deref_mut() {
+        if let Some(tls) = self.tls.as_deref_mut().filter(|_| !self.cut) {
             tls.send_close_notify();
             // One try: a peer that does not read gets no farewell.
             let _ = tls.write_tls(&mut self.stream);

@@ -17,6 +17,9 @@ impl Session {
 
     /// Sends elements that Python made. A hold ends when they answer what it waits for.
     pub fn send(&mut self, elements: &[Arc<Element>], context: &mut Context) {
+        if self.phase != Phase::Stream {
+            return self.refuse_delivery(elements, context);
+        }
         for element in elements {
             self.deliver(element, context);
         }
@@ -33,7 +36,7 @@ impl Session {
     /// Queues one element for the peer.
     pub fn deliver(&mut self, element: &Arc<Element>, context: &mut Context) {
         if self.phase != Phase::Stream {
-            return self.refuse_delivery(element, context);
+            return self.refuse_delivery(std::slice::from_ref(element), context);
         }
         let form = self.form();
         let cached = context

@@ -13,7 +13,7 @@ use super::super::connect::Outgoing;
 use super::super::domains::Opener;
 use super::super::event::Event;
 use super::super::shared::{Accepted, Context, Pair};
-use super::super::transport::Stream;
+use super::super::transport::{Queue, Stream};
 use super::stanza::{split, supported_version, UNAUTHENTICATED_EVENTS};
 use super::{Hold, Phase, Session};
 use crate::tls::{client_config, TlsInfo};
@@ -422,7 +422,8 @@ impl Session {
             return;
         }
         let weight = 2 * self.out.len();
-        self.out.discard();
+        self.out = Queue::default();
+        self.transport.cut();
         context.emit(Event::Undelivered {
             sid: self.sid,
             elements,
@@ -430,14 +431,10 @@ impl Session {
         });
     }
 
-    /// A stanza came for a stream that is ending.
-    pub(super) fn refuse_delivery(&self, element: &Arc<Element>, context: &mut Context) {
-        if self.server.is_some() && element.is_stanza() {
-            context.emit(Event::Undelivered {
-                sid: self.sid,
-                elements: vec![element.clone()],
-                weight: 1024,
-            });
+    /// Something came for a stream that is ending, or not there yet.
+    pub(super) fn refuse_delivery(&self, elements: &[Arc<Element>], context: &mut Context) {
+        if self.server.is_some() {
+            context.undelivered(self.sid, elements);
         }
     }
 }

@@ -54,17 +54,8 @@ impl Shard {
     /// Queues a message for its recipient.
     pub(super) fn deliver(&mut self, sid: u64, element: Arc<Element>) {
         if self.is_lost(sid) {
-            return self.undelivered(sid, vec![element]);
+            return self.context.undelivered(sid, &[element]);
         }
         self.with(sid, |session, context| session.deliver(&element, context));
-    }
-
-    /// Tells Python of stanzas that came too late.
-    pub(super) fn undelivered(&mut self, sid: u64, mut elements: Vec<Arc<Element>>) {
-        elements.retain(|element| element.is_stanza());
-        if !elements.is_empty() {
-            let weight = 1024 * elements.len();
-            self.context.emit(Event::Undelivered { sid, elements, weight });
-        }
     }
 }
