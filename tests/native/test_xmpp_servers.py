@@ -427,15 +427,16 @@ def test_the_source_address_is_used(a: Side, b: Side) -> None:
 
 
 def test_arguments_that_make_no_sense(a: Side) -> None:
-    for arguments in (
+    connections: list[dict[str, Any]] = [
         {"address": "b.test", "server_name": B},
         {"address": "127.0.0.1", "server_name": "b_ü.test"},
         {"address": "127.0.0.1", "server_name": ""},
         {"address": "127.0.0.1", "server_name": B, "timeout": -1.0},
         {"address": "127.0.0.1", "server_name": B, "source": "::1"},
-    ):
+    ]
+    for arguments in connections:
         with pytest.raises(UsageError):
-            a.server.connect(port=1, tls=False, **arguments)  # type: ignore[arg-type]
+            a.server.connect(port=1, tls=False, **arguments)
     for domain in ("", "u@b.test", "b.test/r"):
         with pytest.raises(UsageError):
             a.server.pair(1, A, domain)
