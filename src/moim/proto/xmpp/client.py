@@ -1,5 +1,8 @@
 """A client's sign-in to an XMPP server as a sans-I/O machine: STARTTLS or direct TLS, SASL, resource binding.
 
+Where the server can do all of it at once (XEP-0388, XEP-0386), it does so; what the server says of its offer in SCRAM
+has to be what arrived (XEP-0474).
+
 The driver owns the socket and the clock::
 
     login = ClientLogin("alice@example.com", "secret", tls="starttls")
@@ -20,6 +23,7 @@ Nothing read before the handshake may be fed after it. ``receive`` does not rais
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -31,7 +35,7 @@ from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element, XmlStream
 from moim.proto.xmpp.jid import Jid
 from moim.proto.xmpp.sasl import decode, encode
-from moim.proto.xmpp.scram import ScramClient, ScramHash
+from moim.proto.xmpp.scram import ScramClient, ScramHash, downgrade_hash
 from moim.proto.xmpp.stream import stream_header
 
 Fault = Literal["credentials", "refused", "protocol", "timeout", "closed", "unencrypted"]
@@ -76,8 +80,9 @@ _Stage = Literal["new", "open", "starttls", "handshake", "sasl", "authenticated"
 class ClientLogin:
     """One sign-in. ``address`` is the bare JID; ``username`` when the account is called otherwise at the server.
 
-    ``allow_plain`` sends the password itself when the server offers nothing better (under TLS only). ``timeout`` is
-    the seconds until SignedIn. Raises ProtocolError when ``address`` is not one.
+    ``allow_plain`` sends the password itself when the server offers nothing better (under TLS only). ``sasl2``: use
+    XEP-0388 where it is offered. ``timeout`` is the seconds until SignedIn. Raises ProtocolError when ``address`` is
+    not one.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class ClientLogin:
         username: str = "",
         resource: str = "",
         allow_plain: bool = False,
+        sasl2: bool = True,
         timeout: float = 30.0,
         nonce: Callable[[], str] = lambda: secrets.token_urlsafe(24),
     ) -> None:
@@ -99,6 +105,9 @@ class ClientLogin:
         self._direct = tls == "direct"
         self._resource = resource
         self._allow_plain = allow_plain
+        self._sasl2 = sasl2
+        self._at_once = False
+        self._from = "" if username else str(self.jid)
         self._timeout = timeout
         self._nonce = nonce
         self._stage: _Stage = "new"
@@ -178,7 +187,9 @@ class ClientLogin:
     def _open_stream(self) -> None:
         authenticated = self._stage == "authenticated"
         self._parser = XmlStream()
-        self._output.append(stream_header(self.domain).encode())
+        # The address is for nobody on the way to read.
+        sender = self._from if self._encrypted else ""
+        self._output.append(stream_header(self.domain, sender=sender).encode())
         if not authenticated:
             self._stage = "open"
 
@@ -198,12 +209,13 @@ class ClientLogin:
         if element.ns == ns.STREAMS and element.name == "error":
             self._stream_error(element)
         elif self._stage == "bound":
-            self._events.append(Received(element))
+            if (element.ns, element.name) != (ns.STREAMS, "features"):  # they follow a sign-in at once
+                self._events.append(Received(element))
         elif element.ns == ns.STREAMS and element.name == "features":
             self._features(element)
         elif self._stage == "starttls" and element.ns == ns.TLS:
             self._starttls_answer(element)
-        elif self._stage == "sasl" and element.ns == ns.SASL:
+        elif self._stage == "sasl" and element.ns == (ns.SASL2 if self._at_once else ns.SASL):
             self._sasl(element)
         elif self._stage == "bind" and element.name == "iq" and element.get("id") == "bind":
             self._bound(element)
@@ -238,11 +250,17 @@ class ClientLogin:
             self._fail("unencrypted", "the server refused to start TLS")
 
     def _authenticate(self, features: Element) -> None:
-        offer = features.find("mechanisms", ns.SASL)
+        new = features.find("authentication", ns.SASL2) if self._sasl2 else None
+        self._at_once = new is not None
+        offer = new if new is not None else features.find("mechanisms", ns.SASL)
         names = [child.text.strip() for child in offer.elements() if child.name == "mechanism"] if offer else []
-        plus_seen = any(name.endswith("-PLUS") for name in names)
+        listed = features.find("sasl-channel-binding", ns.CHANNEL_BINDING)
+        types = [child.get("type") or "" for child in listed.elements()] if listed is not None else []
+        inline = new.find("inline", ns.SASL2) if new is not None else None
+        binds = inline is not None and inline.find("bind", ns.BIND2) is not None and not self._resource
+        bindable = self._binding is not None and (not types or "tls-exporter" in types)
         for base in _SCRAM_PREFERENCE:
-            plus = self._binding is not None and f"{base}-PLUS" in names
+            plus = bindable and f"{base}-PLUS" in names
             if plus or base in names:
                 self._mechanism = f"{base}-PLUS" if plus else base
                 self._scram = ScramClient(
@@ -251,21 +269,29 @@ class ClientLogin:
                     self._password,
                     nonce=self._nonce(),
                     plus=plus,
-                    plus_seen=plus_seen,
+                    plus_seen=any(name.endswith("-PLUS") for name in names),
                     binding=self._binding,
+                    protection=downgrade_hash(base, names, types),
                 )
-                self._start_sasl(self._scram.first())
+                self._start_sasl(self._scram.first(), binds=binds)
                 return
         if "PLAIN" in names and self._allow_plain:
             self._mechanism = "PLAIN"
-            self._start_sasl(b"\0".join((b"", self._username.encode(), self._password.encode())))
+            self._start_sasl(b"\0".join((b"", self._username.encode(), self._password.encode())), binds=binds)
             return
-        listed = ", ".join(names[:10]) or "none"
-        self._fail("refused", f"the server offers no way to authenticate that we accept (it offers: {listed})")
+        said = ", ".join(names[:10]) or "none"
+        self._fail("refused", f"the server offers no way to authenticate that we accept (it offers: {said})")
 
-    def _start_sasl(self, initial: bytes) -> None:
+    def _start_sasl(self, initial: bytes, *, binds: bool) -> None:
         self._stage = "sasl"
-        self._write(Element("auth", ns.SASL, {"mechanism": self._mechanism}, (encode(initial),)))
+        if not self._at_once:
+            self._write(Element("auth", ns.SASL, {"mechanism": self._mechanism}, (encode(initial),)))
+            return
+        data = base64.b64encode(initial).decode()
+        children = [Element("initial-response", ns.SASL2, {}, (data,))]
+        if binds:
+            children.append(Element("bind", ns.BIND2))
+        self._write(Element("authenticate", ns.SASL2, {"mechanism": self._mechanism}, tuple(children)))
 
     def _sasl(self, element: Element) -> None:
         if element.name == "challenge" and self._scram is not None:
@@ -274,21 +300,34 @@ class ClientLogin:
                 self._fail("protocol", "the server sent one challenge too many")
                 return
             self._scram_done = True
-            self._write(Element("response", ns.SASL, {}, (encode(self._scram.final(data)),)))
+            self._write(Element("response", element.ns, {}, (encode(self._scram.final(data)),)))
         elif element.name == "success":
-            if self._scram is not None:
-                self._scram.verify(decode(element.text))
-            self._stage = "authenticated"
-            self._open_stream()
+            self._succeeded(element)
         elif element.name == "failure":
             condition, text = _condition(element, ns.SASL)
+            text = text or _condition(element, ns.SASL2)[1]
             if condition in _WRONG_CREDENTIALS:
                 self._fail("credentials", "the server did not accept the address and password", condition)
             else:
                 said = f": {text}" if text else ""
                 self._fail("refused", f"the server refused the sign-in with {condition}{said}", condition)
+        elif element.name == "continue":
+            self._fail("refused", "the server wants more than a password, which this program cannot give", "continue")
         else:
             self._fail("protocol", f"the server sent <{element.name}/> where the sign-in does not allow it")
+
+    def _succeeded(self, success: Element) -> None:
+        last: Element | None = success
+        if self._at_once:
+            last = success.find("additional-data", ns.SASL2)
+        if self._scram is not None:
+            self._scram.verify(decode(last.text) if last is not None else b"")
+        self._stage = "authenticated"
+        if not self._at_once:
+            self._open_stream()
+        elif success.find("bound", ns.BIND2) is not None:
+            who = success.find("authorization-identifier", ns.SASL2)
+            self._signed_in(who.text if who is not None else "")
 
     def _request_bind(self, features: Element) -> None:
         if features.find("bind", ns.BIND) is None:
@@ -307,7 +346,10 @@ class ClientLogin:
             said = f" ({condition}{f': {text}' if text else ''})" if condition else ""
             self._fail("refused", f"the server did not bind a resource{said}", condition)
             return
-        full = Jid.parse(jid.text.strip())
+        self._signed_in(jid.text)
+
+    def _signed_in(self, address: str) -> None:
+        full = Jid.parse(address.strip())
         if full.is_bare:
             raise ProtocolError("it bound an address without a resource")
         self._stage = "bound"
