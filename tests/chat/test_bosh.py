@@ -1,11 +1,8 @@
-"""XMPP over HTTP: sign-in and chat with a client by hand and with Strophe, and what strangers may not do."""
+"""XMPP over HTTP: sign-in and chat with a client by hand, and what strangers may not do."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,10 +12,8 @@ from starlette.applications import Starlette
 from moim import chat
 from moim.proto.xmpp import Element, ns, sasl
 from moim.proto.xmpp.scram import ScramClient
-from running_site import RunningSite
 
 WAIT = 20.0
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def web(house: Any) -> httpx.AsyncClient:
@@ -221,56 +216,3 @@ async def test_a_copy_of_a_request_acts_once(house: Any) -> None:
         assert await browser.post(text + ping, rid=browser.rid) == first
         await bob.receive()
         await bob.quiet()
-
-
-STROPHE = """
-import { Strophe, $msg, $pres } from 'strophe.js';
-const [url, jid, password, peer] = JSON.parse(process.argv[1]);
-const connection = new Strophe.Connection(url);
-const say = (event, more = {}) => console.log(JSON.stringify({ event, ...more }));
-connection.connect(jid, password, (status, condition) => {
-  say('status', { status, condition });
-  if (status === Strophe.Status.CONNECTED) {
-    connection.addHandler((stanza) => {
-      say('message', { text: stanza.getElementsByTagName('body')[0].textContent });
-      connection.disconnect('done');
-      return false;
-    }, null, 'message');
-    connection.send($pres());
-    connection.send($msg({ to: peer, type: 'chat' }).c('body').t('from strophe'));
-    say('jid', { jid: connection.jid, bosh: connection._proto.constructor.name });
-  }
-  if (status === Strophe.Status.DISCONNECTED) process.exit(0);
-});
-"""
-
-
-@pytest.mark.interop
-@pytest.mark.parametrize("side", ["web", "edge-web"])
-async def test_strophe_through_the_site(site: RunningSite, side: str) -> None:
-    """An npm library that did not come from us signs in over BOSH, inside and through the edge, and chats."""
-    host, port = site.place(side)
-    base = f"http://{host}:{port}" if side == "web" else f"https://{host}:{port}"
-    url = f"{base}/http-bind"
-    alice, bob = "alice@moim.test", "bob@moim.test"
-    trust = os.environ | {"NODE_EXTRA_CA_CERTS": str(site.ca)}
-    processes = []
-    for jid, peer in ((alice, bob), (bob, alice)):
-        given = json.dumps([url, jid, site.passwords[jid], peer])
-        processes.append(
-            await asyncio.create_subprocess_exec(
-                "node",
-                "--input-type=module",
-                "-e",
-                STROPHE,
-                given,
-                cwd=ROOT / "web",
-                env=trust,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        )
-    for process in processes:
-        out, errors = await asyncio.wait_for(process.communicate(), 60)
-        said = [json.loads(line) for line in out.decode().splitlines() if line.startswith("{")]
-        assert {"event": "message", "text": "from strophe"} in said, (said, errors.decode(), site.logs())
