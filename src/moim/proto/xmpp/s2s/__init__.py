@@ -2,7 +2,7 @@
 
 from moim.proto.xmpp.s2s.dialback import Keys
 from moim.proto.xmpp.s2s.incoming import MAX_PAIRS, Incoming
-from moim.proto.xmpp.s2s.outgoing import Outgoing
+from moim.proto.xmpp.s2s.outgoing import Outgoing, is_final
 from moim.proto.xmpp.s2s.steps import (
     Close,
     How,
@@ -43,4 +43,5 @@ __all__ = [
     "Use",
     "Verified",
     "Verify",
+    "is_final",
 ]

@@ -327,7 +327,7 @@ class Outgoing:
             elif child.ns == ns.STREAM_ERRORS:
                 condition = child.name
         said = f": {text}" if text else ""
-        self._over(Close(None, f"the peer ended the stream with {condition}{said}", condition, _is_final(condition)))
+        self._over(Close(None, f"the peer ended the stream with {condition}{said}", condition, is_final(condition)))
 
     def _fail(self, condition: str, reason: str, *, final: bool = False) -> None:
         self._over(Close(stream_error(condition, reason), reason, condition, final))
@@ -342,5 +342,6 @@ class Outgoing:
         self._output.append(Send(elements))
 
 
-def _is_final(condition: str) -> bool:
+def is_final(condition: str) -> bool:
+    """Whether a stream error that a peer sent is about us or the domain, and so the same at its other addresses."""
     return condition in ("host-unknown", "host-gone", "not-authorized", "policy-violation")

@@ -1,0 +1,75 @@
+"""The admin API of federation: its state, its peers, the policy of a domain, and the check of a domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from moim.errors import NotFound
+from moim.federation.policies import Override
+from moim.federation.service import Service
+from moim.federation.settings import pattern
+from moim.net.http_json import json_object
+
+_MAX_BODY = 16 * 1024
+
+
+def admin_routes(service: Service) -> list[BaseRoute]:
+    """Routes of the admin API.
+
+    ``GET /federation``, ``GET /federation/peers``, ``GET`` and ``DELETE /federation/peers/{domain}`` (ends its streams
+    and lets it be tried at once), ``GET /federation/policies``, ``GET``, ``PUT`` and ``DELETE
+    /federation/policies/{domain}``.
+    """
+
+    async def overview(_request: Request) -> Response:
+        return JSONResponse(service.overview())
+
+    async def peers(_request: Request) -> Response:
+        return JSONResponse({"peers": service.peers()})
+
+    async def peer(request: Request) -> Response:
+        name = pattern(request.path_params["domain"])
+        for row in service.peers():
+            if row["domain"] == name or _canonical(row["domain"]) == name:
+                return JSONResponse(row)
+        raise NotFound(f"nothing was exchanged with {name} yet", hint=f"try: moim federation check {name}")
+
+    async def reset(request: Request) -> Response:
+        name = pattern(request.path_params["domain"])
+        return JSONResponse({"domain": name, "streams": service.reset(name, "reset by an administrator")})
+
+    async def policies(_request: Request) -> Response:
+        await service.policies.load()
+        listed = [service.policy(domain) for domain in service.policies.overrides()]
+        return JSONResponse({"defaults": service.policies.of("").as_json(), "policies": listed})
+
+    async def policy(request: Request) -> Response:
+        await service.policies.load()
+        return JSONResponse(service.policy(request.path_params["domain"]))
+
+    async def put_policy(request: Request) -> Response:
+        given: dict[str, Any] = await json_object(request, limit=_MAX_BODY)
+        return JSONResponse(await service.set_policy(request.path_params["domain"], Override.read(given)))
+
+    async def drop_policy(request: Request) -> Response:
+        await service.drop_policy(request.path_params["domain"])
+        return Response(status_code=204)
+
+    return [
+        Route("/federation", overview, methods=["GET"]),
+        Route("/federation/peers", peers, methods=["GET"]),
+        Route("/federation/peers/{domain}", peer, methods=["GET"]),
+        Route("/federation/peers/{domain}", reset, methods=["DELETE"]),
+        Route("/federation/policies", policies, methods=["GET"]),
+        Route("/federation/policies/{domain}", policy, methods=["GET"]),
+        Route("/federation/policies/{domain}", put_policy, methods=["PUT"]),
+        Route("/federation/policies/{domain}", drop_policy, methods=["DELETE"]),
+    ]
+
+
+def _canonical(domain: str) -> str:
+    return pattern(domain)

@@ -1,0 +1,347 @@
+"""Federation on one node: binds its parts together, listens for other servers, and is the chat room's way to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography import x509
+
+from moim.bus import Bus
+from moim.errors import ConfigError, MoimError, Unavailable, UsageError
+from moim.federation import status
+from moim.federation.chains import Anchors, load_files, system_anchors
+from moim.federation.connecting import Connector
+from moim.federation.fetching import Fetcher
+from moim.federation.guard import Guard
+from moim.federation.locating import Dns, Locator
+from moim.federation.outbox import Bounds, Outbox, returned
+from moim.federation.peers import Peers
+from moim.federation.plane import Chat, ServerPlane
+from moim.federation.policies import Override, Policies
+from moim.federation.proofs import Proofs
+from moim.federation.settings import Settings, pattern
+from moim.federation.stream import Pair, Stream
+from moim.federation.streams import Streams
+from moim.federation.verifying import Verifier
+from moim.model import CertificateChanged, ServiceStatus
+from moim.net.resolver import Resolver, parse_server
+from moim.proto.xmpp import Element, s2s
+from moim.settings import Site
+from moim.store import Store
+
+SERVER_PORT, SERVER_TLS_PORT = 5269, 5270
+_PURPOSE = "cup-xmpp-s2s"
+_NODE = "inside"
+
+_log = logging.getLogger("moim.federation")
+
+
+class CertificateFiles(Protocol):
+    """Paths of a certificate chain and its key, both PEM."""
+
+    @property
+    def chain(self) -> Path:
+        """Leaf first."""
+        ...
+
+    @property
+    def key(self) -> Path:
+        """The private key."""
+        ...
+
+
+class Running:
+    """What there is while federation runs."""
+
+    def __init__(
+        self,
+        chat: Chat,
+        settings: Settings,
+        policies: Policies,
+        keys: s2s.Keys,
+        anchors: Anchors,
+        own: Callable[[], Iterable[tuple[str, int]]],
+        *,
+        dns: Dns,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.chat = chat
+        self.dns = dns
+        self.guard = Guard(settings.target_networks, own)
+        self.locator = Locator(self.dns, self.guard)
+        self.fetcher = Fetcher(self.dns, self.guard, ssl.create_default_context()) if settings.posh else None
+        self.proofs = Proofs(
+            anchors, dns=self.dns if settings.dnssec else None, locator=self.locator, fetch=self.fetcher
+        )
+        self.streams = Streams(chat.servers, settings, policies, self.proofs, keys, chat.hosts, self, clock=clock)
+        self.connector = Connector(
+            self.locator, self.streams, keys, handshake_seconds=settings.handshake_seconds, clock=clock
+        )
+        self.outbox = Outbox(Bounds(settings.queue_stanzas, settings.queue_bytes, settings.queue_total_bytes))
+        self.peers = Peers(
+            self.connector,
+            policies,
+            self.outbox,
+            bounce=chat.remote_stanza,
+            first_pause=settings.retry_first_seconds,
+            longest_pause=settings.retry_most_seconds,
+            queue_seconds=settings.queue_seconds,
+            clock=clock,
+        )
+        self.verifier = Verifier(
+            self.connector, policies, self._stream_to, per_minute=settings.verifications_per_minute, clock=clock
+        )
+
+    def _stream_to(self, remote: str) -> Stream | None:
+        peer = self.peers.known(remote)
+        streams = peer.streams.values() if peer is not None else ()
+        return next((one for one in streams if one.usable and not one.incoming), None)
+
+    # What streams tell (see ``Events``).
+
+    def stanza(self, stanza: Element) -> None:
+        """To the chat room."""
+        remote = (stanza.get("from") or "").partition("/")[0].rpartition("@")[2]
+        if (peer := self.peers.known(remote)) is not None:
+            peer.received += 1
+        self.chat.remote_stanza(stanza)
+
+    def opened(self, stream: Stream, pair: Pair) -> None:
+        """To the peers."""
+        self.verifier.forget(pair[1])
+        self.peers.opened(stream, pair)
+
+    def ended(self, stream: Stream) -> None:
+        """To the peers."""
+        self.peers.ended(stream)
+
+    def note(self, domain: str, text: str) -> None:
+        """To the peers."""
+        self.peers.note(domain, text)
+
+    async def call_back(self, step: s2s.Verify, address: str) -> tuple[str, str]:
+        """To the verifier."""
+        return await self.verifier.verify(step, address)
+
+    def called_back(self, step: s2s.Verified) -> None:
+        """To the verifier."""
+        self.verifier.answered(step)
+
+    async def stop(self) -> None:
+        """Ends every stream."""
+        await self.peers.stop()
+        await self.streams.stop()
+        if self.fetcher is not None:
+            await self.fetcher.aclose()
+
+
+class Service:
+    """Messages and presence between this site's domains and others.
+
+    ``credential`` gives the certificate files of a purpose; ``anchors`` the site's own authorities; both may touch the
+    disk. ``use`` tells it of the chat room before ``start``. ``names`` are the name servers of the site's own views.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        store: Store,
+        bus: Bus,
+        *,
+        credential: Callable[[str], CertificateFiles],
+        anchors: Callable[[], Sequence[x509.Certificate]],
+    ) -> None:
+        self.site = site
+        self.settings = site.section(Settings)
+        self.policies = Policies(self.settings, store)
+        self._bus = bus
+        self._credential = credential
+        self._anchors = anchors
+        self._chat: Chat | None = None
+        self._running: Running | None = None
+        self._listeners: list[ServiceStatus] = []
+        self._numbers: list[int] = []
+        self._cancel: Callable[[], None] | None = None
+
+    def use(self, chat: Chat) -> None:
+        """The chat room whose domains these are."""
+        self._chat = chat
+
+    @property
+    def running(self) -> Running | None:
+        """What runs; None while stopped or switched off."""
+        return self._running
+
+    def send(self, stanza: Element) -> None:
+        """Takes a stanza for another domain, with both addresses; failures come back as error stanzas."""
+        if self._running is not None:
+            try:
+                self._running.peers.send(stanza)
+            except MoimError as error:
+                self._return(stanza, "jid-malformed", error.message)
+        else:
+            self._return(stanza, "remote-server-not-found", "this server exchanges nothing with other domains")
+
+    def _return(self, stanza: Element, condition: str, text: str) -> None:
+        answer = returned(stanza, condition, text)
+        if answer is not None and self._chat is not None:
+            self._chat.remote_stanza(answer)
+
+    async def start(self) -> None:
+        """Listens; the chat room must run. Raises Unavailable or ConfigError naming the port or file."""
+        if not self.settings.enabled:
+            return
+        if self._chat is None or self._running is not None:
+            raise UsageError("federation needs the chat room, and starts once")
+        await self.policies.load()
+        keys = await self.policies.keys()
+        anchors = await asyncio.to_thread(self._load_anchors)
+        servers = [parse_server(text) for text in self.settings.resolvers]
+        running = Running(
+            self._chat, self.settings, self.policies, keys, anchors, self._own_places, dns=Resolver(servers or None)
+        )
+        await self._load_certificate()
+        running.streams.start()
+        self._running = running
+        node, ports = self.site.settings.nodes.inside, self.site.settings.ports
+        try:
+            self._listen("xmpp-server", node.address, ports.bind(SERVER_PORT), tls=False)
+            self._listen("xmpp-server-tls", node.address, ports.bind(SERVER_TLS_PORT), tls=True)
+        except BaseException:
+            await self.stop()
+            raise
+        self._cancel = self._bus.subscribe(CertificateChanged, self._certificate_changed)
+
+    def _load_anchors(self) -> Anchors:
+        own = [*self._anchors(), *load_files(Path(self.site.root, text) for text in self.settings.trusted)]
+        return Anchors([*own, *(system_anchors() if self.settings.system_authorities else ())])
+
+    def _listen(self, name: str, address: str, port: int, *, tls: bool) -> None:
+        plane = self._plane()
+        number, bound = plane.listen(name, address, port, "server-tls" if tls else "server")
+        self._numbers.append(number)
+        self._listeners.append(ServiceStatus(name, _NODE, "tcp", address, bound, "running"))
+        _log.info("%s listens on %s:%d", name, address, bound)
+
+    async def listen_edge(self, path: Path) -> None:
+        """Takes what comes through the tunnel on a Unix socket, each connection with a PROXY header first."""
+        if self._running is None:
+            return
+        self._listen_unix(path)
+
+    def _listen_unix(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        number, _ = self._plane().listen("edge-xmpp-server", str(path), 0, "server", proxy_protocol=True)
+        self._numbers.append(number)
+        path.chmod(0o600)
+
+    def _plane(self) -> ServerPlane:
+        if self._chat is None:
+            raise UsageError("federation needs the chat room")
+        return self._chat.servers
+
+    def _own_places(self) -> Iterable[tuple[str, int]]:
+        nodes, ports = self.site.settings.nodes, self.site.settings.ports
+        for address in (
+            nodes.inside.address,
+            nodes.edge.address,
+            nodes.inside.public_address,
+            nodes.edge.public_address,
+        ):
+            for standard in (SERVER_PORT, SERVER_TLS_PORT):
+                if address:
+                    yield address, ports.bind(standard)
+
+    async def stop(self) -> None:
+        """Ends every stream; what waits goes back to its senders."""
+        if self._cancel is not None:
+            self._cancel()
+            self._cancel = None
+        running, self._running = self._running, None
+        if running is None:
+            return
+        for number in self._numbers:
+            self._plane().unlisten(number)
+        self._numbers.clear()
+        self._listeners.clear()
+        await running.stop()
+        self._plane().detach()
+
+    def health(self) -> list[ServiceStatus]:
+        """The listeners that other servers reach directly."""
+        if self._running is None:
+            return []
+        waiting = sum(self._running.outbox.count(peer.domain) for peer in self._running.peers)
+        detail = f"{len(self._running.streams)} streams" + (f", {waiting} stanzas wait" if waiting else "")
+        return [
+            ServiceStatus(one.name, one.node, one.transport, one.address, one.port, one.state, detail)
+            for one in self._listeners
+        ]
+
+    async def _load_certificate(self) -> None:
+        """The general certificate is the chat room's; the other hosts have one that names them."""
+        if self._chat is None:
+            return
+        files = await asyncio.to_thread(self._credential, _PURPOSE)
+        for host in self._chat.hosts[1:]:
+            try:
+                self._plane().use_certificate(host, files.chain, files.key)
+            except ConfigError as error:
+                raise Unavailable(f"streams for {host} have no certificate: {error.message}") from error
+
+    async def _certificate_changed(self, fact: CertificateChanged) -> None:
+        if fact.purpose == _PURPOSE:
+            await self._load_certificate()
+
+    # --- for administrators -------------------------------------------------------------------------------------
+
+    def overview(self) -> dict[str, Any]:
+        """What is on, and how much of it."""
+        return status.overview(self)
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Every peer that there is something to say about."""
+        return status.peers(self._running, self.policies) if self._running is not None else []
+
+    async def set_policy(self, domain: str, override: Override) -> dict[str, Any]:
+        """Sets what counts for a domain; its streams end, so that it counts at once."""
+        await self.policies.load()
+        name = await self.policies.put(domain, override)
+        self.reset(name, "the policy for this domain changed")
+        return self.policy(name)
+
+    async def drop_policy(self, domain: str) -> None:
+        """Leaves a domain to the settings. Raises NotFound."""
+        await self.policies.load()
+        self.reset(await self.policies.delete(domain), "the policy for this domain changed")
+
+    def policy(self, domain: str) -> dict[str, Any]:
+        """What counts for a domain, and what of it is set for it alone."""
+        name = pattern(domain)
+        override = self.policies.overrides().get(name)
+        counts = self.policies.of(name.removeprefix("*."))
+        return {"domain": name, "set": override.as_json() if override else {}, "counts": counts.as_json()}
+
+    def reset(self, domain: str, reason: str) -> int:
+        """Ends the streams with a domain (or ``*.`` domains) and lets it be tried again at once; how many ended."""
+        if self._running is None:
+            return 0
+
+        def matches(remote: str) -> bool:
+            try:
+                name = pattern(remote)
+            except MoimError:
+                return False
+            return name == domain or (domain.startswith("*.") and name.endswith(domain[1:]))
+
+        for peer in self._running.peers:
+            if matches(peer.domain):
+                self._running.peers.forget(peer.domain)
+                self._running.verifier.forget(peer.domain)
+        return self._running.streams.close_all(matches, reason)

@@ -1,0 +1,212 @@
+"""A network of planes in memory: what ``moim._native.XmppServer`` does for servers, without sockets or threads."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moim.federation.plane import Event
+from moim.net.resolver import Answer, SrvRecord, TlsaRecord
+from moim.proto.xmpp import Element, Jid, ns
+
+
+@dataclass
+class End:
+    """One end of a connection."""
+
+    plane: FakePlane
+    sid: int
+    other: End | None = None
+    local: str = ""
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    open: bool = True
+    deaf: bool = False
+    client: bool = False
+
+
+class Network:
+    """Listeners by address; ``down`` are addresses that refuse; ``silent`` ones never answer."""
+
+    def __init__(self) -> None:
+        self.listeners: dict[tuple[str, int], tuple[FakePlane, int, str]] = {}
+        self.down: set[str] = set()
+        self.silent: set[str] = set()
+        self.tried: list[tuple[str, int]] = []
+
+
+class FakePlane:
+    """One server's plane. ``certificates`` is what it shows, by local domain ("" for any)."""
+
+    _numbers = itertools.count(1 << 48)
+
+    def __init__(
+        self, network: Network, address: str, certificates: Mapping[str, Sequence[bytes]] | None = None
+    ) -> None:
+        self.network, self.address = network, address
+        self.certificates = dict(certificates or {})
+        self.ends: dict[int, End] = {}
+        self.sent: list[Element] = []
+        self._handle: Callable[[Sequence[Event]], None] | None = None
+        self._events: deque[Event] = deque()
+        self._wake = False
+        self._listeners = itertools.count(1)
+
+    def attach(self, handle: Callable[[Sequence[Event]], None]) -> None:
+        self._handle = handle
+
+    def detach(self) -> None:
+        self._handle = None
+
+    def _tell(self, *event: Any) -> None:
+        self._events.append(event)
+        if not self._wake:
+            self._wake = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._wake = False
+        batch = list(self._events)
+        self._events.clear()
+        if self._handle is not None:
+            self._handle(batch)
+
+    def listen(self, name: str, address: str, port: int, mode: str, *, proxy_protocol: bool = False) -> tuple[int, int]:
+        number = next(self._listeners)
+        self.network.listeners[address, port] = (self, number, mode)
+        return number, port
+
+    def unlisten(self, number: int) -> None:
+        for place, (plane, own, _) in tuple(self.network.listeners.items()):
+            if plane is self and own == number:
+                del self.network.listeners[place]
+
+    def use_certificate(self, domain: str, chain: Path, key: Path) -> None:
+        pass
+
+    def connect(self, address: str, port: int, *, tls: bool, server_name: str, local: str, timeout: float) -> int:
+        self.network.tried.append((address, port))
+        sid = next(self._numbers)
+        end = self.ends[sid] = End(self, sid, local=local, client=True)
+        found = self.network.listeners.get((address, port))
+        if address in self.network.silent:
+            asyncio.get_running_loop().call_later(0.3, self._end, end, "no answer in time")
+        elif found is None or address in self.network.down:
+            asyncio.get_running_loop().call_soon(self._end, end, "connection refused")
+        else:
+            plane, number, mode = found
+            other = End(plane, next(self._numbers), end, local=server_name)
+            plane.ends[other.sid] = other
+            end.other = other
+            plane._tell("connected", other.sid, number, self.address, 40000, mode == "server-tls")
+            self._tell("connected", sid, 0, address, port, tls)
+            if tls:
+                self._handshake(end)
+        return sid
+
+    def _handshake(self, end: End) -> None:
+        other = end.other
+        assert other is not None
+        for one, peer in ((end, other), (other, end)):
+            shown = peer.plane.certificates.get(peer.local, peer.plane.certificates.get("", ()))
+            info = {"version": "TLSv1.3", "cipher": "TLS13_AES_256_GCM_SHA384", "sni": "", "alpn": None}
+            one.plane._tell("tls", one.sid, info | {"chain": list(shown)})
+
+    def _end(self, end: End, reason: str) -> None:
+        if end.open:
+            end.open = False
+            self.ends.pop(end.sid, None)
+            self._tell("closed", end.sid, reason)
+
+    def open_stream(self, sid: int, attrs: Mapping[str, str]) -> None:
+        end = self.ends.get(sid)
+        if end is not None and end.other is not None and end.other.open:
+            end.other.plane._tell("open", end.other.sid, dict(attrs) | {"xmlns": ns.SERVER})
+
+    def send(self, sid: int, elements: Sequence[Element]) -> None:
+        end = self.ends.get(sid)
+        if end is None or end.other is None or not end.other.open:
+            return
+        self.sent.extend(elements)
+        if end.deaf or end.other.deaf:
+            return
+        for element in elements:
+            if element.ns == ns.CLIENT and element.name in ("message", "presence", "iq"):
+                sender, to = Jid.parse(element.get("from") or ""), Jid.parse(element.get("to") or "")
+                if (to.domain, sender.domain) not in end.other.pairs:
+                    end.other.plane._end(end.other, "invalid-from: no such pair")
+                    self._end(end, "the peer reported the stream error invalid-from: no such pair")
+                    return
+            end.other.plane._tell("stanza", end.other.sid, element)
+
+    def start_tls(self, sid: int) -> None:
+        end = self.ends.get(sid)
+        if end is None or end.other is None:
+            return
+        if end.client:
+            self._handshake(end)
+        else:
+            end.other.plane._tell("stanza", end.other.sid, Element("proceed", ns.TLS))
+
+    def restart(self, sid: int) -> None:
+        pass
+
+    def authenticated(self, sid: int, remote: str) -> None:
+        pass
+
+    def pair(self, sid: int, local: str, remote: str) -> None:
+        if (end := self.ends.get(sid)) is not None:
+            end.pairs.add((local, remote))
+
+    def close(self, sid: int, error: Element | None = None) -> None:
+        end = self.ends.get(sid)
+        if end is None:
+            return
+        if (other := end.other) is not None and other.open and not (end.deaf or other.deaf):
+            if error is not None:
+                condition = next((c.name for c in error.elements() if c.name != "text"), "")
+                text = next((c.text for c in error.elements() if c.name == "text"), "")
+                other.plane._end(other, f"the peer reported the stream error {condition}: {text}")
+            else:
+                other.plane._tell("close", other.sid)
+        self._end(end, "closed")
+
+    def crash(self, lost: Sequence[Element] = ()) -> None:
+        """Every connection breaks, as when a machine dies; ``lost`` comes back to those who sent it."""
+        for end in tuple(self.ends.values()):
+            other = end.other
+            self._end(end, "gone")
+            if other is not None and other.open:
+                if lost:
+                    other.plane._tell("undelivered", other.sid, list(lost))
+                other.plane._end(other, "the connection was reset")
+
+
+class FakeDns:
+    """Records by name. SRV as ``(priority, weight, port, target)``; ``failing`` names raise."""
+
+    def __init__(self, *, authentic: bool = False) -> None:
+        self.srv: dict[str, list[tuple[int, int, int, str]]] = {}
+        self.hosts: dict[str, list[str]] = {}
+        self.tlsa: dict[str, list[TlsaRecord]] = {}
+        self.authentic = authentic
+        self.asked: list[str] = []
+
+    async def services(self, name: str) -> Answer:
+        self.asked.append(name)
+        records = tuple(SrvRecord(*record) for record in self.srv.get(name, ()))
+        return Answer("ok" if records else "no-name", "fake", 60, services=records, authentic=self.authentic)
+
+    async def addresses(self, host: str) -> Answer:
+        self.asked.append(host)
+        found = tuple(self.hosts.get(host, ()))
+        return Answer("ok" if found else "no-name", "fake", 60, addresses=found, authentic=self.authentic)
+
+    async def associations(self, name: str) -> Answer:
+        self.asked.append(name)
+        found = tuple(self.tlsa.get(name, ()))
+        return Answer("ok" if found else "no-name", "fake", 60, associations=found, authentic=self.authentic)
