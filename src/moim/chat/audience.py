@@ -1,4 +1,4 @@
-"""Who hears the same, as the plane wants it: session numbers, ready-made, and made anew only when somebody comes or goes.
+"""Who hears the same, as the plane wants it: session numbers, made anew only when somebody comes or goes.
 
 A room says one thing to hundreds. What can be done once per change of its occupants is not done for every message.
 """

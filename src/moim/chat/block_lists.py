@@ -22,6 +22,8 @@ class BlockLists:
         self._domain = domain
         self._store = store
         self._lists: dict[str, frozenset[str]] = {}
+        self.version = 0
+        """Rises with every change, for those who remember whom nobody blocks."""
 
     async def load(self) -> None:
         """Reads every list. Raises Unavailable when the database does not answer."""
@@ -62,6 +64,7 @@ class BlockLists:
 
     def apply(self, owner: str, *, add: Iterable[str] = (), take: Iterable[str] = ()) -> None:
         """Lets a change count."""
+        self.version += 1
         after = (self.of(owner) | frozenset(add)) - frozenset(take)
         if after:
             self._lists[owner] = after
@@ -73,6 +76,7 @@ class BlockLists:
         gone = sa.delete(tables.blocked).where(tables.blocked.c.owner == owner)
         await self._store.write(lambda connection: connection.execute(gone))
         self._lists.pop(owner, None)
+        self.version += 1
 
 
 def matches(blocked: frozenset[str], jid: Jid) -> bool:

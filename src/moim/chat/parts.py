@@ -288,7 +288,12 @@ class Parts:
             burst=settings.rooms_stanzas_burst,
             persistent=settings.rooms_persistent,
         )
-        return Rooms(limits, store=store, deliver=lambda batch: self.router.deliver(batch))
+        return Rooms(
+            limits,
+            store=store,
+            deliver=lambda batch: self.router.deliver(batch),
+            fan_out=lambda stanza, audience, skip: self.router.fan_out(stanza, audience, skip),
+        )
 
     def _bounce(self, message: Element, error: StanzaError) -> None:
         self.router.reply(message, error)

@@ -55,6 +55,7 @@ class Plane:
 
     def __init__(self, domain: str, *, also: Sequence[str], max_stanza: int, handshake_timeout: float) -> None:
         self._engine = XmppServer(domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
+        self._bound: dict[int, str] = {}
         self._pump: Pump[PlaneEvent] | None = None
         self._end_point = b""
         self._tapped: dict[int, set[str]] = {}
@@ -112,7 +113,7 @@ class Plane:
 
     def fan_out(self, element: Element, sids: Sequence[int]) -> None:
         """Sends one element to many bound sessions, each with its own full JID as ``to``."""
-        self._engine.fan_out(element, sids)
+        self.send_many([(sid, element.with_attrs({"to": self._bound[sid]})) for sid in sids if sid in self._bound])
 
     def start_tls(self, sid: int) -> None:
         """Tells the client to proceed and begins the handshake."""
@@ -130,10 +131,12 @@ class Plane:
 
     def bind(self, sid: int, full: str) -> None:
         """Routes the full JID to the session."""
+        self._bound[sid] = full
         self._engine.bind(sid, full)
 
     def unbind(self, sid: int) -> None:
         """Takes the session out of the route table."""
+        self._bound.pop(sid, None)
         self._tapped.pop(sid, None)
         self._engine.unbind(sid)
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from inspect import isawaitable
 from typing import Protocol
 
 from moim.chat.accounts import Accounts, Session
+from moim.chat.audience import Audience
 from moim.chat.block_lists import BlockLists, matches
 from moim.chat.blocking import blocked_error
 from moim.chat.contacts import People
@@ -159,6 +160,21 @@ class Router:
                 local = []
                 self._spawn(self._for_account(to, stanza))
         self._plane.send_many(local)
+
+    def fan_out(self, stanza: Element, audience: Audience, skip: Collection[Jid] = ()) -> None:
+        """One stanza of a component, without ``to``, for everybody in ``audience`` but those in ``skip``."""
+        sids, others = audience.reach(self._block_lists.version, self._reached, skip)
+        if sids:
+            self._plane.fan_out(stanza, sids)
+        if others:
+            self.deliver([(jid, stanza.with_attrs({"to": str(jid)})) for jid in others])
+
+    def _reached(self, jid: Jid) -> int | None:
+        """The session of a full JID that hears everything; what others hear is judged each time."""
+        session = self._accounts.session(jid) if jid.domain == self._domain else None
+        if session is None or self._block_lists.of(session.bare):
+            return None
+        return session.sid
 
     def _shut_out(self, session: Session, stanza: Element) -> bool:
         """Whether the session's account blocks the sender, a whole room or one of its occupants; answers pass."""

@@ -2,74 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
+from moim.chat.rooms import avatar, hats
 from moim.chat.rooms.room import Room
-from moim.proto.xmpp import Element, Jid, StanzaError, ns
+from moim.proto.xmpp import Element, Jid, StanzaError, ns, rsm
 from moim.proto.xmpp.dataform import Field, form
 
-_MAX_ITEMS = 1000
-_COMMON = (ns.DISCO_INFO, ns.DISCO_ITEMS, ns.MUC, ns.PING)
+_MAX_ITEMS: Final = 500
+_OWN_NICK: Final = "x-roomuser-item"
+_COMMON: Final = (ns.DISCO_INFO, ns.DISCO_ITEMS, ns.MUC, ns.PING, ns.VCARD)
+_SERVICE: Final = (
+    *_COMMON,
+    ns.OCCUPANT_ID,
+    ns.SELF_PING,
+    ns.MUC_UNIQUE,
+    ns.RSM,
+    ns.CHANNEL_SEARCH,
+    ns.HATS,
+    ns.MODERATION,
+)
+_ROOM: Final = (
+    *_COMMON, ns.COMMANDS, ns.HATS, ns.MODERATION, ns.MUC_STABLE_ID, ns.OCCUPANT_ID, ns.REGISTER, ns.RETRACTION,
+    f"{ns.RETRACTION}#tombstone", ns.RSM, ns.SELF_PING, ns.STANZA_IDS,
+)  # fmt: skip
+ARCHIVE: Final = (ns.ARCHIVE, f"{ns.ARCHIVE}#extended")
 
 
-def service_info(query: Element) -> Element:
+def service_info(query: Element, name: str) -> Element:
     """The service: group chat, and what it can do."""
-    if query.get("node"):
-        raise StanzaError("item-not-found", "there is no such node")
-    return _info("Rooms", (*_COMMON, ns.OCCUPANT_ID, ns.SELF_PING))
+    _no_node(query)
+    return _info(name, _SERVICE)
 
 
-def service_items(query: Element, rooms: Iterable[Room]) -> Element:
-    """The rooms that are public, up to a thousand, by name."""
-    if query.get("node"):
-        raise StanzaError("item-not-found", "there is no such node")
-    public = sorted((room for room in rooms if room.config.public and not room.locked), key=lambda room: room.address)
-    items = [
-        Element("item", ns.DISCO_ITEMS, {"jid": room.address, "name": room.config.name or room.jid.local})
-        for room in public[:_MAX_ITEMS]
-    ]
-    return Element("query", ns.DISCO_ITEMS, {}, tuple(items))
-
-
-def room_info(room: Room, query: Element) -> Element:
-    """A room, with its properties as features and its details as a form."""
-    if query.get("node") == "x-roomuser-item":
-        return Element("query", ns.DISCO_INFO, {"node": "x-roomuser-item"})
-    if query.get("node"):
-        raise StanzaError("item-not-found", "there is no such node")
+def room_info(room: Room, sender: Jid, query: Element) -> Element:
+    """A room, with its properties as features and its details as a form; or one of its nodes."""
+    node = query.get("node")
+    if node == _OWN_NICK:
+        return _own_nick(room, sender)
+    if node in hats.COMMANDS and node in hats.visible(room, sender):
+        return _command(node)
+    _no_node(query)
     config = room.config
     features = (
-        *_COMMON,
+        *_ROOM,
         "muc_public" if config.public else "muc_hidden",
         "muc_persistent" if config.persistent else "muc_temporary",
         "muc_membersonly" if config.members_only else "muc_open",
         "muc_moderated" if config.moderated else "muc_unmoderated",
         "muc_nonanonymous" if config.non_anonymous else "muc_semianonymous",
         "muc_passwordprotected" if config.password else "muc_unsecured",
-        ns.MUC_STABLE_ID,
-        ns.OCCUPANT_ID,
-        ns.SELF_PING,
-        ns.STANZA_IDS,
+        *(ARCHIVE if room.logged else ()),
     )
-    details = (
+    return _info(config.name or room.jid.local, features, form("result", ns.MUC_INFO, _details(room)))
+
+
+def _details(room: Room) -> Sequence[Field]:
+    config = room.config
+    details = [
         Field("muc#roominfo_description", values=(config.description,), label="Description"),
         Field("muc#roominfo_lang", values=(config.language,), label="Language"),
         Field("muc#roominfo_occupants", values=(str(len(room.occupants)),), label="Occupants"),
         Field("muc#roominfo_changesubject", "boolean", ("1" if config.change_subject else "0",)),
+        Field("muc#roominfo_subjectmod", "boolean", ("1" if config.change_subject else "0",)),
         Field("muc#maxhistoryfetch", values=(str(min(config.history, room.bounds.history)),)),
-    )
-    return _info(config.name or room.jid.local, features, form("result", ns.MUC_INFO, details))
+    ]
+    if room.subject is not None and not config.members_only and not config.password:
+        details.append(Field("muc#roominfo_subject", values=(room.subject.text,), label="Subject"))
+    if config.pubsub:
+        details.append(Field("muc#roominfo_pubsub", values=(config.pubsub,), label="Associated node"))
+    if found := avatar.hashes(room):
+        details.append(Field("muc#roominfo_avatarhash", "text-multi", found, "Avatar hash"))
+    if len(room.hats):
+        details.append(Field("hats#hash", values=(room.hats.hash,), label="Hats hash"))
+    return details
 
 
-def room_items(room: Room, sender: Jid) -> Element:
-    """The occupants, for occupants; nothing for others."""
+def _own_nick(room: Room, sender: Jid) -> Element:
+    """The nickname that the room keeps for whoever asks (XEP-0045 section 7.12)."""
+    nick = room.nicks.get(str(sender.bare))
+    attrs = {"category": "conference", "type": "text", "name": nick or ""}
+    found = (Element("identity", ns.DISCO_INFO, attrs),) if nick else ()
+    return Element("query", ns.DISCO_INFO, {"node": _OWN_NICK}, found)
+
+
+def _command(node: str) -> Element:
+    attrs = {"category": "automation", "type": "command-node", "name": hats.COMMANDS[node]}
+    children = [Element("identity", ns.DISCO_INFO, attrs)]
+    children += [Element("feature", ns.DISCO_INFO, {"var": var}) for var in (ns.COMMANDS, ns.DATA_FORMS)]
+    return Element("query", ns.DISCO_INFO, {"node": node}, tuple(children))
+
+
+def room_items(room: Room, sender: Jid, query: Element) -> Element:
+    """The occupants, for occupants; nothing for others. Or the commands that somebody may use here."""
+    attrs: dict[str, str] = {}
     items: list[Element] = []
-    if sender in room.by_session:
-        items = [Element("item", ns.DISCO_ITEMS, {"jid": f"{room.address}/{nick}"}) for nick in room.occupants]
-    return Element("query", ns.DISCO_ITEMS, {}, tuple(items))
+    if query.get("node") == ns.COMMANDS:
+        attrs = {"node": ns.COMMANDS}
+        items = [
+            Element("item", ns.DISCO_ITEMS, {"jid": room.address, "node": node, "name": hats.COMMANDS[node]})
+            for node in hats.visible(room, sender)
+        ]
+    elif query.get("node"):
+        raise StanzaError("item-not-found", "there is no such node")
+    elif sender in room.by_session:
+        nicks = [nick for nick, occupant in room.occupants.items() if occupant.visible]
+        asked = query.find("set", ns.RSM)
+        part = rsm.page(nicks, rsm.read(asked), usual=_MAX_ITEMS, most=_MAX_ITEMS)
+        items = [
+            Element("item", ns.DISCO_ITEMS, {"jid": f"{room.address}/{nick}"}) for nick in nicks[part.start : part.stop]
+        ]
+        if asked is not None or len(items) < len(nicks):
+            items.append(part.element)
+    return Element("query", ns.DISCO_ITEMS, attrs, tuple(items))
+
+
+def _no_node(query: Element) -> None:
+    if query.get("node"):
+        raise StanzaError("item-not-found", "there is no such node")
 
 
 def _info(name: str, features: Iterable[str], *more: Element) -> Element:
     children = [Element("identity", ns.DISCO_INFO, {"category": "conference", "type": "text", "name": name})]
-    children.extend(Element("feature", ns.DISCO_INFO, {"var": var}) for var in sorted(features))
+    children.extend(Element("feature", ns.DISCO_INFO, {"var": var}) for var in sorted(set(features)))
     return Element("query", ns.DISCO_INFO, {}, (*children, *more))

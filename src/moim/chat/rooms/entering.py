@@ -5,10 +5,18 @@ from __future__ import annotations
 import hmac
 from datetime import datetime
 
+from moim.chat.rooms import showing
+from moim.chat.rooms.avatar import announcement
 from moim.chat.rooms.history import Wanted, read_wanted
+from moim.chat.rooms.occupants import Occupant
 from moim.chat.rooms.ranks import Affiliation, is_manager
-from moim.chat.rooms.room import Change, Occupant, Room, own_words
+from moim.chat.rooms.room import PLAIN, Change, Room, own_words
 from moim.proto.xmpp import Element, Jid, StanzaError, delay, ns
+
+_MAX_NICK = 128
+_MAX_SESSIONS = 32
+_MAX_NICKS = 10
+"""Nicknames under which the sessions of one account may be in a room at once."""
 
 
 def available(room: Room, sender: Jid, nick: str, stanza: Element, now: datetime, *, created: bool = False) -> None:
@@ -19,21 +27,30 @@ def available(room: Room, sender: Jid, nick: str, stanza: Element, now: datetime
         if entry is None:
             raise StanzaError("not-acceptable", "you are not in this room; enter it first")
         _enter(room, sender, nick, stanza, entry, now, created=created)
-    elif occupant.nick != nick:
+    elif occupant.nick != nick and not _keeps_nick(room, occupant, nick, entry):
         _rename(room, occupant, sender, nick, stanza)
     elif entry is not None:
         # A client that lost its memory, not its connection, enters once more and needs to see everything again.
         wanted = read_wanted(entry, now)
-        _refresh(occupant, sender, stanza)
-        _welcome(room, occupant, sender, wanted, Change())
+        room.refresh(occupant, sender, own_words(stanza))
+        codes = _entry_codes(room) + ((210,) if occupant.nick != nick else ())
+        _welcome(room, occupant, sender, wanted, Change(own_codes=codes))
     else:
-        _refresh(occupant, sender, stanza)
-        room.show(occupant)
+        room.refresh(occupant, sender, own_words(stanza))
+        showing.show(room, occupant)
 
 
-def _refresh(occupant: Occupant, sender: Jid, stanza: Element) -> None:
-    occupant.sessions.pop(sender)
-    occupant.sessions[sender] = own_words(stanza)
+def _keeps_nick(room: Room, occupant: Occupant, nick: str, entry: Element | None) -> bool:
+    """Whether somebody enters again under another nickname than the one that the room keeps them to."""
+    return entry is not None and _locked_nick(room, occupant.bare, nick) == occupant.nick
+
+
+def check_nick(nick: str) -> None:
+    """Raises StanzaError when no occupant may be called that, whoever it is. ``nick`` is prepared as a resource."""
+    if not nick or nick != nick.strip():
+        raise StanzaError("not-acceptable", "a nickname is not empty, and has no space at its ends")
+    if len(nick) > _MAX_NICK:
+        raise StanzaError("not-acceptable", f"a nickname has at most {_MAX_NICK} characters")
 
 
 def _enter(
@@ -48,17 +65,37 @@ def _enter(
         raise StanzaError("registration-required", "only members may enter this room")
     if not _password_fits(room, affiliation, entry):
         raise StanzaError("not-authorized", "this room needs the right password")
+    asked, nick = nick, _locked_nick(room, sender.bare, nick)
+    _check_free(room, sender.bare, nick)
     holder = room.occupants.get(nick)
-    if holder is not None and holder.bare != sender.bare:
-        raise StanzaError("conflict", "somebody in the room has this nickname")
-    if holder is not None and len(holder.sessions) >= room.bounds.max_users:
+    if holder is not None and len(holder.sessions) >= _MAX_SESSIONS:
         raise StanzaError("service-unavailable", "too many sessions", kind="wait")
+    if holder is None and len(room.by_bare.get(str(sender.bare), ())) >= _MAX_NICKS:
+        raise StanzaError("service-unavailable", "you are here under too many nicknames", kind="wait")
     if holder is None and len(room.occupants) >= room.max_users and not _may_squeeze_in(room, affiliation):
         raise StanzaError("service-unavailable", "the room has as many occupants as it may have", kind="wait")
     wanted = read_wanted(entry, now)
     occupant = room.add(sender, nick, own_words(stanza))
-    codes = ((100,) if room.config.non_anonymous else ()) + ((201,) if created else ())
+    codes = _entry_codes(room) + ((201,) if created else ()) + ((210,) if asked != nick else ())
     _welcome(room, occupant, sender, wanted, Change(own_codes=codes))
+
+
+def _entry_codes(room: Room) -> tuple[int, ...]:
+    return ((100,) if room.config.non_anonymous else ()) + ((170,) if room.logged else ())
+
+
+def _locked_nick(room: Room, bare: Jid, nick: str) -> str:
+    """What somebody is called who wants to be called ``nick``: rooms may keep people to the name they registered."""
+    return room.nicks.get(str(bare), nick) if room.config.lock_nicks else nick
+
+
+def _check_free(room: Room, bare: Jid, nick: str) -> None:
+    check_nick(nick)
+    holder = room.occupants.get(nick)
+    if holder is not None and holder.bare != bare:
+        raise StanzaError("conflict", "somebody in the room has this nickname")
+    if room.reserved.get(nick, str(bare)) != str(bare):
+        raise StanzaError("conflict", "this nickname is reserved")
 
 
 def _may_squeeze_in(room: Room, affiliation: Affiliation) -> bool:
@@ -74,13 +111,16 @@ def _password_fits(room: Room, affiliation: Affiliation, entry: Element) -> bool
 
 
 def _welcome(room: Room, occupant: Occupant, sender: Jid, wanted: Wanted, change: Change) -> None:
-    for other in room.occupants.values():
-        if other is not occupant:
-            room.output.append((sender, room.presence(other, sender, occupant)))
-    room.show(occupant, change)
     attrs = {"to": str(sender)}
+    sees = room.sees_jids(occupant)
+    for other in room.occupants.values():
+        if other is not occupant and other.visible:
+            room.output.append((sender, showing.card(room, other, sees).with_attrs(attrs)))
+    showing.show(room, occupant, change)
     room.output.extend((sender, message.with_attrs(attrs)) for message in room.history.select(wanted, room.address))
     room.output.append((sender, subject_message(room).with_attrs(attrs)))
+    if room.vcard is not None:
+        room.output.append((sender, announcement(room).with_attrs(attrs)))
 
 
 def subject_message(room: Room) -> Element:
@@ -101,17 +141,25 @@ def subject_message(room: Room) -> Element:
 def _rename(room: Room, occupant: Occupant, sender: Jid, nick: str, stanza: Element) -> None:
     if nick in room.occupants:
         raise StanzaError("conflict", "somebody in the room has this nickname")
-    _refresh(occupant, sender, stanza)
-    room.show(occupant, Change(codes=(303,), new_nick=nick, payload=()), kind="unavailable")
+    if _locked_nick(room, occupant.bare, nick) != nick:
+        raise StanzaError("not-acceptable", "this room keeps you to the nickname that you registered")
+    _check_free(room, occupant.bare, nick)
+    room.refresh(occupant, sender, own_words(stanza))
+    rename(room, occupant, nick)
+
+
+def rename(room: Room, occupant: Occupant, nick: str, *, codes: tuple[int, ...] = ()) -> None:
+    """Gives an occupant another nickname, which must be free, and tells everybody; ``codes`` say why."""
+    showing.show(room, occupant, Change(codes=(303,), new_nick=nick, payload=()), kind="unavailable")
     room.rename(occupant, nick)
-    room.show(occupant)
+    showing.show(room, occupant, Change(codes=codes) if codes else PLAIN)
 
 
 def unavailable(room: Room, sender: Jid, stanza: Element) -> None:
     """A session leaves, whatever nickname it says goodbye to; its words go along."""
-    room.leave(sender, own_words(stanza))
+    showing.leave(room, sender, own_words(stanza))
 
 
 def vanished(room: Room, sender: Jid) -> None:
     """A session that a delivery failed to is taken out (status 333)."""
-    room.leave(sender, codes=(333,))
+    showing.leave(room, sender, codes=(333,))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat.rooms import tables
 from moim.chat.rooms.config import Bounds, RoomConfig
+from moim.chat.rooms.hat_list import Hats
 from moim.chat.rooms.history import Entry
+from moim.chat.rooms.occupants import Subject
 from moim.chat.rooms.ranks import Affiliation
-from moim.chat.rooms.room import Room, Subject
+from moim.chat.rooms.room import Room
 from moim.errors import ProtocolError, Unavailable
 from moim.proto.xmpp import Element, Jid
 from moim.store import Store
@@ -32,37 +35,47 @@ class RoomStore:
         self._store = store
         self._writing: set[asyncio.Task[None]] = set()
 
-    def save(self, room: Room) -> asyncio.Task[None]:
-        """Writes configuration, affiliations, subject and the whole history; a room that is to be forgotten goes.
+    def save(self, room: Room, *, whole: bool) -> asyncio.Task[None]:
+        """Writes configuration, subject, hats and vCard, and the affiliations that changed since the last time.
 
-        The task raises MoimError when the database does not take it.
+        ``whole``: all affiliations, and the history if the store does not know the room. A room that is to be
+        forgotten goes. The task raises MoimError when the database does not take it.
         """
         name = room.jid.local
+        touched, room.touched = room.touched, set()
         if room.destroyed or room.locked or not room.config.persistent:
             return self._spawn(lambda connection: _delete(connection, name))
-        subject = room.subject
-        row = {
-            "room": name,
-            "config": room.config.to_json(),
-            "salt": room.salt,
-            "creator": room.creator,
-            "subject": subject.text if subject is not None else None,
-            "subject_nick": subject.nick if subject is not None else None,
-            "subject_at": subject.set_at.timestamp() if subject is not None else None,
-        }
-        held = [{"room": name, "jid": jid, "affiliation": a.value} for jid, a in room.affiliations.items()]
+        row = _row(room)
+        changed = None if whole else touched
+        held = [
+            {"room": name, "jid": jid, "affiliation": affiliation.value, "nick": room.nicks.get(jid, "")}
+            for jid in (room.affiliations if changed is None else changed)
+            if (affiliation := room.affiliations.get(jid)) is not None
+        ]
         entries = room.history.entries()
 
         def write(connection: sa.Connection) -> None:
             known = connection.execute(sa.select(tables.rooms.c.room).where(tables.rooms.c.room == name)).first()
             connection.execute(insert(tables.rooms).values(row).on_conflict_do_update(["room"], set_=row))
-            connection.execute(sa.delete(tables.affiliations).where(tables.affiliations.c.room == name))
-            if held:
-                connection.execute(sa.insert(tables.affiliations), held)
+            _write_affiliations(connection, name, held, changed)
             if known is None:
                 _append(connection, name, entries, len(entries))
 
         return self._spawn(write)
+
+    def rewrite(self, room: Room, entries: Sequence[Entry]) -> None:
+        """Puts tombstones into the history of a persistent room; a failure is logged."""
+        if room.locked or not room.config.persistent:
+            return
+        name, table = room.jid.local, tables.history
+        texts = [(entry.identifier, entry.message.to_xml("")) for entry in entries if entry.identifier]
+
+        def write(connection: sa.Connection) -> None:
+            for identifier, text in texts:
+                own = (table.c.room == name, table.c.stanza_id == identifier)
+                connection.execute(sa.update(table).where(*own).values(message=text))
+
+        self._spawn(write).add_done_callback(lambda done: _report(done, room.address))
 
     def record(self, room: Room, entries: Sequence[Entry]) -> None:
         """Adds messages to the history of a persistent room; a failure is logged."""
@@ -86,14 +99,45 @@ class RoomStore:
         while self._writing:
             await asyncio.wait(tuple(self._writing))
 
-    async def load(self, host: str, bounds: Bounds, token: Callable[[], str]) -> list[Room]:
+    async def load(
+        self, host: str, bounds: Bounds, token: Callable[[], str], new_id: Callable[[], str] | None = None
+    ) -> list[Room]:
         """Every room on disk. A message that cannot be read is logged and passed over."""
-        return await self._store.read(lambda connection: _load(connection, host, bounds, token))
+        return await self._store.read(lambda connection: _load(connection, host, bounds, token, new_id))
 
 
 def _report(task: asyncio.Task[None], room: str) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("a message of %s could not be kept: %s", room, error)
+
+
+def _row(room: Room) -> dict[str, Any]:
+    subject = room.subject
+    return {
+        "room": room.jid.local,
+        "config": room.config.to_json(),
+        "salt": room.salt,
+        "creator": room.creator,
+        "subject": subject.text if subject is not None else None,
+        "subject_nick": subject.nick if subject is not None else None,
+        "subject_at": subject.set_at.timestamp() if subject is not None else None,
+        "hats": room.hats.to_json(),
+        "vcard": room.vcard.to_xml("") if room.vcard is not None else "",
+    }
+
+
+def _write_affiliations(
+    connection: sa.Connection, name: str, held: Sequence[dict[str, str]], changed: Collection[str] | None
+) -> None:
+    """Puts ``held`` in the place of what was there about ``changed``; about everybody when that is None."""
+    table = tables.affiliations
+    if changed is None:
+        connection.execute(sa.delete(table).where(table.c.room == name))
+    elif changed:
+        gone = sa.delete(table).where(table.c.room == name, table.c.jid == sa.bindparam("gone"))
+        connection.execute(gone, [{"gone": jid} for jid in changed])
+    if held:
+        connection.execute(sa.insert(table), held)
 
 
 def _delete(connection: sa.Connection, name: str) -> None:
@@ -103,21 +147,39 @@ def _delete(connection: sa.Connection, name: str) -> None:
 
 def _append(connection: sa.Connection, name: str, entries: Sequence[Entry], keep: int) -> None:
     table = tables.history
-    rows = [{"room": name, "sent_at": e.sent_at.timestamp(), "message": e.message.to_xml("")} for e in entries]
+    rows = [
+        {
+            "room": name,
+            "sent_at": entry.sent_at.timestamp(),
+            "message": entry.message.to_xml(""),
+            "stanza_id": entry.identifier,
+        }
+        for entry in entries
+    ]
     if rows:
         connection.execute(sa.insert(table), rows)
     newest = sa.select(table.c.id).where(table.c.room == name).order_by(table.c.id.desc()).limit(keep)
     connection.execute(sa.delete(table).where(table.c.room == name, table.c.id.not_in(newest)))
 
 
-def _load(connection: sa.Connection, host: str, bounds: Bounds, token: Callable[[], str]) -> list[Room]:
+def _load(
+    connection: sa.Connection,
+    host: str,
+    bounds: Bounds,
+    token: Callable[[], str],
+    new_id: Callable[[], str] | None,
+) -> list[Room]:
     held: defaultdict[str, dict[str, Affiliation]] = defaultdict(dict)
+    nicks: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for row in connection.execute(sa.select(tables.affiliations)):
         held[row.room][row.jid] = Affiliation(row.affiliation)
+        if row.nick:
+            nicks[row.room][row.jid] = row.nick
     said: defaultdict[str, list[Entry]] = defaultdict(list)
     for row in connection.execute(sa.select(tables.history).order_by(tables.history.c.id)):
         try:
-            said[row.room].append(Entry(datetime.fromtimestamp(row.sent_at, UTC), Element.parse(row.message)))
+            sent_at = datetime.fromtimestamp(row.sent_at, UTC)
+            said[row.room].append(Entry(sent_at, Element.parse(row.message), row.stanza_id, size=len(row.message)))
         except ProtocolError as error:
             _log.error("message %d of the room %s cannot be read any more: %s", row.id, row.room, error.message)
     found = []
@@ -126,8 +188,9 @@ def _load(connection: sa.Connection, host: str, bounds: Bounds, token: Callable[
         if row.subject is not None:
             subject = Subject(row.subject, row.subject_nick or "", datetime.fromtimestamp(row.subject_at, UTC))
         try:
-            config = RoomConfig.from_json(row.config)
-        except (ValueError, TypeError) as error:
+            config, hats = RoomConfig.from_json(row.config), Hats.from_json(row.hats)
+            vcard = Element.parse(row.vcard) if row.vcard else None
+        except (ValueError, TypeError, KeyError, ProtocolError) as error:
             raise Unavailable(f"the configuration of the room {row.room} cannot be read: {error}") from error
         found.append(
             Room(
@@ -137,9 +200,13 @@ def _load(connection: sa.Connection, host: str, bounds: Bounds, token: Callable[
                 salt=row.salt,
                 creator=row.creator,
                 token=token,
+                new_id=new_id,
                 affiliations=held[row.room],
+                nicks=nicks[row.room],
                 subject=subject,
                 history=said[row.room],
+                hats=hats,
+                vcard=vcard,
             )
         )
     return found

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from moim.chat.rooms.config import apply_form, config_form
+from collections.abc import Mapping
+
+from moim.chat.rooms import lists, showing
+from moim.chat.rooms.config import RoomConfig
+from moim.chat.rooms.config_form import ADMINS, OWNERS, apply_form, config_form
 from moim.chat.rooms.ranks import Affiliation
-from moim.chat.rooms.room import Change, Room
+from moim.chat.rooms.room import Change, Room, reason_in
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.proto.xmpp.dataform import read_form
+
+_PRIVACY = frozenset({"non_anonymous", "logged"})
+"""Fields of the configuration that have status codes of their own."""
 
 
 def read(room: Room, sender: Jid) -> Element:
     """The form to configure the room with. Raises StanzaError for everybody but owners."""
     _check_owner(room, sender)
-    return Element("query", ns.MUC_OWNER, {}, (config_form(room.config, room.address, room.bounds),))
+    held = [_held(room, affiliation) for affiliation in (Affiliation.ADMIN, Affiliation.OWNER)]
+    return Element("query", ns.MUC_OWNER, {}, (config_form(room.config, room.address, room.bounds, *held),))
+
+
+def _held(room: Room, affiliation: Affiliation) -> list[str]:
+    return [bare for bare, own in room.affiliations.items() if own is affiliation]
 
 
 def change(room: Room, sender: Jid, query: Element) -> None:
@@ -44,21 +56,57 @@ def _configure(room: Room, submitted: Element) -> None:
     if values and form_type not in (ns.MUC_CONFIG, ""):
         raise StanzaError("bad-request", "the room does not know this form")
     old, new = room.config, apply_form(room.config, values, room.bounds)
-    opened, room.locked = room.locked, False
+    ranks = _read_ranks(room, values)
+    lists.check_whole(room, ranks)
+    was_logged, opened, room.locked = room.logged, room.locked, False
+    for bare, affiliation in ranks.items():
+        lists.apply_affiliation(room, bare, affiliation, actor="", reason="")
     if new == old:
         room.changed = room.changed or opened
         return
-    room.config = new
-    room.history.resize(min(new.history, room.bounds.history))
-    room.changed = True
-    codes = [104]
-    if new.non_anonymous != old.non_anonymous:
-        codes.append(172 if new.non_anonymous else 173)
+    room.reconfigure(new)
     if new.members_only and not old.members_only:
         for occupant in list(room.occupants.values()):
             if room.affiliation(occupant.bare) is Affiliation.NONE:
-                room.remove(occupant, Change(codes=(322,), gone=True, payload=()))
-    room.notice(*codes)
+                showing.remove(room, occupant, Change(codes=(322,), gone=True, payload=()))
+    if new.broadcast != old.broadcast:
+        showing.tell_of_visibility(room)
+    if codes := _codes(old, new, was_logged=was_logged, logged=room.logged):
+        room.notice(*codes)
+
+
+def _codes(old: RoomConfig, new: RoomConfig, *, was_logged: bool, logged: bool) -> list[int]:
+    """The status codes of a change (XEP-0045 section 10.2.1): privacy has its own, 104 is everything else."""
+    changed = {key for key in RoomConfig.__slots__ if getattr(old, key) != getattr(new, key)}
+    codes = [104] if changed - _PRIVACY else []
+    if logged != was_logged:
+        codes.append(170 if logged else 171)
+    if new.non_anonymous != old.non_anonymous:
+        codes.append(172 if new.non_anonymous else 173)
+    return codes
+
+
+def _read_ranks(room: Room, values: Mapping[str, tuple[str, ...]]) -> dict[str, Affiliation]:
+    """The affiliations that change when a form lists the admins or owners in full."""
+    ranks: dict[str, Affiliation] = {}
+    for var, affiliation in ((ADMINS, Affiliation.ADMIN), (OWNERS, Affiliation.OWNER)):
+        if var not in values:
+            continue
+        listed = {_bare(text) for text in values[var] if text.strip()}
+        if any(room.affiliations.get(bare) is Affiliation.OUTCAST for bare in listed):
+            raise StanzaError("not-acceptable", "somebody who is banned is listed among admins or owners")
+        for bare in _held(room, affiliation):
+            if bare not in listed:
+                ranks.setdefault(bare, Affiliation.NONE)
+        ranks |= {bare: affiliation for bare in listed if room.affiliations.get(bare) is not affiliation}
+    return ranks
+
+
+def _bare(text: str) -> str:
+    try:
+        return str(Jid.parse(text.strip()).bare)
+    except ProtocolError as error:
+        raise StanzaError("jid-malformed", error.message) from None
 
 
 def _destroy(room: Room, order: Element) -> None:
@@ -68,8 +116,8 @@ def _destroy(room: Room, order: Element) -> None:
             venue = str(Jid.parse(venue))
         except ProtocolError as error:
             raise StanzaError("jid-malformed", error.message) from None
-    reason, password = order.find("reason"), order.find("password")
-    destroy(room, venue or "", reason.text if reason is not None else "", password.text if password is not None else "")
+    password = order.find("password")
+    destroy(room, venue or "", reason_in(order), password.text[:200] if password is not None else "")
 
 
 def destroy(room: Room, venue: str = "", reason: str = "", password: str = "") -> None:
@@ -80,11 +128,17 @@ def destroy(room: Room, venue: str = "", reason: str = "", password: str = "") -
     if password:
         words.append(Element("password", ns.MUC_USER, {}, (password,)))
     notice = Element("destroy", ns.MUC_USER, {"jid": venue} if venue else {}, tuple(words))
-    for occupant in room.occupants.values():
-        for session in occupant.sessions:
-            gone = Change(gone=True, payload=(), extra=notice)
-            room.output.append((session, room.presence(occupant, session, occupant, gone, kind="unavailable")))
-    room.occupants.clear()
-    room.by_session.clear()
+    _put_out(room, Change(gone=True, payload=(), extra=notice))
     room.destroyed = True
     room.changed = True
+
+
+def shut_down(room: Room) -> None:
+    """The service stops: everybody is out for now (status 332), and nothing else changes."""
+    _put_out(room, Change(codes=(332,), gone=True, payload=()))
+
+
+def _put_out(room: Room, change: Change) -> None:
+    for occupant, session in room.sessions():
+        room.output.append((session, showing.own_presence(room, occupant, session, change, "unavailable")))
+    room.clear()

@@ -1,9 +1,9 @@
-"""One room as a machine: who is in it, what it remembers, and the presence that it shows of its occupants.
+"""One room as a machine: who is in it, what it keeps, and what it tells whom.
 
 No I/O and no clock. What a step sends waits in ``output``; ``changed`` says that something durable changed, and
-``recorded`` holds messages that joined the history. Whoever drives the room takes all three after each step.
-The steps themselves are in ``entering``, ``messages``, ``lists`` and ``owners``; each raises StanzaError before it
-changes anything.
+``recorded`` and ``archived`` hold messages that joined the history and the archive. Whoever drives the room takes all
+of it after each step. The steps themselves are in the files beside this one; each raises StanzaError before it changes
+anything.
 """
 
 from __future__ import annotations
@@ -11,57 +11,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from moim.chat.audience import Audience
 from moim.chat.rooms.config import Bounds, RoomConfig
-from moim.chat.rooms.history import Entry, History
+from moim.chat.rooms.hat_list import Hats
+from moim.chat.rooms.history import Entry, History, Tombstone
+from moim.chat.rooms.occupants import Occupant, Subject
+from moim.chat.rooms.output import Fan, Output
 from moim.chat.rooms.ranks import Affiliation, Role, initial_role
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 
-MAX_AFFILIATIONS = 5000
 MAX_INVITED = 1000
-_RESERVED = frozenset({ns.MUC, ns.MUC_USER, ns.OCCUPANT_ID, ns.STANZA_IDS, ns.DELAY})
+MAX_REASON = 1000
+_RESERVED = frozenset(
+    {
+        ns.MUC, ns.MUC_USER, ns.MUC_ADMIN, ns.MUC_OWNER, ns.OCCUPANT_ID, ns.STANZA_IDS, ns.DELAY, ns.HATS, ns.ARCHIVE,
+        ns.MODERATION, "urn:xmpp:carbons:2",
+    }
+)  # fmt: skip
 """What only the room says of its occupants and messages; clients' own words in these namespaces are dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A subject, who set it, and when."""
-
-    text: str
-    nick: str
-    set_at: datetime
-
-
-@dataclass(eq=False, slots=True)
-class Occupant:
-    """Somebody under a nickname, with one or more sessions of the same account.
-
-    ``sessions`` are full JIDs with what each last said in presence; the newest comes last and is what others see.
-    """
-
-    nick: str
-    bare: Jid
-    role: Role
-    identifier: str
-    sessions: dict[Jid, tuple[Element | str, ...]] = field(default_factory=dict)
-
-    @property
-    def jid(self) -> Jid:
-        """The full JID that others are shown, where they may see it."""
-        return next(reversed(self.sessions))
-
-    @property
-    def shown(self) -> tuple[Element | str, ...]:
-        """The payload of the presence that others see."""
-        return next(reversed(self.sessions.values()))
-
-    @property
-    def moderates(self) -> bool:
-        """Whether its role is moderator."""
-        return self.role is Role.MODERATOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +52,13 @@ class Change:
     """One more child of the ``<x/>``: the notice of a destroyed room."""
 
 
-_NOTHING = Change()
+PLAIN = Change()
 
 
 class Room:
-    """A room. ``salt`` makes its occupants' identifiers; ``token`` gives unpredictable identifiers of stanzas."""
+    """A room. ``salt`` makes its occupants' identifiers; ``token`` gives unpredictable identifiers of stanzas, and
+    ``new_id`` those of messages in the archive.
+    """
 
     def __init__(
         self,
@@ -97,9 +69,13 @@ class Room:
         salt: bytes,
         creator: str,
         token: Callable[[], str],
+        new_id: Callable[[], str] | None = None,
         affiliations: dict[str, Affiliation] | None = None,
+        nicks: Mapping[str, str] | None = None,
         subject: Subject | None = None,
         history: Sequence[Entry] = (),
+        hats: Hats | None = None,
+        vcard: Element | None = None,
         locked: bool = False,
     ) -> None:
         self.jid = jid
@@ -109,17 +85,37 @@ class Room:
         self.salt = salt
         self.creator = creator
         self.token = token
+        self.new_id = new_id or token
         self.affiliations = affiliations if affiliations is not None else {}
+        self.nicks = dict(nicks or {})
+        """Reserved nicknames, by the bare JID that they are kept for."""
+        self.reserved = {nick: bare for bare, nick in self.nicks.items()}
         self.subject = subject
-        self.history = History(min(config.history, bounds.history), history)
+        self.history = History(min(config.history, bounds.history), history, max_bytes=bounds.history_bytes)
+        self.hats = hats or Hats()
+        self.vcard = vcard
+        self.avatar: tuple[str, ...] | None = None
+        """The hashes of the vCard's pictures, once somebody asked for them."""
         self.locked = locked
         self.destroyed = False
         self.occupants: dict[str, Occupant] = {}
         self.by_session: dict[Jid, Occupant] = {}
+        self.by_bare: dict[str, list[Occupant]] = {}
+        self.audiences = {True: Audience(), False: Audience()}
+        """The sessions of those who see real addresses, and of those who do not."""
         self.invited: dict[tuple[str, str], None] = {}
-        self.output: list[tuple[Jid, Element]] = []
+        self.applicants: dict[str, str] = {}
+        """Nicknames that wait for an admin's word, by the bare JID of who wants to register."""
+        self.output: list[Output] = []
         self.recorded: list[Entry] = []
+        self.archived: list[Entry] = []
+        self.rewritten: list[Entry] = []
+        """Messages of the history that became tombstones."""
+        self.tombstones: list[Tombstone] = []
+        """What the archive is to put into the place of messages."""
         self.changed = False
+        self.touched: set[str] = set()
+        """Bare JIDs whose affiliation or reserved nickname changed since it was last written."""
 
     # --- questions ----------------------------------------------------------------------------------------------
 
@@ -148,6 +144,11 @@ class Room:
         return self.config.max_users or self.bounds.max_users
 
     @property
+    def logged(self) -> bool:
+        """Whether what is said goes into an archive that others may read."""
+        return self.bounds.archive and self.config.logged and self.config.persistent and not self.locked
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing keeps it: destroyed, or left by everybody and not persistent."""
         return self.destroyed or (not self.occupants and (self.locked or not self.config.persistent))
@@ -160,12 +161,48 @@ class Room:
     # --- changes ------------------------------------------------------------------------------------------------
 
     def set_affiliation(self, bare: str, affiliation: Affiliation) -> None:
-        """Notes an affiliation; whoever is in the room is the caller's concern."""
+        """Notes an affiliation; whoever is in the room is the caller's concern. Whoever has none keeps no nickname."""
+        if affiliation in (Affiliation.NONE, Affiliation.OUTCAST):
+            self.reserve(bare, "")
         if affiliation is Affiliation.NONE:
             self.affiliations.pop(bare, None)
         else:
             self.affiliations[bare] = affiliation
+        for occupant in self.by_bare.get(bare, ()):
+            occupant.cards.clear()
+        self.touched.add(bare)
         self.changed = True
+
+    def reserve(self, bare: str, nick: str) -> None:
+        """Keeps a nickname, which must be free, for an account; or none, when it is empty."""
+        old = self.nicks.pop(bare, "")
+        self.reserved.pop(old, None)
+        if nick:
+            self.nicks[bare] = nick
+            self.reserved[nick] = bare
+        if old != nick:
+            self.touched.add(bare)
+            self.changed = True
+
+    def set_role(self, occupant: Occupant, role: Role) -> None:
+        """Notes a role, and with it what the occupant sees of others."""
+        occupant.role = role
+        occupant.cards.clear()
+        for session in occupant.sessions:
+            self._sort(occupant, session)
+
+    def _sort(self, occupant: Occupant, session: Jid) -> None:
+        seen = self.sees_jids(occupant)
+        self.audiences[not seen].discard(session)
+        self.audiences[seen].add(session)
+
+    def reconfigure(self, config: RoomConfig) -> None:
+        """Takes a new configuration; telling of it is the caller's concern."""
+        self.config = config
+        self.history.resize(min(config.history, self.bounds.history))
+        self.changed = True
+        for occupant, session in self.sessions():
+            self._sort(occupant, session)
 
     def add(self, session: Jid, nick: str, payload: tuple[Element | str, ...]) -> Occupant:
         """Puts a session in, as a new occupant or as one more session of one."""
@@ -173,93 +210,61 @@ class Room:
         if found is None:
             role = initial_role(self.affiliation(session), moderated=self.config.moderated)
             found = self.occupants[nick] = Occupant(nick, session.bare, role, self.identifier(session.bare))
+            self.by_bare.setdefault(str(session.bare), []).append(found)
         found.sessions[session] = payload
+        found.cards.clear()
         self.by_session[session] = found
+        self._sort(found, session)
         return found
+
+    def refresh(self, occupant: Occupant, session: Jid, payload: tuple[Element | str, ...]) -> None:
+        """A session of an occupant says something new in its presence."""
+        occupant.sessions.pop(session)
+        occupant.sessions[session] = payload
+        occupant.cards.clear()
 
     def rename(self, occupant: Occupant, nick: str) -> None:
         """Gives an occupant another nickname, which must be free."""
         del self.occupants[occupant.nick]
         occupant.nick = nick
+        occupant.cards.clear()
         self.occupants[nick] = occupant
 
-    def leave(self, session: Jid, payload: tuple[Element | str, ...] = (), *, codes: tuple[int, ...] = ()) -> None:
-        """A session leaves; does nothing when it is not in."""
-        occupant = self.by_session.get(session)
-        if occupant is None:
-            return
-        if len(occupant.sessions) == 1:
-            self.remove(occupant, Change(codes=codes, payload=payload, gone=True))
-            return
-        last = occupant.jid == session
-        change = Change(codes=codes, payload=payload, gone=True)
-        self.output.append((session, self.presence(occupant, session, occupant, change, kind="unavailable")))
+    def drop_session(self, occupant: Occupant, session: Jid) -> None:
+        """Takes one session out; an occupant without any is out as well."""
         del occupant.sessions[session]
         del self.by_session[session]
-        if last:
-            self.show(occupant)
+        occupant.cards.clear()
+        for audience in self.audiences.values():
+            audience.discard(session)
+        if not occupant.sessions:
+            del self.occupants[occupant.nick]
+            others = self.by_bare[str(occupant.bare)]
+            others.remove(occupant)
+            if not others:
+                del self.by_bare[str(occupant.bare)]
 
-    def remove(self, occupant: Occupant, change: Change) -> None:
-        """Takes an occupant out with all its sessions, and tells everybody."""
-        self.show(occupant, change, kind="unavailable")
-        del self.occupants[occupant.nick]
-        for session in occupant.sessions:
-            del self.by_session[session]
+    def clear(self) -> None:
+        """Everybody is out, without a word."""
+        for occupant, session in tuple(self.sessions()):
+            self.drop_session(occupant, session)
 
-    # --- presence -----------------------------------------------------------------------------------------------
-
-    def show(self, occupant: Occupant, change: Change = _NOTHING, *, kind: str | None = None) -> None:
-        """Sends an occupant's presence to every session in the room."""
-        variants: dict[bool, Element] = {}
-        for other, session in self.sessions():
-            if other is occupant:
-                stanza = self.presence(occupant, session, other, change, kind=kind)
-            else:
-                seen = self.sees_jids(other)
-                if seen not in variants:
-                    variants[seen] = self.presence(occupant, session, other, change, kind=kind)
-                stanza = variants[seen].with_attrs({"to": str(session)})
-            self.output.append((session, stanza))
-
-    def presence(
-        self, about: Occupant, to: Jid, viewer: Occupant, change: Change = _NOTHING, *, kind: str | None = None
-    ) -> Element:
-        """The presence of ``about`` as ``viewer`` sees it in its session ``to``."""
-        own = viewer is about
-        affiliation = self.affiliation(about.bare)
-        role = Role.NONE if change.gone else about.role
-        attrs = {"affiliation": affiliation.value, "role": role.value}
-        if own or self.sees_jids(viewer):
-            attrs["jid"] = str(to if own else about.jid)
-        if change.new_nick:
-            attrs["nick"] = change.new_nick
-        words: list[Element | str] = []
-        if change.actor:
-            words.append(Element("actor", ns.MUC_USER, {"nick": change.actor}))
-        if change.reason:
-            words.append(Element("reason", ns.MUC_USER, {}, (change.reason,)))
-        children: list[Element | str] = [Element("item", ns.MUC_USER, attrs, tuple(words))]
-        if change.extra is not None:
-            children.append(change.extra)
-        codes = (*change.codes, *change.own_codes, 110) if own else change.codes
-        children.extend(status(code) for code in codes)
-        payload = about.shown if change.payload is None else change.payload
-        occupant_id = Element("occupant-id", ns.OCCUPANT_ID, {"id": about.identifier})
-        header = {"from": f"{self.address}/{about.nick}", "to": str(to)} | ({"type": kind} if kind else {})
-        muc = Element("x", ns.MUC_USER, {}, tuple(children))
-        return Element("presence", ns.CLIENT, header, (*payload, occupant_id, muc))
-
-    # --- messages -----------------------------------------------------------------------------------------------
+    # --- what it says -------------------------------------------------------------------------------------------
 
     def broadcast(self, message: Element) -> None:
         """Sends a message to every session in the room."""
-        self.output.extend((jid, message.with_attrs({"to": str(jid)})) for _, jid in self.sessions())
+        self.output.extend(Fan(message, audience) for audience in self.audiences.values())
 
     def notice(self, *codes: int) -> None:
         """Tells everybody of a change of the room by its status codes."""
         muc = Element("x", ns.MUC_USER, {}, tuple(status(code) for code in codes))
         attrs = {"type": "groupchat", "from": self.address, "id": self.token()}
         self.broadcast(Element("message", ns.CLIENT, attrs, (muc,)))
+
+    def remember(self, entry: Entry) -> None:
+        """A message joins the history."""
+        self.history.add(entry)
+        self.recorded.append(entry)
 
 
 def status(code: int) -> Element:
@@ -270,3 +275,9 @@ def status(code: int) -> Element:
 def own_words(stanza: Element) -> tuple[Element | str, ...]:
     """A stanza's children without those that only a room may write."""
     return tuple(c for c in stanza.children if isinstance(c, str) or c.ns not in _RESERVED)
+
+
+def reason_in(element: Element) -> str:
+    """What an item, an order or an invitation gives as its reason, cut where it is too long."""
+    spoken = element.find("reason")
+    return spoken.text[:MAX_REASON] if spoken is not None else ""

@@ -1,7 +1,7 @@
 """The group chat service: finds or makes the room that a stanza is for, lets it act, and sends and keeps what follows.
 
 A part of the server with a domain of its own. Stanzas come in through ``send``, whose ``from`` was stamped by whoever
-let them in; what rooms say goes out through ``deliver`` in batches.
+let them in; what rooms say goes out through ``deliver`` in batches, and through ``fan_out`` to many at once.
 """
 
 from __future__ import annotations
@@ -10,27 +10,36 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from moim.chat.rooms import describing, entering, lists, messages, owners
+from moim.chat.audience import Audience
+from moim.chat.rooms import archiving, describing, entering, lists, messages, owners, requests, retracting
+from moim.chat.rooms.archiving import RoomArchive
 from moim.chat.rooms.budget import Budgets
 from moim.chat.rooms.config import Bounds, RoomConfig
+from moim.chat.rooms.directory import Directory
 from moim.chat.rooms.keeping import RoomStore
+from moim.chat.rooms.output import Fan, Output
 from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.relay import Relay
+from moim.chat.rooms.requests import Key, Request
 from moim.chat.rooms.room import Room
-from moim.errors import ProtocolError
+from moim.errors import MoimError, ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, check_iq, error_reply, message_type, ns, result
 from moim.store import Store
 
 Deliver = Callable[[Sequence[tuple[Jid, Element]]], None]
 """Sends stanzas on, in order. Each is addressed already; the JID is its ``to``."""
+FanOut = Callable[[Element, Audience, Collection[Jid]], None]
+"""Sends one stanza, without ``to``, to an audience, but for some of it."""
 
 _BYTES_PER_UNIT = 8192
 _INVITATION_COST = 5
+_MAX_WAITING = 200
+"""Requests that wait for the archive at once."""
 
 _log = logging.getLogger("moim.chat.rooms")
 
@@ -48,6 +57,11 @@ class RoomSettings:
     rate: float
     burst: int
     persistent: bool
+    history_bytes: int = 1_048_576
+    affiliations: int = 5000
+    vcard_bytes: int = 131_072
+    logged: bool = True
+    name: str = "Rooms"
 
 
 class Rooms:
@@ -59,33 +73,56 @@ class Rooms:
         *,
         store: Store,
         deliver: Deliver,
+        fan_out: FanOut,
+        archive: RoomArchive | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.host = settings.host
-        self.name = "Rooms"
+        self.name = settings.name
         self._settings = settings
         self._deliver = deliver
+        self._fan_out = fan_out
+        self._archive = archive
+        self._new_id = archive.next_id if archive is not None else _token
         self._clock = clock
-        self._bounds = Bounds(settings.occupants, settings.history)
+        self._bounds = Bounds(
+            settings.occupants,
+            settings.history,
+            settings.history_bytes,
+            settings.affiliations,
+            settings.vcard_bytes,
+            archive=archive is not None,
+        )
         self._budgets = Budgets(settings.rate, settings.burst)
         self._relay = Relay(_token)
         self._store = RoomStore(store)
         self._rooms: dict[str, Room] = {}
+        self._directory = Directory(self._rooms.values)
         self._made: Counter[str] = Counter()
         self._kept: set[str] = set()
+        self._unsure: set[str] = set()
+        """Rooms of which the store may have an older state than what was written last."""
+        self._inbox: deque[Element] = deque()
+        self._working = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Reads the rooms that are kept. Raises Unavailable when the store cannot be read."""
-        for room in await self._store.load(self.host, self._bounds, _token):
+        for room in await self._store.load(self.host, self._bounds, _token, self._new_id):
             self._rooms[room.jid.local] = room
             self._made[room.creator] += 1
             self._kept.add(room.jid.local)
+        self._directory.changed()
 
     async def stop(self) -> None:
-        """Returns when everything is on disk."""
+        """Tells everybody that the service stops (status 332); returns when everything is on disk."""
         for room in tuple(self._rooms.values()):
             if room.changed:
                 self._settle(room)
+            owners.shut_down(room)
+            self._say(room)
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
         await self._store.drain()
 
     async def account_removed(self, bare: str) -> None:
@@ -98,7 +135,24 @@ class Rooms:
         await asyncio.gather(*saving)
 
     def send(self, stanza: Element) -> None:
-        """Takes a stanza for the service or one of its rooms; a refusal goes back as an error stanza."""
+        """Takes a stanza for the service or one of its rooms; a refusal goes back as an error stanza.
+
+        What comes while another one is worked on waits for it: delivering to a server that cannot be reached brings
+        its error before the call returns.
+        """
+        self._inbox.append(stanza)
+        if not self._working:
+            self._work()
+
+    def _work(self) -> None:
+        self._working = True
+        try:
+            while self._inbox:
+                self._take(self._inbox.popleft())
+        finally:
+            self._working = False
+
+    def _take(self, stanza: Element) -> None:
         try:
             self._stanza(stanza)
         except StanzaError as error:
@@ -111,6 +165,7 @@ class Rooms:
         reply = error_reply(stanza, error)
         if reply is None:
             return
+        _log.info("%s of %s for %s refused: %s", stanza.name, stanza.get("from"), stanza.get("to"), error)
         if reply.name == "presence":
             # Clients tell a room's refusal from a contact's by this (the examples of XEP-0045 section 7.2).
             reply = reply.with_children((Element("x", ns.MUC), *reply.children))
@@ -133,8 +188,7 @@ class Rooms:
     def _spend(self, sender: Jid, stanza: Element) -> None:
         """Takes what a stanza costs: large ones count more, because a room sends them to everybody."""
         cost = 1 + len(stanza.to_xml()) // _BYTES_PER_UNIT
-        muc = stanza.find("x", ns.MUC_USER)
-        if muc is not None:
+        if stanza.name == "message" and (muc := stanza.find("x", ns.MUC_USER)) is not None:
             cost += _INVITATION_COST * sum(child.name == "invite" for child in muc.elements())
         if not self._budgets.take(str(sender.bare), time.monotonic(), cost):
             raise StanzaError("policy-violation", "you are too fast; slow down", kind="wait")
@@ -145,9 +199,13 @@ class Rooms:
         kind = stanza.get("type")
         if kind in ("unavailable", "error"):
             room = self._rooms.get(to.local)
-            if room is not None:
-                entering.unavailable(room, sender, stanza if kind == "unavailable" else stanza.with_children(()))
-                self._settle(room)
+            if room is None:
+                return
+            if kind == "unavailable":
+                entering.unavailable(room, sender, stanza)
+            elif messages.bounced(room, sender, stanza):
+                entering.vanished(room, sender)
+            self._settle(room)
         elif kind is None:
             self._available(sender, to, stanza)
         elif kind == "subscribe":
@@ -160,8 +218,6 @@ class Rooms:
             raise StanzaError("jid-malformed", "a nickname is needed to enter a room")
         if not sender.resource:
             raise StanzaError("bad-request", "only a full address enters a room")
-        if not to.resource.strip():
-            raise StanzaError("not-acceptable", "a nickname is not empty")
         self._spend(sender, stanza)
         room, created = self._rooms.get(to.local), False
         if room is None:
@@ -183,11 +239,12 @@ class Rooms:
             raise StanzaError("resource-constraint", "you have made as many rooms as you may have")
         room = Room(
             to.bare,
-            config=RoomConfig(persistent=limits.persistent, history=limits.history),
+            config=RoomConfig(persistent=limits.persistent, history=limits.history, logged=limits.logged),
             bounds=self._bounds,
             salt=secrets.token_bytes(16),
             creator=creator,
             token=_token,
+            new_id=self._new_id,
             affiliations={creator: Affiliation.OWNER},
             locked=True,
         )
@@ -235,43 +292,100 @@ class Rooms:
             raise StanzaError("item-not-found", "there is no such room")
         if to.resource:
             self._deliver([self._relay.ask(room, sender, to.resource, iq, payload)])
-            return
-        answer = self._room_request(key, room, sender, payload)
-        saving = self._settle(room)
-        if saving is None:
-            self._answer(sender, iq, answer)
+        elif (work := self._slow_request(key, room, sender, iq, payload)) is not None:
+            self._answer_later(iq, work)
+        elif (handler := requests.ROOM.get(key)) is not None:
+            answer = handler(Request(room, sender, payload))
+            saving = self._settle(room)
+            if saving is None:
+                self._answer(sender, iq, answer)
+            else:
+                saving.add_done_callback(lambda task: self._saved(task, sender, iq, answer))
         else:
-            saving.add_done_callback(lambda task: self._saved(task, sender, iq, answer))
+            raise StanzaError("service-unavailable")
 
-    def _service_request(self, key: tuple[str | None, str, str], payload: Element) -> Sequence[Element]:
+    def _service_request(self, key: Key, payload: Element) -> Sequence[Element]:
         if key == ("get", ns.DISCO_INFO, "query"):
-            return (describing.service_info(payload),)
+            return (describing.service_info(payload, self.name),)
         if key == ("get", ns.DISCO_ITEMS, "query"):
-            return (describing.service_items(payload, self._rooms.values()),)
+            return (self._directory.items(payload),)
+        if key == ("get", ns.CHANNEL_SEARCH, "search"):
+            return (self._directory.search(payload),)
+        if key == ("get", ns.MUC_UNIQUE, "unique"):
+            return (Element("unique", ns.MUC_UNIQUE, {}, (secrets.token_hex(8),)),)
+        if key == ("get", ns.VCARD, "vCard"):
+            return (Element("vCard", ns.VCARD, {}, (Element("FN", ns.VCARD, {}, (self.name,)),)),)
         if key == ("get", ns.PING, "ping"):
             return ()
         raise StanzaError("service-unavailable")
 
-    def _room_request(
-        self, key: tuple[str | None, str, str], room: Room, sender: Jid, payload: Element
-    ) -> Sequence[Element]:
-        if key == ("get", ns.DISCO_INFO, "query"):
-            return (describing.room_info(room, payload),)
-        if key == ("get", ns.DISCO_ITEMS, "query"):
-            return (describing.room_items(room, sender),)
-        if key == ("get", ns.PING, "ping"):
-            return ()
-        if key == ("get", ns.MUC_ADMIN, "query"):
-            return (lists.read(room, sender, payload),)
-        if key == ("get", ns.MUC_OWNER, "query"):
-            return (owners.read(room, sender),)
-        if key == ("set", ns.MUC_ADMIN, "query"):
-            lists.change(room, sender, payload)
-            return ()
-        if key == ("set", ns.MUC_OWNER, "query"):
-            owners.change(room, sender, payload)
-            return ()
-        raise StanzaError("service-unavailable")
+    def _slow_request(
+        self, key: Key, room: Room, sender: Jid, iq: Element, payload: Element
+    ) -> Coroutine[None, None, None] | None:
+        """A request that may have to wait for the archive. Raises StanzaError when it is not theirs to make."""
+        if key == ("set", ns.MODERATION, "moderate"):
+            order = retracting.read_order(room, sender, payload, self._clock())
+            return self._moderate(room, sender, iq, order)
+        if self._archive is None or payload.ns != ns.ARCHIVE:
+            return None
+        real = archiving.check_reader(room, sender)
+        if key == ("get", ns.ARCHIVE, "query"):
+            return self._read(self._archive.fields, sender, iq)
+        if key == ("get", ns.ARCHIVE, "metadata"):
+            return self._read_metadata(self._archive, room, sender, iq)
+        if key == ("set", ns.ARCHIVE, "query"):
+            return self._query(self._archive, room, sender, iq, payload, real=real)
+        return None
+
+    async def _read(self, read: Callable[[], Element], sender: Jid, iq: Element) -> None:
+        self._answer(sender, iq, (read(),))
+
+    async def _read_metadata(self, archive: RoomArchive, room: Room, sender: Jid, iq: Element) -> None:
+        self._answer(sender, iq, (await archive.metadata(room.address),))
+
+    async def _query(
+        self, archive: RoomArchive, room: Room, sender: Jid, iq: Element, payload: Element, *, real: bool
+    ) -> None:
+        found, fin = await archive.query(room.address, payload, sender, real=real)
+        self._deliver([*((sender, message) for message in found), (sender, result(iq, fin))])
+
+    async def _moderate(self, room: Room, sender: Jid, iq: Element, order: retracting.Order) -> None:
+        """Carries a moderator's order out: in the archive first where the history has the message no more."""
+        if not retracting.knows(room, order):
+            buried = (
+                self._archive is not None
+                and room.logged
+                and await archiving.bury(self._archive, room.address, order.tombstone)
+            )
+            if not buried or self._rooms.get(room.jid.local) is not room:
+                raise StanzaError("item-not-found", "the room has no such message, or it was taken back already")
+        retracting.carry_out(room, order, self._clock())
+        self._settle(room)
+        self._answer(sender, iq, ())
+
+    def _answer_later(self, iq: Element, work: Coroutine[None, None, None]) -> None:
+        if len(self._tasks) >= _MAX_WAITING:
+            work.close()
+            raise StanzaError("resource-constraint", "too many requests wait for the archive", kind="wait")
+
+        async def answer() -> None:
+            try:
+                await work
+            except StanzaError as error:
+                self._refuse(iq, error)
+            except MoimError as error:
+                _log.error("a request for %s could not be answered: %s", iq.get("to"), error)
+                self._refuse(iq, StanzaError("internal-server-error", kind="wait"))
+            except Exception:
+                _log.exception("a request for %s could not be answered", iq.get("to"))
+                self._refuse(iq, StanzaError("internal-server-error"))
+
+        self._spawn(answer())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name="chat:rooms")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _answer(self, sender: Jid, iq: Element, payload: Sequence[Element]) -> None:
         self._deliver([(sender, result(iq, *payload))])
@@ -286,38 +400,89 @@ class Rooms:
 
     def _settle(self, room: Room) -> asyncio.Task[None] | None:
         """Sends and keeps what a step left behind; gives the write that makes it durable, if there is one."""
-        output, room.output = room.output, []
-        recorded, room.recorded = room.recorded, []
-        saving = self._save(room) if room.changed or room.is_over else None
-        if recorded:
-            self._store.record(room, recorded)
-        if room.is_over and self._rooms.get(room.jid.local) is room:
+        over = room.is_over
+        saving = self._save(room) if room.changed or over else None
+        self._keep_words(room)
+        if over and self._rooms.get(room.jid.local) is room:
             del self._rooms[room.jid.local]
+            self._directory.changed()
             self._made[room.creator] -= 1
             if self._made[room.creator] <= 0:
                 del self._made[room.creator]
-        if output:
-            self._deliver(output)
+        self._say(room)
         return saving
+
+    def _say(self, room: Room) -> None:
+        output, room.output = room.output, []
+        if not output:
+            return
+        working, self._working = self._working, True
+        try:
+            self._send(output)
+        finally:
+            self._working = working
+        if not working:
+            self._work()
+
+    def _send(self, output: Sequence[Output]) -> None:
+        batch: list[tuple[Jid, Element]] = []
+        for item in output:
+            if isinstance(item, Fan):
+                if batch:
+                    self._deliver(batch)
+                    batch = []
+                self._fan_out(item.stanza, item.audience, item.skip)
+            else:
+                batch.append(item)
+        if batch:
+            self._deliver(batch)
+
+    def _keep_words(self, room: Room) -> None:
+        """Gives what was said and taken back to the history on disk and to the archive."""
+        recorded, room.recorded = room.recorded, []
+        rewritten, room.rewritten = room.rewritten, []
+        archived, room.archived = room.archived, []
+        tombstones, room.tombstones = room.tombstones, []
+        if recorded:
+            self._store.record(room, recorded)
+        if rewritten:
+            self._store.rewrite(room, rewritten)
+        if self._archive is not None:
+            for entry in archived:
+                archiving.keep(self._archive, room, entry)
+            if tombstones:
+                self._spawn(archiving.bury_all(self._archive, room.address, tombstones))
 
     def _save(self, room: Room) -> asyncio.Task[None] | None:
         name = room.jid.local
         room.changed = False
+        self._directory.changed()
         keep = room.config.persistent and not room.locked and not room.destroyed
         if not keep and name not in self._kept:
             return None
+        whole = name not in self._kept or name in self._unsure
         if keep:
             self._kept.add(name)
         else:
             self._kept.discard(name)
-        task = self._store.save(room)
+            if self._archive is not None:
+                self._spawn(self._forget_words(self._archive, room.address))
+        task = self._store.save(room, whole=whole)
+        self._unsure.discard(name)
         task.add_done_callback(lambda done: self._check_saved(done, room))
         return task
+
+    async def _forget_words(self, archive: RoomArchive, room: str) -> None:
+        try:
+            await archive.remove(room)
+        except MoimError as error:
+            _log.error("the archive of %s, which is no more, could not be removed: %s", room, error)
 
     def _check_saved(self, task: asyncio.Task[None], room: Room) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("the room %s could not be stored: %s", room.address, error)
             self._kept.add(room.jid.local)
+            self._unsure.add(room.jid.local)
             room.changed = True  # with the next step it is tried again
 
 

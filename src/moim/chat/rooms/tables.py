@@ -16,6 +16,8 @@ rooms = sa.Table(
     sa.Column("subject", sa.Text, nullable=True),
     sa.Column("subject_nick", sa.Text, nullable=True),
     sa.Column("subject_at", sa.Float, nullable=True),  # seconds since the epoch
+    sa.Column("hats", sa.Text, nullable=False, server_default=""),  # JSON, or empty
+    sa.Column("vcard", sa.Text, nullable=False, server_default=""),  # XML, or empty
 )
 
 affiliations = sa.Table(
@@ -24,6 +26,7 @@ affiliations = sa.Table(
     sa.Column("room", sa.Text, primary_key=True),
     sa.Column("jid", sa.Text, primary_key=True),
     sa.Column("affiliation", sa.Text, nullable=False),
+    sa.Column("nick", sa.Text, nullable=False, server_default=""),  # reserved, or empty
 )
 
 history = sa.Table(
@@ -33,6 +36,7 @@ history = sa.Table(
     sa.Column("room", sa.Text, nullable=False),
     sa.Column("sent_at", sa.Float, nullable=False),  # seconds since the epoch
     sa.Column("message", sa.Text, nullable=False),
+    sa.Column("stanza_id", sa.Text, nullable=False, server_default=""),  # what the room calls the message
     sa.Index("chat_room_history_room", "room", "id"),
     sqlite_autoincrement=True,
 )
