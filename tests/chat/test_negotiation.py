@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moim.chat import sasl2
 from moim.chat.negotiation import (
     Authenticated,
     BindRequest,
@@ -17,6 +18,7 @@ from moim.chat.negotiation import (
     Negotiation,
     OpenStream,
     Policy,
+    Proven,
     Rejected,
     Send,
     StartTls,
@@ -33,7 +35,7 @@ from moim.proto.xmpp import (
     make_verifier,
     ns,
 )
-from moim.proto.xmpp.sasl import NeedVerifier
+from moim.proto.xmpp.sasl import NeedToken, NeedVerifier
 from moim.proto.xmpp.scram import ScramHash
 
 BINDING = bytes(range(32))
@@ -52,7 +54,7 @@ def machine(
 ) -> Negotiation:
     tokens: Iterator[str] = (f"token{number}" for number in range(1000))
     return Negotiation(
-        Policy("example.com", allow_plain=plain),
+        Policy("example.com", allow_plain=plain, tokens=True, register=True),
         needs_tls=needs_tls,
         tls=tls,
         bindings=bound(binding),
@@ -116,6 +118,11 @@ class Wire:
             known = VERIFIERS[step.need.mechanism] if step.need.local == "alice" else None
             made_up = made_up_verifier(step.need.mechanism, step.need.local, b"k", salt_size=4, iterations=4096)
             self.server.verifier(known or made_up)  # type: ignore[arg-type]
+        elif isinstance(step, Proven):
+            full = step.jid.with_resource("chosen") if step.request.bind is not None else None
+            extra = (sasl2.bound(()),) if full is not None else ()
+            for element in self.server.finish(full, extra):
+                self.to_client(element.to_xml())
         elif isinstance(step, BindRequest):
             self.to_client(self.server.bind_result(step.jid.with_resource(step.resource)).to_xml())
         elif isinstance(step, Close):
@@ -144,15 +151,19 @@ def test_starttls_then_scram_then_bind() -> None:
     assert wire.server.bound
 
 
-def test_the_server_chooses_a_resource() -> None:
-    wire = sign_in(ClientLogin("alice@example.com", "비밀", tls="direct"), machine())
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_server_chooses_a_resource(at_once: bool) -> None:
+    wire = sign_in(ClientLogin("alice@example.com", "비밀", tls="direct", sasl2=at_once), machine())
     assert isinstance(wire.ended, SignedIn)
-    assert wire.ended.jid.resource.startswith("token")
+    assert wire.ended.jid.resource.startswith("chosen" if at_once else "token")
+    assert wire.server.bound
+    assert any(isinstance(step, Proven) for step in wire.log) == at_once
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("direct", [True, False])
-def test_channel_binding(direct: bool) -> None:
-    login = ClientLogin("alice@example.com", "비밀", tls="direct" if direct else "starttls")
+def test_channel_binding(direct: bool, at_once: bool) -> None:
+    login = ClientLogin("alice@example.com", "비밀", tls="direct" if direct else "starttls", sasl2=at_once)
     server = machine(needs_tls=not direct, tls=direct, binding=BINDING if direct else None)
     wire = sign_in(login, server, binding=BINDING, direct=direct)
     assert isinstance(wire.ended, SignedIn)
@@ -355,6 +366,22 @@ def test_a_second_header_in_one_stream_ends_it() -> None:
 
 _ELEMENTS = st.sampled_from(
     [
+        Element("authenticate", ns.SASL2, {"mechanism": "SCRAM-SHA-256"}),
+        Element("authenticate", ns.SASL2, {"mechanism": "HT-SHA-256-NONE"}),
+        Element(
+            "authenticate",
+            ns.SASL2,
+            {"mechanism": "HT-SHA-256-NONE"},
+            (
+                Element("initial-response", ns.SASL2, {}, (base64.b64encode(b"alice\0" + bytes(32)).decode(),)),
+                Element("user-agent", ns.SASL2, {"id": "x"}),
+                Element("fast", ns.FAST),
+                Element("bind", ns.BIND2),
+            ),
+        ),
+        Element("response", ns.SASL2, {}, ("biws",)),
+        Element("abort", ns.SASL2),
+        Element("iq", ns.CLIENT, {"type": "set", "id": "r"}, (Element("query", ns.REGISTER),)),
         Element("auth", ns.SASL, {"mechanism": "SCRAM-SHA-256"}),
         auth("SCRAM-SHA-256", b"n,,n=alice,r=x"),
         Element("response", ns.SASL, {}, ("biws",)),
@@ -376,8 +403,10 @@ def test_no_order_of_elements_signs_anybody_in(elements: list[Element | None], n
         else:
             server.stanza(element)
         for step in outputs(server):
-            assert not isinstance(step, Authenticated | BindRequest)
-            if isinstance(step, Lookup):
+            assert not isinstance(step, Authenticated | Proven | BindRequest)
+            if isinstance(step, Lookup) and isinstance(step.need, NeedToken):
+                server.token_checked(None)
+            elif isinstance(step, Lookup):
                 server.verifier(make_verifier("SCRAM-SHA-256", "x", b"salt", 1))
             elif isinstance(step, StartTls):
                 server.tls_started({})

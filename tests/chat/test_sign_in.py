@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 
+from moim.errors import LimitExceeded
 from moim.model import Address, CertificateChanged, UserChanged, UserRemoved
 from moim.proto.xmpp import ClientLogin, Element, Failed, SignedIn, StartTlsNow, XmlStream, ns, sasl
 
@@ -190,6 +191,23 @@ async def test_a_directory_that_fails_is_a_temporary_failure(house: Any) -> None
         await house.client("alice").connect()
     house.users.broken = False
     await house.client("alice").connect()
+
+
+async def test_a_directory_that_wants_a_pause_is_told_apart(new_house: Any, caplog: Any) -> None:
+    house = await new_house(default_contacts=False, allow_plain=True)
+
+    async def tired(_local: str, _password: str, *, source: str = "") -> bool:
+        raise LimitExceeded("too many failed sign-ins", hint="try again in 8 seconds")
+
+    house.users.verify_password = tired
+    raw = await Raw.open(house)
+    failure = await raw.attempt(b"\0alice\0wonder land", "PLAIN")
+    assert failure.find("temporary-auth-failure", ns.SASL) is not None
+    said = failure.find("text", ns.SASL)
+    assert said is not None
+    assert "try again in 8 seconds" in said.text
+    assert "sign-in of alice@chat.test from 127.0.0.1 refused (PLAIN): the directory wants a pause" in caplog.text
+    assert "did not answer" not in caplog.text
 
 
 async def test_a_new_certificate_is_shown_to_new_connections_only(house: Any, certificate: Any) -> None:
