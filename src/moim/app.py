@@ -185,6 +185,7 @@ def _inside(site: Site) -> Sequence[Part]:
         users=people.users,
         discover=_Discover(site),
         websocket_url=websocket,
+        files_origin=lambda: chat_rooms.files_origin,
         credential=certificates.credential,
         extra_routes=[*meetings.public_routes(spaces), *chat.public_routes(chat_rooms, websocket_url=websocket)],
         sessions=web_sessions,

@@ -134,6 +134,7 @@ async def test_site_tells_where_chat_is_for_the_caller(portal: Portal) -> None:
     assert inside == {
         "domain": "example.test",
         "xmppWebsocket": "ws://127.0.0.1:15280/xmpp-websocket",
+        "filesOrigin": "",
         "outside": False,
         "languages": ["ko", "en"],
         "version": inside["version"],

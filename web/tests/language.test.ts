@@ -20,7 +20,7 @@ describe('texts', () => {
       .map((file) => readFileSync(join(file.parentPath, file.name), 'utf8'))
       .join('\n');
     // Keys that are put together from a prefix and a code.
-    const made = /^(error|meetingError|device)\.|^presence\.(available|away|dnd|offline)$|^chat\.(queued|sending|sent|delivered|failed)$|^discovery\.\w+Tag$|^meeting\.(connect|reconnect)/;
+    const made = /^(error|meetingError|device)\.|^presence\.(available|away|dnd|offline)$|^chat\.(uploading|queued|sending|sent|delivered|failed)$|^discovery\.\w+Tag$|^meeting\.(connect|reconnect)/;
     const unused = Object.keys(en).filter((key) => !source.includes(`'${key}'`) && !made.test(key));
     expect(unused).toEqual([]);
   });

@@ -124,6 +124,11 @@ class Service:
         return Files(self._store, self._site.root / folder, quotas)
 
     @property
+    def files_origin(self) -> str:
+        """The origin that links to uploaded files begin with; empty when there are no uploads."""
+        return self._web_base().rstrip("/") if self._settings.uploads and self._web_base is not None else ""
+
+    @property
     def uploads(self) -> Uploads | None:
         """The upload service, while it runs and is offered."""
         return self._parts.uploads if self._parts is not None else None

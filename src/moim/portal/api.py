@@ -67,7 +67,10 @@ class Discover(Protocol):
 
 
 class Api:
-    """The handlers. ``websocket_url`` is where browsers inside find the chat service."""
+    """The handlers. ``websocket_url`` is where browsers inside find the chat service.
+
+    ``files_origin`` is the origin in links of files, which lie on the portal's own origin too.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Api:
         discover: Discover,
         sessions: Sessions,
         websocket_url: Callable[[], str],
+        files_origin: Callable[[], str],
         discoveries_per_minute: int,
         discovery_seconds: float,
     ) -> None:
@@ -85,6 +89,7 @@ class Api:
         self._discover = discover
         self._sessions = sessions
         self._websocket_url = websocket_url
+        self._files_origin = files_origin
         self._discoveries = RateLimit(per_s=discoveries_per_minute / 60, burst=discoveries_per_minute)
         self._discovery_seconds = discovery_seconds
 
@@ -107,6 +112,7 @@ class Api:
         answer = {
             "domain": self._domain,
             "xmppWebsocket": self.chat_url(caller),
+            "filesOrigin": self._files_origin(),
             "outside": caller.outside,
             "languages": LANGUAGES,
             "version": moim.__version__,

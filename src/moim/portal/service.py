@@ -33,7 +33,8 @@ class Service:
     """The portal. ``sessions`` works as soon as it is built; ``start`` opens the listener.
 
     ``credential`` gives the files for a purpose (asked for only where the listener is HTTPS); ``websocket_url`` is
-    where browsers inside find the chat service, ``ws://127.0.0.1:15280/xmpp-websocket``; ``extra_routes`` are served
+    where browsers inside find the chat service, ``ws://127.0.0.1:15280/xmpp-websocket``; ``files_origin`` gives the
+    origin in links of files that ``extra_routes`` serve, empty when there are none; ``extra_routes`` are served
     beside the portal's own, by rooms that get ``sessions`` to know who asks. ``port`` 0 takes a free one.
     """
 
@@ -45,6 +46,7 @@ class Service:
         users: Users,
         discover: Discover,
         websocket_url: str | Callable[[], str],
+        files_origin: Callable[[], str] = str,
         credential: Callable[[str], Credential],
         extra_routes: Sequence[BaseRoute] = (),
         sessions: Sessions | None = None,
@@ -68,6 +70,7 @@ class Service:
             discover=discover,
             sessions=self.sessions,
             websocket_url=websocket_url if callable(websocket_url) else lambda: websocket_url,
+            files_origin=files_origin,
             discoveries_per_minute=settings.discoveries_per_minute,
             discovery_seconds=settings.discovery_seconds,
         )

@@ -115,6 +115,12 @@ const en = {
   'chat.delivered': 'delivered',
   'chat.failed': 'not delivered',
   'chat.newMessages': 'New messages',
+  'chat.attach': 'Attach a file',
+  'chat.uploading': 'uploading',
+  'chat.fileTooLarge': 'The file is too large. A file may have {size} MB.',
+  'chat.uploadRefused': 'The server has no room for this file now.',
+  'chat.uploadFailed': 'The file could not be uploaded.',
+  'chat.uploadNone': 'This server takes no files.',
 
   'meetings.title': 'Meetings',
   'meetings.join': 'Join a meeting',

@@ -116,6 +116,12 @@ const ko: Texts = {
   'chat.sent': '보냄',
   'chat.delivered': '전달됨',
   'chat.failed': '전달되지 않음',
+  'chat.attach': '파일 보내기',
+  'chat.uploading': '올리는 중',
+  'chat.fileTooLarge': '파일이 너무 큽니다. {size}MB까지 보낼 수 있습니다.',
+  'chat.uploadRefused': '지금은 서버에 이 파일을 둘 자리가 없습니다.',
+  'chat.uploadFailed': '파일을 올리지 못했습니다.',
+  'chat.uploadNone': '이 서버는 파일을 받지 않습니다.',
   'chat.newMessages': '새 메시지',
 
   'meetings.title': '회의',

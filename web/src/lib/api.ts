@@ -4,6 +4,8 @@ import { readNdjson } from './ndjson';
 export interface Site {
   domain: string;
   xmppWebsocket: string;
+  /** The origin in the links of uploaded files; what lies there, lies on our own origin too. */
+  filesOrigin: string;
   outside: boolean;
   languages: string[];
   version: string;

@@ -115,7 +115,8 @@ class Session {
 
   /** Resolves when the stream is up, or when it is clear that this will take longer: the banner then tells. */
   private async openChat(site: Site, address: string, password: string): Promise<void> {
-    const chat = new Chat(site.xmppWebsocket, address, password, (code) => void this.signOut(code));
+    const origins = [location.origin, site.filesOrigin];
+    const chat = new Chat(site.xmppWebsocket, address, password, (code) => void this.signOut(code), origins);
     this.chat = chat;
     const patience = new Promise<void>((resolve) => setTimeout(resolve, CHAT_WAIT_MS));
     await Promise.race([chat.firstAttempt, patience]);

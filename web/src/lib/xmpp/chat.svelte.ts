@@ -4,6 +4,7 @@ import { chatMessage, presence, receipt, rosterGet, rosterRemove, rosterSet, sub
 import { bare, localPart, resource } from './jid';
 import { advance, insertAt, isRepeat, type Message, type MessageState } from './conversation';
 import { readMessage, readPresence, readRoster, strongest, type RosterItem, type Show } from './stanzas';
+import { UploadError, Uploader } from './upload';
 import { Wire, type LinkState } from './wire';
 
 export interface Contact {
@@ -39,6 +40,7 @@ export class Chat {
   private readonly devices = new SvelteMap<string, Map<string, { show: Show; priority: number }>>();
   private readonly conversations = new SvelteMap<string, Conversation>();
   private readonly wire: Wire;
+  private readonly uploader: Uploader;
   private confirming = false;
   private counter = 0;
   private worked = false;
@@ -51,6 +53,8 @@ export class Chat {
     readonly self: string,
     password: string,
     private readonly onEnd: (code: string) => void,
+    /** Where links of our own files may point. */
+    readonly fileOrigins: readonly string[] = [],
   ) {
     this.firstAttempt = new Promise((resolve) => (this.attempted = resolve));
     this.wire = new Wire(url, self, password, {
@@ -61,6 +65,7 @@ export class Chat {
       onRosterPush: (stanza) => this.onRoster(readRoster(stanza)),
       onRefused: () => this.onRefused(),
     });
+    this.uploader = new Uploader(self.slice(self.indexOf('@') + 1), (stanza) => this.wire.request(stanza), fileOrigins);
     this.wire.start();
   }
 
@@ -117,12 +122,30 @@ export class Chat {
   }
 
   say(to: string, body: string): void {
-    this.counter += 1;
-    const message: Message = { id: `${this.prefix}-${this.counter}`, mine: true, body, at: new Date(), state: 'queued' };
-    const conversation = this.conversation(to);
-    conversation.messages.push(message);
-    conversation.messages.splice(0, Math.max(0, conversation.messages.length - MAX_KEPT));
+    this.append(to, body, 'queued');
     this.sendQueued();
+  }
+
+  /** Uploads a file and sends its link. Raises UploadError; the failed message stays on screen. */
+  async attach(to: string, file: File): Promise<void> {
+    const message = this.append(to, file.name, 'uploading');
+    try {
+      const link = await this.uploader.upload(file, (share) => (message.progress = share));
+      message.body = message.file = link;
+      message.state = 'queued';
+      this.sendQueued();
+    } catch (error) {
+      message.state = 'failed';
+      throw error instanceof UploadError ? error : new UploadError('failed');
+    }
+  }
+
+  private append(to: string, body: string, state: MessageState): Message {
+    this.counter += 1;
+    const conversation = this.conversation(to);
+    conversation.messages.push({ id: `${this.prefix}-${this.counter}`, mine: true, body, at: new Date(), state });
+    conversation.messages.splice(0, Math.max(0, conversation.messages.length - MAX_KEPT));
+    return conversation.messages.at(-1) as Message; // the reactive one, not the literal
   }
 
   setOwnShow(show: OwnShow): void {
@@ -213,7 +236,7 @@ export class Chat {
     );
     queued.sort((a, b) => a.message.at.getTime() - b.message.at.getTime());
     for (const { to, message } of queued) {
-      if (this.wire.send(chatMessage(to, message.id, message.body))) message.state = advance(message.state, 'sending');
+      if (this.wire.send(chatMessage(to, message.id, message.body, message.file))) message.state = advance(message.state, 'sending');
     }
     if (queued.length > 0) void this.confirm();
   }
@@ -285,13 +308,14 @@ export class Chat {
     if (message.wantsReceipt && message.id) {
       this.wire.send(receipt(message.from, message.id));
     }
-    this.receive(address, message.id, message.body, message.at);
+    this.receive(address, message.id, message.body, message.at, message.file);
   }
 
-  private receive(address: string, id: string, body: string, storedAt: Date | null): void {
+  private receive(address: string, id: string, body: string, storedAt: Date | null, file: string | null): void {
     const conversation = this.conversation(address);
     if (isRepeat(conversation.messages, id)) return;
     const message: Message = { id, mine: false, body, at: storedAt ?? new Date(), state: 'received' };
+    if (file) message.file = file;
     conversation.messages.splice(insertAt(conversation.messages, message, storedAt !== null), 0, message);
     conversation.messages.splice(0, Math.max(0, conversation.messages.length - MAX_KEPT));
     if (this.open !== address || document.visibilityState !== 'visible') conversation.unread += 1;

@@ -6,6 +6,8 @@ export type Stanza = ReturnType<typeof $pres>;
 
 const RECEIPTS = 'urn:xmpp:receipts';
 const ORIGIN = 'urn:xmpp:sid:0';
+const OOB = 'jabber:x:oob';
+const UPLOAD = 'urn:xmpp:http:upload:0';
 export const PING = 'urn:xmpp:ping';
 export const ROSTER = Strophe.NS.ROSTER;
 
@@ -25,9 +27,20 @@ export function presence(show: Exclude<Show, 'offline'>): Stanza {
 
 export const subscription = (to: string, type: 'subscribe' | 'subscribed' | 'unsubscribed'): Stanza => $pres({ to, type });
 
-export function chatMessage(to: string, id: string, body: string): Stanza {
+/** A message; with `file`, one that is nothing but the link of a file (XEP-0066 as clients use it with uploads). */
+export function chatMessage(to: string, id: string, body: string, file?: string): Stanza {
   const stanza = $msg({ to, type: 'chat', id }).c('body').t(body).up();
+  if (file) stanza.c('x', { xmlns: OOB }).c('url').t(file).up().up();
   return stanza.c('request', { xmlns: RECEIPTS }).up().c('origin-id', { xmlns: ORIGIN, id }).up();
+}
+
+export const discoItems = (to: string): Stanza => $iq({ type: 'get', to }).c('query', { xmlns: Strophe.NS.DISCO_ITEMS });
+
+export const discoInfo = (to: string): Stanza => $iq({ type: 'get', to }).c('query', { xmlns: Strophe.NS.DISCO_INFO });
+
+export function slotRequest(to: string, file: { name: string; size: number; type: string }): Stanza {
+  const asked = { xmlns: UPLOAD, filename: file.name, size: String(file.size) };
+  return $iq({ type: 'get', to }).c('request', file.type ? { ...asked, 'content-type': file.type } : asked);
 }
 
 export const receipt = (to: string, id: string): Stanza =>

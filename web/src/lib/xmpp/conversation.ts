@@ -1,6 +1,6 @@
 // Messages of one conversation: order, duplicates, what became of each. Pure.
 
-export type MessageState = 'queued' | 'sending' | 'sent' | 'delivered' | 'failed' | 'received';
+export type MessageState = 'uploading' | 'queued' | 'sending' | 'sent' | 'delivered' | 'failed' | 'received';
 
 export interface Message {
   id: string;
@@ -8,9 +8,13 @@ export interface Message {
   body: string;
   at: Date;
   state: MessageState;
+  /** The link of a file, when the message is nothing else. */
+  file?: string;
+  /** How much of the file is uploaded, from 0 to 1. */
+  progress?: number;
 }
 
-const RANK: Record<MessageState, number> = { failed: -1, queued: 0, sending: 1, sent: 2, delivered: 3, received: 3 };
+const RANK: Record<MessageState, number> = { failed: -1, uploading: 0, queued: 0, sending: 1, sent: 2, delivered: 3, received: 3 };
 
 /**
  * Where a message belongs: in the order of arrival, but one that was stored while we were away goes before the messages

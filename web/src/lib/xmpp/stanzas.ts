@@ -22,6 +22,8 @@ export interface MessageStanza {
   from: string;
   id: string;
   body: string | null;
+  /** The link of a file, when the body says the same (XEP-0066). */
+  file: string | null;
   at: Date | null;
   wantsReceipt: boolean;
   receiptFor: string | null;
@@ -30,6 +32,8 @@ export interface MessageStanza {
 
 const RECEIPTS = 'urn:xmpp:receipts';
 const DELAY = 'urn:xmpp:delay';
+const OOB = 'jabber:x:oob';
+const UPLOAD = 'urn:xmpp:http:upload:0';
 const MAX_BODY = 64 * 1024;
 
 function children(element: Element): Element[] {
@@ -91,10 +95,14 @@ export function readMessage(stanza: Element): MessageStanza | null {
   if (type !== 'chat' && type !== 'normal' && type !== 'error') return null;
   const stamp = child(stanza, 'delay', DELAY)?.getAttribute('stamp') ?? null;
   const at = stamp ? new Date(stamp) : null;
+  const body = child(stanza, 'body')?.textContent?.slice(0, MAX_BODY) ?? null;
+  const outOfBand = child(stanza, 'x', OOB);
+  const link = outOfBand && child(outOfBand, 'url', OOB)?.textContent;
   return {
     from,
     id: stanza.getAttribute('id') ?? '',
-    body: child(stanza, 'body')?.textContent?.slice(0, MAX_BODY) ?? null,
+    body,
+    file: link && link === body && /^https?:/i.test(link) && URL.canParse(link) ? link : null,
     at: at && !Number.isNaN(at.getTime()) ? at : null,
     wantsReceipt: child(stanza, 'request', RECEIPTS) !== null,
     receiptFor: child(stanza, 'received', RECEIPTS)?.getAttribute('id') ?? null,
@@ -112,4 +120,29 @@ export function strongest(devices: Iterable<Online>): Show {
   let best: Online | null = null;
   for (const device of devices) if (!best || device.priority >= best.priority) best = device;
   return best?.show ?? 'offline';
+}
+
+/** The services that a domain lists (XEP-0030). */
+export function readItems(iq: Element): string[] {
+  const query = child(iq, 'query');
+  return query ? children(query).flatMap((item) => item.getAttribute('jid') ?? []) : [];
+}
+
+/** The largest file that an upload service takes, in bytes; null when it is none (XEP-0363 section 4). */
+export function readUploadLimit(iq: Element): number | null {
+  const query = child(iq, 'query');
+  const offered = query && children(query).some((el) => el.localName === 'feature' && el.getAttribute('var') === UPLOAD);
+  if (!query || !offered) return null;
+  const fields = children(query).filter((el) => el.localName === 'x').flatMap(children);
+  const field = fields.find((el) => el.getAttribute('var') === 'max-file-size');
+  const limit = Number(field && child(field, 'value')?.textContent);
+  return limit > 0 ? limit : Infinity;
+}
+
+/** Where to put a file and where others get it (XEP-0363 section 5). */
+export function readSlot(iq: Element): { put: string; get: string } | null {
+  const slot = child(iq, 'slot', UPLOAD);
+  const put = slot && child(slot, 'put', UPLOAD)?.getAttribute('url');
+  const get = slot && child(slot, 'get', UPLOAD)?.getAttribute('url');
+  return put && get ? { put, get } : null;
 }
