@@ -28,6 +28,7 @@ from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.private import PrivateStorage
 from moim.chat.registration import Registrar, Registration
+from moim.chat.remote import RemoteStanzas
 from moim.chat.rooms import Rooms, RoomSettings
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Item, Roster, Rosters
@@ -203,6 +204,15 @@ class Parts:
             subscriptions=subscriptions,
             features=self.features,
             federation=federation,
+            components=components,
+        )
+        self.hosts = (domain, *components)
+        self.remote_stanzas = RemoteStanzas(
+            domain,
+            router=self.router,
+            people=self.people,
+            presence=self.presence,
+            subscriptions=subscriptions,
             components=components,
         )
         policy = Policy(

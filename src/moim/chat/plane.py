@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from moim._native import XmppServer
+from moim.chat.s2s_plane import ServerPlane
 from moim.errors import ConfigError, MoimError
 from moim.net.pump import Pump
 from moim.net.tls import end_point
@@ -56,13 +57,18 @@ class Plane:
     def __init__(self, domain: str, *, also: Sequence[str], max_stanza: int, handshake_timeout: float) -> None:
         self._engine = XmppServer(domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
         self._bound: dict[int, str] = {}
+        self.servers = ServerPlane(self._engine)
         self._pump: Pump[PlaneEvent] | None = None
         self._end_point = b""
         self._tapped: dict[int, set[str]] = {}
 
+    def serve(self, domains: Sequence[str], services: Sequence[str]) -> None:
+        """The names that streams may be opened to: ``domains`` by anybody, ``services`` by other servers alone."""
+        self._engine.set_domains(domains, services=services)
+
     def start(self, handle: Callable[[Sequence[PlaneEvent]], None]) -> None:
         """Begins to pass batches of events to ``handle`` in the running event loop."""
-        self._pump = Pump(self._engine, handle)
+        self._pump = Pump(self._engine, self.servers.split(handle))
         self._pump.start()
 
     def stop(self) -> None:

@@ -132,6 +132,24 @@ class Presence:
             shown = self.shown_by(str(to.bare), to=session.full)
             self._plane.send_many([(session.sid, stanza) for stanza in shown])
 
+    async def probed(self, sender: Jid, owner: Jid, *, exists: bool) -> None:
+        """Another domain asks for the presence of an account (RFC 6121 section 4.3.2).
+
+        Who may not see it hears the same whether the account is there or not; who is blocked sees it as not there.
+        """
+        bare, asker = str(owner), str(sender.bare)
+        roster = await self._rosters.get(bare) if exists else None
+        if roster is None or not roster.item(asker).state.seen:
+            self._remote(presence(bare, asker, "unsubscribed"))
+            return
+        shown = [
+            session.presence.with_attrs({"to": asker})
+            for session in self._accounts.available(bare)
+            if session.presence is not None and not self._block_lists.parted(session.full, sender)
+        ]
+        for stanza in shown or [presence(bare, asker, "unavailable")]:
+            self._remote(stanza)
+
     def deliver(self, stanza: Element, to: Jid) -> None:
         """Presence that arrives for a local account or one of its sessions."""
         self._send_to(stanza, to)

@@ -184,6 +184,10 @@ class Router:
         sender = _address(stanza, "from")
         return sender is not None and matches(blocked, sender)
 
+    async def from_outside(self, to: Jid, stanza: Element) -> None:
+        """A message or request of another domain, for an account or for this server; the sender was proven."""
+        await self._for_account(to, stanza)
+
     async def _for_account(self, to: Jid, stanza: Element) -> None:
         """A component's message or request for an account, or for a session that is not there."""
         try:

@@ -18,12 +18,13 @@ from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
 from moim.chat.registration import Registrar
 from moim.chat.routing import Federation
+from moim.chat.s2s_plane import ServerPlane
 from moim.chat.settings import Settings
 from moim.chat.uploads import DAY, Files, Quotas, Uploads
 from moim.chat.users import CertificateFiles, Users
 from moim.errors import ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
-from moim.proto.xmpp import Jid, bosh, prepare_domain, prepare_local
+from moim.proto.xmpp import Element, Jid, bosh, prepare_domain, prepare_local
 from moim.settings import Site
 from moim.store import Store
 
@@ -142,6 +143,7 @@ class Service:
             if feature.on_start is not None:
                 await feature.on_start()
         await self._load_certificate()
+        parts.plane.serve([self._domain, self._site.domain], parts.hosts[1:])
         parts.plane.start(parts.sessions.handle)
         parts.sessions.start()
         node, ports = self._site.settings.nodes.inside, self._site.settings.ports
@@ -219,6 +221,7 @@ class Service:
         if parts is None:
             return
         parts.plane.detach()
+        await parts.remote_stanzas.stop()
         await parts.sessions.stop()
         for feature in parts.features:
             if feature.on_stop is not None:
@@ -246,6 +249,26 @@ class Service:
         shown = (listener for listener in self._listeners if not listener.address.startswith("/"))
         detail = f"{len(self._parts.sessions)} connections" if self._parts is not None else ""
         return [ServiceStatus(x.name, _NODE, "tcp", x.address, x.port, "running", detail) for x in shown]
+
+    @property
+    def hosts(self) -> Sequence[str]:
+        """The domains that this service answers for, the users' own first. Raises UsageError while stopped."""
+        return self._started().hosts
+
+    @property
+    def servers(self) -> ServerPlane:
+        """The plane's half for streams between servers. Raises UsageError while stopped."""
+        return self._started().plane.servers
+
+    def remote_stanza(self, stanza: Element) -> None:
+        """Takes a stanza of another domain whose addresses are proven, or the error that answers one to it."""
+        if self._parts is not None:
+            self._parts.remote_stanzas.take(stanza)
+
+    def _started(self) -> Parts:
+        if self._parts is None:
+            raise UsageError("the chat service is not started")
+        return self._parts
 
     def stats(self) -> dict[str, int]:
         """The plane's counters; empty while stopped."""

@@ -1,0 +1,188 @@
+"""Stanzas of other domains (RFC 6120 section 10.3, RFC 6121 sections 3, 4 and 8): what they may ask of this one.
+
+Their ``from`` was proven by the stream they came on. Whatever only a user's own server may say is taken out or refused:
+roster pushes, carbons, stanza ids in our name. Order is kept between a domain and an account; what waits is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from moim.chat.contacts import People
+from moim.chat.presence import Presence
+from moim.chat.routing import Component, Router
+from moim.chat.subscribing import Subscriptions
+from moim.errors import MoimError, ProtocolError
+from moim.proto.xmpp import SUBSCRIPTION_TYPES, Element, Jid, StanzaError, ns
+
+_MAX_WAITING = 2000
+_CARBONS = "urn:xmpp:carbons:2"
+_OWN_SERVERS_WORD = frozenset({ns.ROSTER, ns.BLOCKING})
+"""Requests that a client gets from its own account alone."""
+
+_log = logging.getLogger("moim.chat.remote")
+
+
+class Hears(Protocol):
+    """A part that looks at what other domains' clients show."""
+
+    def presence(self, owner: Jid, sender: Jid, stanza: Element) -> None:
+        """Somebody's presence came to an account."""
+        ...
+
+    def answer(self, owner: Jid, sender: Jid, answer: Element) -> bool:
+        """An answer to an account itself came; whether the part had asked."""
+        ...
+
+
+class RemoteStanzas:
+    """``hears`` is told of presence and answers. ``local`` are the domains that are this server's own."""
+
+    def __init__(
+        self,
+        domain: str,
+        *,
+        router: Router,
+        people: People,
+        presence: Presence,
+        subscriptions: Subscriptions,
+        components: Mapping[str, Component],
+        hears: Collection[Hears] = (),
+    ) -> None:
+        self._domain = domain
+        self._router = router
+        self._people = people
+        self._presence = presence
+        self._subscriptions = subscriptions
+        self._components = components
+        self._hears = hears
+        self._inboxes: dict[tuple[str, Jid], deque[tuple[Jid, Jid, Element]]] = {}
+        self._waiting: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, stanza: Element) -> None:
+        """One stanza, or the error that answers one of ours. Never raises."""
+        try:
+            sender, to = Jid.parse(stanza.get("from") or ""), Jid.parse(stanza.get("to") or "")
+        except ProtocolError as error:
+            _log.warning("a stanza of another domain has no usable address: %s", error.message)
+            return
+        if (component := self._components.get(to.domain)) is not None:
+            component.send(stanza)
+        elif to.domain != self._domain:
+            _log.warning("%s sent a stanza to %s, which is not served here", sender.domain, to.domain)
+        else:
+            self._queue(sender, to, self._clean(stanza))
+
+    def _queue(self, sender: Jid, to: Jid, stanza: Element) -> None:
+        key = (sender.domain, to.bare)
+        inbox = self._inboxes.get(key)
+        if inbox is not None:
+            if self._waiting[sender.domain] >= _MAX_WAITING:
+                refusal = StanzaError("resource-constraint", "this server has too much of yours to work on")
+                self._router.reply(stanza, refusal)
+                return
+            self._waiting[sender.domain] += 1
+            inbox.append((sender, to, stanza))
+            return
+        self._inboxes[key] = deque()
+        task = asyncio.create_task(self._work_off(key, sender, to, stanza), name="chat:remote")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work_off(self, key: tuple[str, Jid], sender: Jid, to: Jid, stanza: Element) -> None:
+        inbox = self._inboxes[key]
+        try:
+            while True:
+                await self._one(sender, to, stanza)
+                if not inbox:
+                    break
+                sender, to, stanza = inbox.popleft()
+                self._forget(sender.domain)
+        finally:
+            for _ in inbox:
+                self._forget(key[0])
+            del self._inboxes[key]
+
+    def _forget(self, domain: str) -> None:
+        self._waiting[domain] -= 1
+        if self._waiting[domain] <= 0:
+            del self._waiting[domain]
+
+    async def _one(self, sender: Jid, to: Jid, stanza: Element) -> None:
+        try:
+            if stanza.name == "presence":
+                await self._take_presence(sender, to, stanza)
+            elif stanza.name == "iq" and self._was_asked_for(sender, to, stanza):
+                pass
+            else:
+                _check_request(stanza)
+                await self._router.from_outside(to, stanza)
+        except StanzaError as error:
+            self._router.reply(stanza, error)
+        except MoimError as error:
+            _log.error("a stanza of %s could not be handled: %s", sender, error)
+            self._router.reply(stanza, StanzaError("internal-server-error", kind="wait"))
+        except Exception:
+            _log.exception("a stanza of %s could not be handled", sender)
+            self._router.reply(stanza, StanzaError("internal-server-error"))
+
+    def _was_asked_for(self, sender: Jid, to: Jid, iq: Element) -> bool:
+        if to.resource or not to.local or iq.get("type") not in ("result", "error"):
+            return False
+        return any(part.answer(to, sender, iq) for part in self._hears)
+
+    async def _take_presence(self, sender: Jid, to: Jid, stanza: Element) -> None:
+        kind = stanza.get("type")
+        if not to.local:
+            return  # the server itself has no presence and asks for none
+        if kind in SUBSCRIPTION_TYPES:
+            if await self._people.exists(to.bare):
+                bare = stanza.with_attrs({"from": str(sender.bare), "to": str(to.bare)})
+                await self._subscriptions.received(str(to.bare), bare)
+        elif kind == "probe":
+            await self._presence.probed(sender, to.bare, exists=await self._people.exists(to.bare))
+        elif kind in (None, "unavailable", "error"):
+            self._presence.deliver(stanza, to)
+            if kind != "error":
+                for part in self._hears:
+                    part.presence(to.bare, sender, stanza)
+        else:
+            raise StanzaError("bad-request", "that is not a type of presence")
+
+    def _clean(self, stanza: Element) -> Element:
+        """Takes out what only the recipient's own server may say."""
+        if stanza.name != "message":
+            return stanza
+        kept = [child for child in stanza.children if isinstance(child, str) or not self._forged(child)]
+        return stanza if len(kept) == len(stanza.children) else stanza.with_children(kept)
+
+    def _forged(self, child: Element) -> bool:
+        if child.ns == _CARBONS:
+            return True
+        if (child.ns, child.name) != (ns.STANZA_IDS, "stanza-id"):
+            return False
+        try:
+            return Jid.parse(child.get("by") or "").domain == self._domain
+        except ProtocolError:
+            return True
+
+    async def stop(self) -> None:
+        """Ends the work in progress."""
+        tasks = tuple(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=0.5)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _check_request(stanza: Element) -> None:
+    if stanza.name == "iq" and stanza.get("type") == "set":
+        payload = next(iter(stanza.elements()), None)
+        if payload is not None and payload.ns in _OWN_SERVERS_WORD:
+            raise StanzaError("not-allowed", "only the account's own server says this")
