@@ -15,11 +15,11 @@ pub struct Config {
     pub write_queue: usize,
     /// How long a reader may take nothing while something waits.
     pub write_timeout: Duration,
-    /// How long a session may send nothing; zero is for ever.
+    /// How long a client may send nothing; zero is for ever.
     pub idle_timeout: Duration,
     /// Events of one session that may wait for Python before its socket is not read any more.
     pub pending_events: u32,
-    /// Bytes per second that one session may send in the long run; 0 is any number.
+    /// Bytes per second that one client may send in the long run; 0 is any number.
     pub rate: u32,
     /// Bytes that it may send at once before the rate holds.
     pub burst: u32,

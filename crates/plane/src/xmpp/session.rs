@@ -279,7 +279,7 @@ impl Session {
             i64::from(context.shared.config.rate),
             i64::from(context.shared.config.burst),
         );
-        if rate == 0 || self.phase == Phase::Leaving {
+        if rate == 0 || self.phase == Phase::Leaving || self.is_server() {
             return;
         }
         let grown = (context.now - self.allowance.at).as_micros().min(1 << 40) as i64 * rate / 1_000_000;
@@ -330,6 +330,11 @@ impl Session {
     /// Whether something waits to be written.
     pub fn wants_flush(&self) -> bool {
         !self.out.is_empty() || self.transport.wants_write()
+    }
+
+    /// Whether the peer is another server.
+    pub fn is_server(&self) -> bool {
+        self.server.is_some()
     }
 
     fn form(&self) -> Form<'static> {

@@ -69,8 +69,10 @@ impl Shard {
         let config = &self.shared.config;
         let (write_timeout, idle_timeout) = (config.write_timeout, config.idle_timeout);
         let is_slow = |session: &Session| session.blocked_since.is_some_and(|since| now - since > write_timeout);
+        // A stream to another server carries stanzas in one direction, so that nothing may come in for hours.
         let is_idle = |session: &Session| {
-            !idle_timeout.is_zero() && session.authenticated && now - session.last_read > idle_timeout
+            let counts = !idle_timeout.is_zero() && session.authenticated && !session.is_server();
+            counts && now - session.last_read > idle_timeout
         };
         let slow: Vec<u64> = self
             .sessions
