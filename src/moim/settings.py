@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +21,7 @@ from moim.errors import ConfigError
 from moim.model import domain_name
 
 DEV_OFFSET = 10_000
+_NODE_NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?", re.ASCII)
 
 
 class Section(BaseModel):
@@ -69,6 +71,17 @@ class Nodes(Section):
     """The node with the users, the store and the media plane."""
     edge: Node = Node(address="127.0.0.2")
     """The node at the border: holds no user data and is reached from inside only."""
+    others: dict[str, Node] = {}
+    """Further inside nodes by name (``[nodes.others.inside2]``), each on a machine of its own: ``moim up --node NAME``.
+    They share one database (``[store]``) and a bus (``[bus]``) with ``inside``."""
+
+    @field_validator("others")
+    @classmethod
+    def _are_names(cls, value: dict[str, Node]) -> dict[str, Node]:
+        for name in value:
+            if not _NODE_NAME.fullmatch(name) or name in ("inside", "edge"):
+                raise ValueError(f"'{name}' cannot be the name of a node: write it like inside2")
+        return value
 
 
 class Log(Section):
@@ -104,12 +117,14 @@ class Site:
     """A site directory and everything that its ``moim.toml`` says.
 
     ``root`` holds ``moim.toml``, ``ca.pem`` (public), ``inside/`` and ``edge/`` (each private to its
-    node), ``run/`` and ``log/``.
+    node), ``run/`` and ``log/``. ``here`` is the name of the inside node that this program is: what the rooms know as
+    the inside node, its address and its private directory, are always this one's.
     """
 
     root: Path
     settings: SiteSettings
     sections: Mapping[str, Section]
+    here: str = "inside"
 
     @property
     def domain(self) -> str:
@@ -132,7 +147,33 @@ class Site:
 
     def host(self, node: str) -> str:
         """The DNS name of a node: ``inside.example.com``."""
-        return f"{node}.{self.domain}"
+        return f"{self.here if node == 'inside' else node}.{self.domain}"
+
+    @property
+    def peers(self) -> Mapping[str, Node]:
+        """The other inside nodes by name."""
+        return self.settings.nodes.others
+
+    @property
+    def inside_nodes(self) -> Mapping[str, Node]:
+        """Every inside node by name, in the same order on all of them."""
+        nodes = self.settings.nodes
+        return dict(sorted({self.here: nodes.inside, **nodes.others}.items()))
+
+    def as_node(self, name: str) -> Site:
+        """The site as the inside node ``name`` sees it. Raises ConfigError when there is none."""
+        if name == self.here:
+            return self
+        nodes = self.settings.nodes
+        if name not in nodes.others:
+            raise ConfigError(
+                f"moim.toml has no inside node '{name}'",
+                hint=f"known: {', '.join(self.inside_nodes)}; add [nodes.others.{name}]",
+            )
+        others = {self.here: nodes.inside, **nodes.others}
+        mine = others.pop(name)
+        moved = self.settings.model_copy(update={"nodes": nodes.model_copy(update={"inside": mine, "others": others})})
+        return replace(self, settings=moved, here=name)
 
     def section(self, kind: type[SectionType]) -> SectionType:
         """A room's settings by their class."""

@@ -277,22 +277,36 @@ def mismatch(expected: Element, got: Element) -> str:
 class House:
     """A running chat service."""
 
-    def __init__(self, root: Path, *, people: dict[str, str], domain: str = DOMAIN, **options: Any) -> None:
+    def __init__(
+        self, root: Path, *, people: dict[str, str], domain: str = DOMAIN, bus: Bus | None = None,
+        partner: House | None = None, **options: Any,
+    ) -> None:  # fmt: skip
         self.root = root
         self.domain = domain
-        self.users = FakeUsers(dict(people), domain=domain)
-        self.bus = Bus()
+        self.users = partner.users if partner is not None else FakeUsers(dict(people), domain=domain)
+        self.bus = bus or Bus()
         self.address = loopback()
         lines = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
         text = f'domain = "{domain}"\n[nodes]\ninside = {{ address = "{self.address}" }}\n[chat]\n' + "\n".join(lines)
+        if bus is not None:
+            other = partner.address if partner is not None else "127.255.255.1"
+            own, theirs = ("inside2", "inside") if partner is not None else ("inside", "inside2")
+            place = {own: self.address, theirs: other}
+            nodes = f'[nodes]\ninside.address = "{place["inside"]}"\nothers.inside2.address = "{place["inside2"]}"\n'
+            text = f'domain = "{domain}"\n{nodes}[chat]\n' + "\n".join(lines)
         root.mkdir(exist_ok=True)
         (root / "moim.toml").write_text(text + "\n")
         self.site = settings.load(root, {"chat": chat.Settings})
+        if partner is not None:
+            self.site = self.site.as_node("inside2")
         self.site.run.mkdir(exist_ok=True)
         self.files = write_certificate(root, domain.encode("idna").decode())
         self.tls = ssl.create_default_context(cafile=str(self.files.chain))
-        self.store = Store(self.site.node_dir("inside") / "moim.db")
-        migrate(self.store.path, sorted(Path(chat.__file__).parent.glob("**/migrations")))
+        if partner is not None:
+            self.store = partner.store
+        else:
+            self.store = Store(self.site.node_dir("inside") / "moim.db")
+            migrate(self.store.path, sorted(Path(chat.__file__).parent.glob("**/migrations")))
         self.service = self._service()
         self.clients: list[Client] = []
 
@@ -343,6 +357,12 @@ class House:
 
 NewHouse = Callable[..., Awaitable[House]]
 PEOPLE = {"alice": "wonder land", "bob": "비밀번호", "carol": "Ünïcode"}
+
+
+@pytest.fixture
+def house_class() -> type[House]:
+    """For services that are made in another way."""
+    return House
 
 
 @pytest.fixture

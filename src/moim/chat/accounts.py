@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from moim.proto.xmpp import Element, Jid
 
@@ -51,6 +51,8 @@ class Session:
     """Whether it ends once its waiting stanzas are worked off."""
     gone: bool = False
     """Whether the connection has ended."""
+    node: str = ""
+    """The node that holds it; empty for this one."""
 
     @property
     def sid(self) -> int:
@@ -106,10 +108,27 @@ class Account:
         return [session for session in self.sessions.values() if session.receives]
 
 
+class Watcher(Protocol):
+    """Hears of every session: the cluster tells the other nodes."""
+
+    def bound(self, session: Session) -> None:
+        """It got its address."""
+        ...
+
+    def changed(self, session: Session) -> None:
+        """Its presence or its interest in the roster changed."""
+        ...
+
+    def gone(self, session: Session) -> None:
+        """It lost its address."""
+        ...
+
+
 class Accounts:
-    """Every connected account of this node, by bare JID."""
+    """Every connected account by bare JID: sessions of this node, and those of others as it knows them."""
 
     def __init__(self) -> None:
+        self.watch: Watcher | None = None
         self._accounts: dict[str, Account] = {}
         self._sessions: dict[Jid, Session] = {}  # the same once more: rooms look up each occupant for each message
 
@@ -139,6 +158,13 @@ class Accounts:
         self._sessions[jid] = session
         session.jid = jid
         session.account = account
+        if self.watch is not None:
+            self.watch.bound(session)
+
+    def changed(self, session: Session) -> None:
+        """Call after what others know of a session changed: presence, priority, interest."""
+        if self.watch is not None:
+            self.watch.changed(session)
 
     def remove(self, session: Session) -> None:
         """Takes ``session`` out; does nothing when it is not in."""
@@ -149,3 +175,5 @@ class Accounts:
         del self._sessions[jid]
         if not account.sessions:
             del self._accounts[account.bare]
+        if self.watch is not None:
+            self.watch.gone(session)

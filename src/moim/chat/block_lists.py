@@ -5,7 +5,7 @@ While an account blocks anybody, its sessions are tapped in the plane: no messag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -22,6 +22,8 @@ class BlockLists:
         self._domain = domain
         self._store = store
         self._lists: dict[str, frozenset[str]] = {}
+        self.on_written: Callable[[str], None] = lambda owner: None
+        """Hears whose list was written."""
         self.version = 0
         """Rises with every change, for those who remember whom nobody blocks."""
 
@@ -61,6 +63,12 @@ class BlockLists:
                 connection.execute(sa.delete(table).where(table.c.owner == owner, table.c.address == address))
 
         await self._store.write(change)
+        self.on_written(owner)
+
+    async def read(self, owner: str) -> frozenset[str]:
+        """A list as the database has it. Raises Unavailable."""
+        query = sa.select(tables.blocked.c.address).where(tables.blocked.c.owner == owner)
+        return frozenset(await self._store.read(lambda connection: connection.scalars(query).all()))
 
     def apply(self, owner: str, *, add: Iterable[str] = (), take: Iterable[str] = ()) -> None:
         """Lets a change count."""

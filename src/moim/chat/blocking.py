@@ -100,6 +100,17 @@ class Blocking:
             self._visibility.unhide(owner, taken)
         return ()
 
+    async def reload(self, owner: str) -> None:
+        """Another node wrote the list, and showed or hid what follows: it counts here too. Raises Unavailable."""
+        async with self._lock(owner):
+            after, before = await self._lists.read(owner), self._lists.of(owner)
+            self._tap(owner, bool(after))
+            self._lists.apply(owner, add=after - before, take=before - after)
+            if after - before:
+                self._push(owner, "block", after - before)
+            if before - after:
+                self._push(owner, "unblock", before - after)
+
     def _lock(self, owner: str) -> asyncio.Lock:
         lock = self._locks.get(owner)
         if lock is None:

@@ -12,6 +12,7 @@ from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.bookmarks import Bookmarks, bookmarks_config
+from moim.chat.cluster import Cluster
 from moim.chat.commands import Commands
 from moim.chat.contact_addresses import contact_addresses
 from moim.chat.contacts import Changes, People
@@ -63,6 +64,7 @@ class Parts:
         files: Files | None = None,
         web_base: Callable[[], str] = str,
         registrar: Registrar | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self.plane = plane
         self.accounts = Accounts()
@@ -106,7 +108,7 @@ class Parts:
             after_removal=subscriptions.after_removal,
         )
         discovery = Discovery("Moim", accounts=self.accounts, rosters=self.rosters)
-        blocking = Blocking(
+        self.blocking = Blocking(
             self.block_lists,
             accounts=self.accounts,
             plane=self.plane,
@@ -120,7 +122,7 @@ class Parts:
         events = PepEvents(
             pep_store, accounts=self.accounts, rosters=self.rosters, block_lists=self.block_lists, plane=self.plane
         )
-        pep = Pep(
+        self.pep = pep = Pep(
             domain,
             pep_store,
             events,
@@ -153,7 +155,7 @@ class Parts:
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
             avatars.feature,
-            blocking.feature,
+            self.blocking.feature,
             bookmarks.feature,
             *([commands.feature] if settings.admins else []),
             outage_status(settings.outage_status_addresses),
@@ -250,6 +252,8 @@ class Parts:
             max_pending=settings.max_pending_stanzas,
             bind_timeout=2 * settings.handshake_seconds,
         )
+        if cluster is not None:
+            cluster.attach(self)
 
     def _make_tokens(self, domain: str, settings: Settings, store: Store, users: Users, secret: bytes) -> FastTokens:
         return FastTokens(

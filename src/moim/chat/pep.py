@@ -55,6 +55,8 @@ class Pep:
         self.caps = Caps(domain, plane=plane, on_wants=self._wants, max_cached=max_caps)
         self._fresh: set[Session] = set()
         self._listeners: dict[str, Callable[[str], Awaitable[None]]] = {}
+        self.on_sent: Callable[[str, str, str, Element | None], None] = lambda owner, node, config, change: None
+        """Hears of every change: owner, node, its configuration as stored, and what its readers were sent."""
         get, get_owner = self._dispatch(
             {"items": self._items, "default": self._default},
             {"configure": self._configuration, "default": self._default, "affiliations": self._affiliations},
@@ -109,6 +111,16 @@ class Pep:
     async def _tell(self, owner: str, node: str, config: Config, change: Element | None) -> None:
         if change is not None:
             await self._events.send(owner, node, config, change, self.caps)
+        self.on_sent(owner, node, config.stored(), change)
+        await self._changed(owner, node)
+
+    async def happened(self, owner: str, node: str, config: str, change: Element | None) -> None:
+        """Another node changed a node of an account: those who are connected here hear of it. Raises ValueError."""
+        if change is not None:
+            await self._events.send(owner, node, Config.load(config), change, self.caps)
+        await self._changed(owner, node)
+
+    async def _changed(self, owner: str, node: str) -> None:
         listener = self._listeners.get(node)
         if listener is not None:
             await listener(owner)

@@ -59,6 +59,8 @@ class Plane:
         self._bound: dict[int, str] = {}
         self.servers = ServerPlane(self._engine)
         self._pump: Pump[PlaneEvent] | None = None
+        self.elsewhere: Callable[[Batch], None] = lambda batch: None
+        """Takes what is for sessions of other nodes: those with negative numbers."""
         self._end_point = b""
         self._tapped: dict[int, set[str]] = {}
 
@@ -110,10 +112,16 @@ class Plane:
 
     def send(self, sid: int, elements: Sequence[Element]) -> None:
         """Sends elements to one session, in order."""
+        if sid < 0:
+            self.elsewhere([(sid, element) for element in elements])
+            return
         self._engine.send(sid, elements)
 
     def send_many(self, batch: Batch) -> None:
         """Sends elements to many sessions; the same element for many is serialised once."""
+        if any(sid < 0 for sid, _ in batch):
+            self.elsewhere([part for part in batch if part[0] < 0])
+            batch = [part for part in batch if part[0] >= 0]
         if batch:
             self._engine.send_many(batch)
 
@@ -148,10 +156,13 @@ class Plane:
 
     def presence(self, sid: int, priority: int | None) -> None:
         """Makes the session available with a priority, or unavailable."""
-        self._engine.presence(sid, priority)
+        if sid >= 0:
+            self._engine.presence(sid, priority)
 
     def tap(self, sid: int, on: bool, why: str) -> None:
         """Makes every message from the session and to its account come up here, as long as there is a reason to."""
+        if sid < 0:
+            return
         reasons = self._tapped.setdefault(sid, set())
         before = bool(reasons)
         if on:

@@ -61,6 +61,7 @@ class Presence:
         session.presence = stanza
         session.priority = priority
         self._plane.presence(session.sid, priority)
+        self._accounts.changed(session)
         self._tell_subscribers(account, stanza)
         self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
         if initial:
@@ -77,9 +78,10 @@ class Presence:
         """Shows the sessions of an account again: what a feature adds to their presence has changed."""
         account = self._accounts.get(owner)
         for session in tuple(account.available()) if account is not None else ():
-            if account is None or session.presence is None:
-                continue
+            if account is None or session.presence is None or session.node:
+                continue  # other nodes dress their own
             stanza = session.presence = self._dressed(session, session.presence)
+            self._accounts.changed(session)
             self._tell_subscribers(account, stanza)
             self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
 
@@ -195,6 +197,7 @@ class Presence:
         session.presence = None
         session.priority = 0
         self._plane.presence(session.sid, None)
+        self._accounts.changed(session)
         if was_available:
             self._tell_subscribers(account, stanza)
             self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])

@@ -39,6 +39,12 @@ class RosterPushes:
         self._plane = plane
         self._numbers = itertools.count(1)
 
+    def begin(self, session: Session) -> None:
+        """The session asked for the list, and hears of changes from now on."""
+        if not session.interested:
+            session.interested = True
+            self._accounts.changed(session)
+
     def push(self, roster: Roster, item: Item) -> None:
         """Pushes the item as it is now; an unlisted one as removed."""
         account = self._accounts.get(roster.owner)
@@ -78,7 +84,7 @@ class RosterRequests:
         session = iq.owner
         roster = await self._rosters.get(session.bare)
         session.full_account.roster = roster
-        session.interested = True
+        self._pushes.begin(session)
         known = iq.payload.get("ver")
         if known is None:
             return (Element("query", ns.ROSTER, {}, tuple(item_element(item) for item in roster.items())),)

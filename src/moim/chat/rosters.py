@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
@@ -115,6 +116,8 @@ class Rosters:
         self._live: WeakValueDictionary[str, Roster] = WeakValueDictionary()
         self._recent: OrderedDict[str, Roster] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Roster]] = {}
+        self.on_written: Callable[[str, str], None] = lambda owner, contact: None
+        """Hears of every item that was written, by owner and contact."""
 
     async def get(self, owner: str) -> Roster:
         """The contact list of a bare JID. Raises Unavailable when the database does not answer."""
@@ -135,19 +138,7 @@ class Rosters:
     async def _load(self, owner: str) -> Roster:
         query = sa.select(tables.roster).where(tables.roster.c.owner == owner)
         rows = await self._store.read(lambda connection: connection.execute(query).all())
-        stored = {
-            row.contact: Item(
-                row.contact,
-                row.name,
-                tuple(json.loads(row.groups)),
-                row.subscription,
-                bool(row.ask),
-                row.request,
-                bool(row.approved),
-                bool(row.listed),
-            )
-            for row in rows
-        }
+        stored = {row.contact: _item(row) for row in rows}
         roster = Roster(owner, stored, self._people, self._group)
         self._live[owner] = roster
         return roster
@@ -174,6 +165,24 @@ class Rosters:
             await self._store.write(lambda connection: connection.execute(upsert))
             roster.stored[contact] = item
         roster.changed()
+        self.on_written(owner, contact)
+
+    async def reload(self, owner: str, contact: str) -> None:
+        """Another node wrote an item: a list in use takes it over. Raises Unavailable."""
+        if (loading := self._loading.get(owner)) is not None:
+            await asyncio.shield(loading)
+        roster = self._live.get(owner)
+        if roster is None:
+            return
+        table = tables.roster
+        query = sa.select(table).where(table.c.owner == owner, table.c.contact == contact)
+        async with roster.lock:
+            row = await self._store.read(lambda connection: connection.execute(query).first())
+            if row is None:
+                roster.stored.pop(contact, None)
+            else:
+                roster.stored[contact] = _item(row)
+            roster.changed()
 
     async def drop(self, bare: str) -> list[Roster]:
         """Deletes everything of an account that is gone: its own list, and what others have of it.
@@ -196,3 +205,16 @@ class Rosters:
                 if item.listed:
                     losing.append(roster)
         return losing
+
+
+def _item(row: sa.Row[Any]) -> Item:
+    return Item(
+        row.contact,
+        row.name,
+        tuple(json.loads(row.groups)),
+        row.subscription,
+        bool(row.ask),
+        row.request,
+        bool(row.approved),
+        bool(row.listed),
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from moim.bus import Bus
 from moim.chat.bosh import Bosh, BoshBounds
+from moim.chat.cluster import Cluster
 from moim.chat.external_services import Relays
 from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
@@ -73,6 +74,7 @@ class Service:
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
         self._parts: Parts | None = None
+        self._cluster: Cluster | None = None
         self._bosh: Bosh | None = None
         self._private: tempfile.TemporaryDirectory[str] | None = None
 
@@ -94,6 +96,14 @@ class Service:
             max_stanza=self._settings.max_stanza_bytes,
             handshake_timeout=self._settings.handshake_seconds,
         )
+        if self._site.peers:
+            self._cluster = Cluster(
+                self._site.here,
+                tuple(self._site.peers),
+                store=self._store,
+                bus=self._bus,
+                seconds=self._settings.lease_seconds,
+            )
         return Parts(
             plane,
             self._domain,
@@ -106,6 +116,7 @@ class Service:
             files=self._files(),
             web_base=self._web_base or str,
             registrar=self._registrar,
+            cluster=self._cluster,
         )
 
     def _files(self) -> Files | None:
@@ -143,6 +154,8 @@ class Service:
             if feature.on_start is not None:
                 await feature.on_start()
         await self._load_certificate()
+        if self._cluster is not None:
+            await self._cluster.start()
         parts.plane.serve([self._domain, self._site.domain], parts.hosts[1:])
         parts.plane.start(parts.sessions.handle)
         parts.sessions.start()
@@ -223,6 +236,9 @@ class Service:
         parts.plane.detach()
         await parts.remote_stanzas.stop()
         await parts.sessions.stop()
+        if self._cluster is not None:
+            await self._cluster.stop()
+            self._cluster = None
         for feature in parts.features:
             if feature.on_stop is not None:
                 await feature.on_stop()

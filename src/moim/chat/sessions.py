@@ -73,6 +73,8 @@ class Sessions:
         self._clock = clock
         self._listeners: dict[int, Listener] = {}
         self._sessions: dict[int, Session] = {}
+        self.elsewhere: Callable[[Session, Element | None], None] = lambda session, error: None
+        """Ends a session that another node holds."""
         self._unbound: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -268,6 +270,9 @@ class Sessions:
     def end(self, session: Session, error: Element | None) -> None:
         """Ends a session now: contacts see it leave, the address is free, and the connection closes."""
         if session.gone:
+            return
+        if session.node:
+            self.elsewhere(session, error)
             return
         session.gone = True
         session.inbox.clear()

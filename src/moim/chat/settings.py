@@ -70,6 +70,9 @@ class Settings(Section):
     """Kinds of clients whose verified capabilities (XEP-0115) are remembered."""
     vcard_bytes: int = Field(default=131_072, ge=1000, le=250_000)
     """The largest vCard that a user may store, picture included."""
+    lease_seconds: float = Field(default=10.0, ge=1, le=120)
+    """With several inside nodes: how long after its last word in the database a node may be taken for dead. Its users'
+    presence is lost for at most this long plus a third, and its rooms are somewhere else afterwards."""
     rooms: bool = True
     """Offer group chat (XEP-0045)."""
     rooms_host: str = ""

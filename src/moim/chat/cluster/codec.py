@@ -1,0 +1,52 @@
+"""What nodes of chat say to each other: the items of a link, written and read with their bounds."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from moim.errors import ProtocolError
+from moim.proto.xmpp import Element, Jid
+
+SESSION: Final = "session"  # [_, jid, state]: bound, or changed
+GONE: Final = "gone"  # [_, jid]
+LIVE: Final = "live"  # [_]: every session was told
+DELIVER: Final = "deliver"  # [_, xml, [jid…]]: the stanza as it is to each of these sessions
+END: Final = "end"  # [_, jid, xml]: close the session with this stream error
+COMPONENT: Final = "component"  # [_, xml]: a stanza for a part of the server that the other node runs
+ROSTER: Final = "roster"  # [_, owner, contact]: an item was written
+BLOCKED: Final = "blocked"  # [_, owner]: a block list was written
+EVENT: Final = "event"  # [_, owner, node, config, xml]: a personal event, for those who are connected there
+FREE: Final = "free"  # [_, name]: a lease was given up
+BYE: Final = "bye"  # [_]: this node leaves
+
+
+def element(item: list[Any], place: int) -> Element:
+    """The stanza at a place of an item. Raises ValueError."""
+    try:
+        return Element.parse(text(item, place))
+    except ProtocolError as error:
+        raise ValueError(f"a stanza of another node cannot be read: {error.message}") from error
+
+
+def text(item: list[Any], place: int) -> str:
+    """The text at a place of an item. Raises ValueError."""
+    value = item[place] if place < len(item) else None
+    if not isinstance(value, str):
+        raise ValueError(f"'{item[0]}' has no text at {place}")
+    return value
+
+
+def jid(item: list[Any], place: int) -> Jid:
+    """The address at a place of an item. Raises ValueError."""
+    try:
+        return Jid.parse(text(item, place))
+    except ProtocolError as error:
+        raise ValueError(error.message) from error
+
+
+def jids(item: list[Any], place: int) -> list[Jid]:
+    """The addresses at a place of an item. Raises ValueError."""
+    value = item[place] if place < len(item) else None
+    if not isinstance(value, list):
+        raise ValueError(f"'{item[0]}' has no list at {place}")
+    return [jid([item[0], one], 1) for one in value]

@@ -1,0 +1,224 @@
+"""The link to one other node, as a machine: what is sent arrives once and in order, whatever the bus loses.
+
+Batches are numbered within a pair of lives (epochs) of the two nodes, kept until the other side has confirmed them,
+and repeated after a silence. When either node begins a new life, both start over: what was not confirmed is given back.
+No I/O and no clock; ``output`` is what has to go over the bus.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+VERSION: Final = 1
+MAX_BATCH: Final = 400_000
+"""Bytes of items in one message; NATS takes 1 MiB."""
+_MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+_REPEAT_SECONDS: Final = 1.0
+_REPEATED: Final = 64  # batches that are repeated at once
+_MAX_EARLY: Final = 1024
+
+Item = list[Any]
+"""A JSON array; its first element says what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Items of the other node, in order."""
+
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A new pair of lives: everything known of the other node is void, and it has to be told everything.
+
+    ``undelivered`` are the items of the old pair that were not confirmed, in order.
+    """
+
+    undelivered: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    number: int
+    size: int
+    text: str
+    items: tuple[Item, ...]
+
+
+class Link:
+    """One side. ``mine`` is this node's epoch; the other's is learnt from what it says."""
+
+    def __init__(self, node: str, peer: str, mine: int) -> None:
+        self.node = node
+        self.peer = peer
+        self.mine = mine
+        self.theirs = 0
+        self.heard_at = float("-inf")
+        self.output: deque[bytes] = deque()
+        self._waiting: deque[_Batch] = deque()
+        self._bytes = 0
+        self._pending: list[tuple[Item, str, int]] = []
+        self._sent = 0
+        self._got = 0
+        self._early: dict[int, tuple[Item, ...]] = {}
+        self._owes_ack = False
+        self._repeat_at: float | None = None
+        self._buried = 0
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    @property
+    def begun(self) -> bool:
+        """Whether the other node's life is known: before, nothing can be sent."""
+        return self.theirs != 0
+
+    @property
+    def room(self) -> bool:
+        """Whether more may wait for the other node."""
+        return self._bytes < _MAX_WAITING_BYTES
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything was confirmed."""
+        return not self._waiting and not self._pending
+
+    def send(self, item: Item) -> bool:
+        """Puts an item into the next batch; False when the other node is not known or too much waits for it."""
+        if not self.begun or not self.room:
+            return False
+        text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode())
+        self._pending.append((item, text, size))
+        self._bytes += size
+        return True
+
+    def flush(self, now: float) -> None:
+        """Makes batches of what is pending, and confirms what came."""
+        while self._pending:
+            size, count = 0, 0
+            for _, _, more in self._pending:
+                if count and size + more > MAX_BATCH:
+                    break
+                size += more
+                count += 1
+            chosen = self._pending[:count]
+            del self._pending[:count]
+            self._sent += 1
+            text = ",".join(text for _, text, _ in chosen)
+            batch = _Batch(self._sent, size, text, tuple(item for item, _, _ in chosen))
+            self._waiting.append(batch)
+            self.output.append(self._carrying(batch))
+            self._owes_ack = False
+            if self._repeat_at is None:
+                self._repeat_at = now + _REPEAT_SECONDS
+        if self._owes_ack:
+            self._owes_ack = False
+            self.output.append(self._message())
+
+    def tick(self, now: float) -> None:
+        """Once in a while: says that this node lives, and repeats what was not confirmed in time."""
+        self.output.append(self._message(hello=not self.begun))
+        if self._repeat_at is not None and now >= self._repeat_at:
+            self.repeat(now)
+
+    def repeat(self, now: float) -> None:
+        """Sends again what was not confirmed."""
+        for batch in list(self._waiting)[:_REPEATED]:
+            self.output.append(self._carrying(batch))
+        self._repeat_at = now + _REPEAT_SECONDS if self._waiting else None
+
+    def _carrying(self, batch: _Batch) -> bytes:
+        head = self._head()
+        return f'{json.dumps(head)[:-1]},"seq":{batch.number},"items":[{batch.text}]}}'.encode()
+
+    def _message(self, *, hello: bool = False) -> bytes:
+        head = self._head()
+        return json.dumps(head | {"hello": True} if hello else head).encode()
+
+    def _head(self) -> dict[str, Any]:
+        return {"v": VERSION, "from": self.node, "epoch": self.mine, "to": self.theirs, "got": self._got}
+
+    # --- receiving ----------------------------------------------------------------------------------------------
+
+    def receive(self, document: dict[str, Any], now: float) -> list[Received | Began]:
+        """One message of the other node. Raises ValueError for what no node says."""
+        epoch, to, got = (_number(document, key) for key in ("epoch", "to", "got"))
+        events: list[Received | Began] = []
+        if epoch < self.theirs or epoch <= self._buried:
+            return events  # a voice from an earlier life
+        self.heard_at = now
+        if epoch > self.theirs:
+            events.append(Began(self.reset(epoch)))
+        if to != self.mine:
+            # It does not know this life yet: until it does, its numbers mean nothing.
+            self.output.append(self._message(hello=True))
+            return events
+        self._confirmed(got, now)
+        if document.get("hello"):
+            self.output.append(self._message())
+        seq = document.get("seq")
+        if seq is not None:
+            events.extend(self._batch(_number(document, "seq"), document.get("items")))
+        return events
+
+    def _confirmed(self, got: int, now: float) -> None:
+        progress = False
+        while self._waiting and self._waiting[0].number <= got:
+            self._bytes -= self._waiting.popleft().size
+            progress = True
+        if progress:
+            self._repeat_at = now + _REPEAT_SECONDS if self._waiting else None
+
+    def _batch(self, seq: int, items: Any) -> list[Received | Began]:
+        if not isinstance(items, list) or not all(isinstance(item, list) and item for item in items):
+            raise ValueError("a batch is a list of items")
+        self._owes_ack = True
+        events: list[Received | Began] = []
+        if seq == self._got + 1:
+            events.append(Received(tuple(items)))
+            self._got += 1
+            while (early := self._early.pop(self._got + 1, None)) is not None:
+                events.append(Received(early))
+                self._got += 1
+        elif seq > self._got + 1 and len(self._early) < _MAX_EARLY:
+            self._early[seq] = tuple(items)
+        return events
+
+    def bury(self) -> tuple[Item, ...]:
+        """The other node's life is over: nothing of it is heard any more. Gives what was not confirmed."""
+        self._buried = max(self._buried, self.theirs)
+        return self.reset(0)
+
+    def reset(self, theirs: int) -> tuple[Item, ...]:
+        """Starts over with another life of the other node (0: none known); gives what was not confirmed."""
+        undelivered = tuple(item for batch in self._waiting for item in batch.items)
+        undelivered += tuple(item for item, _, _ in self._pending)
+        self.theirs = theirs
+        self._waiting.clear()
+        self._pending.clear()
+        self._early.clear()
+        self._bytes = self._sent = self._got = 0
+        self._owes_ack = False
+        self._repeat_at = None
+        return undelivered
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """A message of a node. Raises ValueError for anything else."""
+    if len(body) > 2 * 1024 * 1024:
+        raise ValueError("it is too large")
+    document = json.loads(body)
+    if not isinstance(document, dict) or document.get("v") != VERSION or not isinstance(document.get("from"), str):
+        raise ValueError("it is no message of a node, or of another version")
+    return document
+
+
+def _number(document: dict[str, Any], key: str) -> int:
+    value = document.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"'{key}' is not a number")
+    return value

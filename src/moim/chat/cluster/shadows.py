@@ -1,0 +1,94 @@
+"""Sessions of other nodes, as this node sees them: entries among the accounts, under negative numbers.
+
+What the room does for a session it does for a shadow too (presence, roster pushes, messages to a bare JID), because it
+only ever hands stanzas to the plane: those for negative numbers go over the link to the node that holds the session.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from moim.chat.accounts import Accounts, Connection, Session
+from moim.chat.plane import Plane
+from moim.proto.xmpp import Element, Jid
+
+if TYPE_CHECKING:
+    from moim.chat.negotiation import Negotiation
+    from moim.chat.rosters import Roster
+
+_REASON = "cluster"
+
+_log = logging.getLogger("moim.chat.cluster")
+
+
+class Shadows:
+    """Every session that another node holds."""
+
+    def __init__(self, accounts: Accounts, plane: Plane) -> None:
+        self._accounts = accounts
+        self._plane = plane
+        self._numbers = itertools.count(1)
+        self._by_sid: dict[int, Session] = {}
+
+    def of(self, sid: int) -> Session | None:
+        """The shadow with a (negative) number; None when it is gone."""
+        return self._by_sid.get(sid)
+
+    def on(self, node: str) -> Iterator[Session]:
+        """The sessions of a node."""
+        return iter([session for session in self._by_sid.values() if session.node == node])
+
+    def __len__(self) -> int:
+        return len(self._by_sid)
+
+    def get(self, node: str, jid: Jid) -> Session | None:
+        """The session of a node with a full JID."""
+        session = self._accounts.session(jid)
+        return session if session is not None and session.node == node else None
+
+    def add(self, node: str, jid: Jid) -> Session:
+        """A session of another node has this address, which must be free here. The same one when it is known."""
+        known = self.get(node, jid)
+        if known is not None:
+            return known
+        sid = -next(self._numbers)
+        nobody = cast("Negotiation", None)  # the other node's business
+        session = Session(Connection(sid, node, "", 0), nobody, node=node)
+        self._accounts.add(session, jid)
+        self._by_sid[sid] = session
+        self.tap(str(jid.bare))
+        return session
+
+    @staticmethod
+    def update(session: Session, state: dict[str, Any], roster: Roster | None) -> None:
+        """Takes over what the other node says of a session. Raises ValueError for what none says."""
+        presence, priority = state.get("presence"), state.get("priority", 0)
+        if not isinstance(priority, int) or not isinstance(presence, str | None):
+            raise ValueError("a session's presence is not understood")
+        session.presence = Element.parse(presence) if presence else None
+        session.priority = priority if presence else 0
+        session.interested = bool(state.get("interested"))
+        if roster is not None:
+            session.full_account.roster = roster
+
+    def remove(self, session: Session) -> None:
+        """The session is gone."""
+        session.gone = True
+        bare = session.bare
+        self._accounts.remove(session)
+        self._by_sid.pop(session.sid, None)
+        self.tap(bare)
+
+    def tap(self, bare: str) -> None:
+        """An account with sessions on several nodes has its messages judged here: the plane's table knows one node."""
+        account = self._accounts.get(bare)
+        if account is None:
+            return
+        sessions = account.sessions.values()
+        abroad = any(session.node for session in sessions)
+        for session in sessions:
+            if not session.node:
+                self._plane.tap(session.sid, abroad, _REASON)
