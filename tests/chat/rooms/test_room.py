@@ -2,68 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moim.chat.rooms import entering, lists, messages, owners
+from moim.chat.rooms import entering, hats, lists, messages, owners, registration, retracting
 from moim.chat.rooms.budget import Budgets
-from moim.chat.rooms.config import Bounds, RoomConfig
+from moim.chat.rooms.config import RoomConfig
 from moim.chat.rooms.config_form import apply_form
+from moim.chat.rooms.hat_list import Hat
 from moim.chat.rooms.history import Entry, History, Wanted, read_wanted
-from moim.chat.rooms.ranks import Affiliation, Role, check_affiliation_change, check_role_change, initial_role
-from moim.chat.rooms.relay import Relay
 from moim.chat.rooms.occupants import Subject
 from moim.chat.rooms.output import unfolded
+from moim.chat.rooms.ranks import Affiliation, Role, check_affiliation_change, check_role_change, initial_role
+from moim.chat.rooms.relay import Relay
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.proto.xmpp.dataform import read_form
+from room_machine import BOUNDS, NOW, OWNER, codes, element, enter, form, make_room, say, tell
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-OWNER = Jid("owner", "x.test", "r")
 PEOPLE = [OWNER, *(Jid(name, "x.test", device) for name in ("ann", "ben", "cem") for device in ("1", "2"))]
 NICKS = ["O", "Ann", "Ben", "Cem"]
-BOUNDS = Bounds(max_users=6, history=5)
-
-
-def make_room(*, locked: bool = False, **config: object) -> Room:
-    numbers = itertools.count(1)
-    return Room(
-        Jid("room", "rooms.x.test"),
-        config=RoomConfig(**config),  # type: ignore[arg-type]
-        bounds=BOUNDS,
-        salt=b"salt",
-        creator="owner@x.test",
-        token=lambda: f"t{next(numbers)}",
-        affiliations={"owner@x.test": Affiliation.OWNER},
-        locked=locked,
-    )
-
-
-def element(text: str) -> Element:
-    return Element.parse(f"<x xmlns='{ns.CLIENT}'>{text}</x>").elements()[0]
-
-
-def enter(room: Room, who: Jid, nick: str, more: str = "") -> None:
-    stanza = element(f"<presence><x xmlns='{ns.MUC}'>{more}</x></presence>")
-    entering.available(room, who, nick, stanza, NOW)
-
-
-def say(room: Room, who: Jid, inner: str) -> None:
-    messages.to_room(room, who, element(f"<message type='groupchat'>{inner}</message>"), NOW)
 
 
 def items(*each: str) -> Element:
     return Element.parse(f"<query xmlns='{ns.MUC_ADMIN}'>{''.join(each)}</query>")
-
-
-def codes(stanza: Element) -> list[str | None]:
-    muc = stanza.find("x", ns.MUC_USER)
-    assert muc is not None
-    return [child.get("code") for child in muc.elements() if child.name == "status"]
 
 
 people, nicks = st.sampled_from(PEOPLE), st.sampled_from(NICKS)
@@ -80,6 +45,12 @@ steps = st.one_of(
     st.tuples(st.just("role"), people, nicks, roles),
     st.tuples(st.just("configure"), people, st.sampled_from(["moderatedroom", "membersonly"]), st.sampled_from("01")),
     st.tuples(st.just("whois"), people, st.sampled_from(["anyone", "moderators"])),
+    st.tuples(st.just("register"), people, nicks),
+    st.tuples(st.just("assign"), people, people),
+    st.tuples(st.just("moderate"), people),
+    st.tuples(st.just("retract"), people),
+    st.tuples(st.just("ask"), people),
+    st.tuples(st.just("broadcast"), people, st.sampled_from(["moderator", "participant", "visitor"])),
     st.tuples(st.just("destroy"), people),
 )
 
@@ -105,13 +76,36 @@ def take(room: Room, step: tuple) -> None:  # type: ignore[type-arg]
         lists.change(room, who, items(f"<item jid='{rest[0]}' affiliation='{rest[1]}'/>"))
     elif kind == "role":
         lists.change(room, who, items(f"<item nick='{rest[0]}' role='{rest[1]}'/>"))
+    elif kind == "register":
+        filled = form(ns.MUC_REGISTER, muc__register_roomnick=rest[0])
+        registration.change(room, who, Element.parse(f"<query xmlns='{ns.REGISTER}'>{filled}</query>"))
+    elif kind == "assign":
+        if room.hats.get("u:hat") is None:
+            room.hats.define(Hat("u:hat", "Hat"))
+        filled = form("urn:xmpp:hats:commands", hats__jid=str(rest[0]), hats__uri="u:hat")
+        node = "urn:xmpp:hats:commands:assign"
+        hats.command(room, who, Element.parse(f"<command xmlns='{ns.COMMANDS}' node='{node}'>{filled}</command>"))
+    elif kind in ("moderate", "retract"):
+        newest = room.history.entries()[-1].identifier if len(room.history) else "t0"
+        retract = f"<retract xmlns='{ns.RETRACTION}' id='{newest}'/>"
+        if kind == "retract":
+            say(room, who, retract)
+        else:
+            moderate = f"<moderate xmlns='{ns.MODERATION}' id='{newest}'>{retract}</moderate>"
+            order = retracting.read_order(room, who, Element.parse(moderate), NOW)
+            retracting.carry_out(room, order, NOW)
+    elif kind == "ask":
+        tell(room, who, form(ns.MUC_REQUEST, muc__role="participant"))
+    elif kind == "broadcast":
+        filled = form(ns.MUC_CONFIG, muc__roomconfig_presencebroadcast=rest[0])
+        owners.change(room, who, Element.parse(f"<query xmlns='{ns.MUC_OWNER}'>{filled}</query>"))
     elif kind == "destroy":
         owners.change(room, who, Element.parse(f"<query xmlns='{ns.MUC_OWNER}'><destroy/></query>"))
     else:
         var, value = ("whois", rest[0]) if kind == "whois" else rest
-        form = f"<field var='muc#roomconfig_{var}'><value>{value}</value></field>"
+        field = f"<field var='muc#roomconfig_{var}'><value>{value}</value></field>"
         head = f"<field var='FORM_TYPE'><value>{ns.MUC_CONFIG}</value></field>"
-        query = f"<query xmlns='{ns.MUC_OWNER}'><x xmlns='jabber:x:data' type='submit'>{head}{form}</x></query>"
+        query = f"<query xmlns='{ns.MUC_OWNER}'><x xmlns='jabber:x:data' type='submit'>{head}{field}</x></query>"
         owners.change(room, who, Element.parse(query))
 
 
@@ -135,11 +129,13 @@ def test_no_sequence_of_steps_breaks_a_room(sequence: list) -> None:  # type: ig
         for to, stanza in sent:
             assert Jid.parse(stanza.get("to") or "") == to
             assert (stanza.get("from") or "").startswith(room.address)
-            assert to in known or step[0] == "invite", "only those inside hear what goes on"
+            assert to in known or (step[0] in ("invite", "affiliation", "register") and to.is_bare), (
+                "only those inside hear"
+            )
         for to, stanza in sent:
             viewer = room.by_session.get(to)
             muc = stanza.find("x", ns.MUC_USER)
-            if stanza.name == "presence" and viewer is not None and 110 not in map(int, codes(stanza) if muc else []):
+            if stanza.name == "presence" and viewer is not None and 110 not in codes(stanza):
                 item = muc.find("item") if muc is not None else None
                 assert item is not None
                 assert item.get("jid") is None or room.sees_jids(viewer) or step[0] in ("affiliation", "role")
@@ -148,8 +144,12 @@ def test_no_sequence_of_steps_breaks_a_room(sequence: list) -> None:  # type: ig
         if not room.destroyed:
             assert Affiliation.OWNER in room.affiliations.values()
         assert {jid for o in room.occupants.values() for jid in o.sessions} == set(room.by_session)
+        assert {jid for audience in room.audiences.values() for jid in audience} == set(room.by_session)
         for nick, occupant in room.occupants.items():
             assert occupant.nick == nick
+            assert occupant in room.by_bare[str(occupant.bare)]
+            assert all(jid in room.audiences[room.sees_jids(occupant)] for jid in occupant.sessions)
+            assert occupant.visible == (occupant.role.value in room.config.broadcast)
             assert occupant.sessions
             assert {jid.bare for jid in occupant.sessions} == {occupant.bare}
             assert occupant.role is not Role.NONE
@@ -227,14 +227,14 @@ def test_a_bounce_takes_a_ghost_out() -> None:
     assert not messages.bounced(room, PEOPLE[1], element(f"<message type='error'>{refusal}</message>"))
     entering.vanished(room, PEOPLE[1])
     assert list(room.occupants) == ["O"]
-    assert [codes(stanza) for _, stanza in unfolded(room.output)] == [["333"], ["333", "110"]]
+    assert [codes(stanza) for _, stanza in unfolded(room.output)] == [[333], [333, 110]]
 
 
 def test_the_creator_of_a_non_anonymous_room_is_told() -> None:
     room = make_room(locked=True, non_anonymous=True)
     stanza = element(f"<presence><x xmlns='{ns.MUC}'/></presence>")
     entering.available(room, OWNER, "O", stanza, NOW, created=True)
-    assert codes(next(unfolded(room.output))[1]) == ["100", "201", "110"]
+    assert codes(next(unfolded(room.output))[1]) == [100, 201, 110]
     owners.change(room, OWNER, Element.parse(
         f"<query xmlns='{ns.MUC_OWNER}'><x xmlns='jabber:x:data' type='cancel'/></query>"))  # fmt: skip
     assert room.is_over

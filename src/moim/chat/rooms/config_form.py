@@ -147,7 +147,8 @@ def _number(values: tuple[str, ...], lowest: int, highest: int) -> int:
 def _users(values: tuple[str, ...], bounds: Bounds) -> dict[str, Any]:
     if not values or values[0].strip() in ("", "none"):
         return {"max_users": 0}
-    return {"max_users": _number(values, 1, bounds.max_users)}
+    number = _number(values, 1, bounds.max_users)
+    return {"max_users": number if number < bounds.max_users else 0}
 
 
 def _history(values: tuple[str, ...], bounds: Bounds) -> dict[str, Any]:
