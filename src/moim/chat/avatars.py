@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,9 +54,17 @@ class Avatars:
 
     # --- presence -----------------------------------------------------------------------------------------------
 
-    async def _before_available(self, session: Session, _priority: int) -> None:
-        if session.bare not in self._shown:
-            self._shown[session.bare] = await self._visible(session.bare)
+    def _before_available(self, session: Session, _priority: int) -> Awaitable[None] | None:
+        owner = session.bare
+        if owner in self._shown:
+            return None
+        if not self._store.has_nodes(owner):
+            self._shown[owner] = ""
+            return None
+        return self._learn(owner)
+
+    async def _learn(self, owner: str) -> None:
+        self._shown[owner] = await self._visible(owner)
 
     async def _changed(self, owner: str) -> None:
         account = self._accounts.get(owner)

@@ -60,29 +60,27 @@ class Caps:
     def _gone(self, session: Session) -> None:
         self._known.pop(session, None)
 
-    async def _available(self, session: Session, initial: bool) -> None:
+    def _available(self, session: Session, initial: bool) -> Awaitable[None] | None:
         shown = session.presence.find("c", ns.CAPS) if session.presence is not None else None
         if shown is None:
             if initial:
                 self._known.pop(session, None)
-            return
+            return None
         claim = (shown.get("hash") or "", shown.get("node") or "", shown.get("ver") or "")
         known = self._known.setdefault(session, _Known())
         if claim == known.claim:
-            if initial:
-                await self._on_wants(session)
-            return
+            return self._on_wants(session) if initial else None
         known.claim, known.asked, known.wants = claim, "", _NOTHING
         cached = self._cache.get((claim[0], claim[2]))
         if cached is not None:
             self._cache.move_to_end((claim[0], claim[2]))
             known.wants = cached
-            await self._on_wants(session)
-            return
+            return self._on_wants(session)
         known.asked = f"caps-{next(self._numbers)}"
         query = Element("query", ns.DISCO_INFO, {"node": f"{claim[1]}#{claim[2]}"})
         attrs = {"type": "get", "id": known.asked, "from": self._domain, "to": str(session.full)}
         self._plane.send(session.sid, [Element("iq", ns.CLIENT, attrs, (query,))])
+        return None
 
     def _answered(self, session: Session, answer: Element) -> Awaitable[None] | None:
         known = self._known.get(session)

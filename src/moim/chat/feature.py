@@ -98,11 +98,11 @@ class Feature:
     """The service stops; connections are still there."""
     on_bind: Callable[[Session], None] | None = None
     """A session got its address; the plane does not route to it yet."""
-    before_available: Callable[[Session, int], Awaitable[None]] | None = None
+    before_available: Callable[[Session, int], Awaitable[None] | None] | None = None
     """A session is about to become available with this priority; the plane does not deliver to it yet."""
     on_presence: Callable[[Session, Element], Element] | None = None
     """What others are shown instead of the available presence that a session sent."""
-    on_available: Callable[[Session, bool], Awaitable[None]] | None = None
+    on_available: Callable[[Session, bool], Awaitable[None] | None] | None = None
     """A session became available or changed its presence; True for the first time since it was bound."""
     on_answer: Callable[[Session, Element], Awaitable[None] | None] | None = None
     """A local session answered a request of the server's own."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from moim.chat import tables
 from moim.chat.accounts import Accounts, Session
 from moim.chat.feature import Feature
+from moim.chat.owners import Owners
 from moim.chat.plane import Plane
 from moim.errors import MoimError, ProtocolError, Unavailable
 from moim.proto.xmpp import Element, StanzaError, delay, message_type, ns
@@ -68,10 +69,12 @@ class OfflineMessages:
         self._clock = clock
         self._writing: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._count = 0
+        self._owners = Owners(tables.offline.c.owner)
         self._handing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.feature = Feature(
             name="XEP-0160 offline messages",
             server_vars=("msgoffline",) if max_messages else (),
+            on_start=self._start,
             before_available=self._before_available,
             on_account_removed=self._drop,
         )
@@ -84,6 +87,7 @@ class OfflineMessages:
             raise StanzaError("resource-constraint", "too many messages are being stored at this moment")
         task = asyncio.create_task(self._keep(owner, message), name="chat:offline")
         self._count += 1
+        self._owners.add(owner)
         self._writing[owner].add(task)
         task.add_done_callback(lambda done: self._written(owner, done))
 
@@ -132,10 +136,15 @@ class OfflineMessages:
         ]  # fmt: skip
         return message.with_children([c for c in message.children if c not in forged]) if forged else message
 
-    async def _before_available(self, session: Session, priority: int) -> None:
-        if priority < 0 or session.receives:
-            return
-        owner = session.bare
+    async def _start(self) -> None:
+        await self._owners.load(self._store)
+
+    def _before_available(self, session: Session, priority: int) -> Awaitable[None] | None:
+        if priority < 0 or session.receives or session.bare not in self._owners:
+            return None
+        return self._give(session, session.bare)
+
+    async def _give(self, session: Session, owner: str) -> None:
         while writing := self._writing.get(owner):
             await asyncio.wait(tuple(writing))
         try:
@@ -152,6 +161,8 @@ class OfflineMessages:
             last = 0
             while not session.gone:
                 rows = await self._page(owner, last)
+                if not rows and owner not in self._writing:
+                    self._owners.discard(owner)
                 if not rows or session.gone:
                     break
                 self._plane.send(session.sid, [stanza for row in rows if (stanza := self._delayed(row)) is not None])

@@ -81,6 +81,7 @@ class Pep:
                 ("get", ns.PUBSUB_OWNER, "pubsub"): get_owner,
                 ("set", ns.PUBSUB_OWNER, "pubsub"): change_owner,
             },
+            on_start=self._store.start,
             before_available=self._before_available,
             on_gone=self._gone,
             on_account_removed=store.drop,
@@ -127,7 +128,7 @@ class Pep:
 
     # --- what sessions want -------------------------------------------------------------------------------------
 
-    async def _before_available(self, session: Session, _priority: int) -> None:
+    def _before_available(self, session: Session, _priority: int) -> None:
         if not session.available:
             self._fresh.add(session)
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat import tables
+from moim.chat.owners import Owners
 from moim.chat.pep_config import Config, with_changes
 from moim.proto.xmpp import Element, StanzaError, ns
 from moim.store import Store
@@ -47,7 +48,16 @@ class PepStore:
 
     def __init__(self, store: Store, bounds: Bounds) -> None:
         self._store = store
+        self._owners = Owners(tables.pep_nodes.c.owner)
         self.bounds = bounds
+
+    async def start(self) -> None:
+        """Learns who has nodes; nobody is connected yet."""
+        await self._owners.load(self._store)
+
+    def has_nodes(self, owner: str) -> bool:
+        """Whether an account may have nodes; False is certain."""
+        return owner in self._owners
 
     async def config(self, owner: str, node: str) -> Config | None:
         """The configuration of a node; None when there is none."""
@@ -75,6 +85,7 @@ class PepStore:
         count = connection.execute(sa.select(sa.func.count()).where(table.c.owner == owner)).scalar_one()
         if count >= self.bounds.nodes:
             raise pubsub_error("conflict", "max-nodes-exceeded", f"an account may have {self.bounds.nodes} nodes")
+        self._owners.add(owner)
         connection.execute(insert(table).values(owner=owner, node=node, config=config.stored()))
 
     async def configure(self, owner: str, node: str, config: Config) -> None:

@@ -42,20 +42,33 @@ class Presence:
         self._on_presence = hooks(features, lambda feature: feature.on_presence)
         self._on_available = hooks(features, lambda feature: feature.on_available)
 
-    async def broadcast(self, session: Session, stanza: Element) -> None:
-        """A session's presence without ``to``. Raises StanzaError for a priority that is none."""
+    def broadcast(self, session: Session, stanza: Element) -> Awaitable[None] | None:
+        """A session's presence without ``to``. Raises StanzaError for a priority that is none.
+
+        What has to be waited for is awaitable; usually there is nothing.
+        """
         if stanza.get("type") == "unavailable":
             self._leave(session, stanza)
-        else:
-            await self._show(session, stanza, priority_of(stanza))
+            return None
+        priority, account = priority_of(stanza), session.full_account
+        account.roster = account.roster or self._rosters.at_hand(account.bare)
+        waiting = [work for before in self._before_available if (work := before(session, priority)) is not None]
+        if waiting or account.roster is None:
+            return self._show_later(session, stanza, priority, waiting)
+        return self._show(session, stanza, priority)
 
-    async def _show(self, session: Session, stanza: Element, priority: int) -> None:
+    async def _show_later(
+        self, session: Session, stanza: Element, priority: int, waiting: Sequence[Awaitable[None]]
+    ) -> None:
         account = session.full_account
+        for work in waiting:
+            await work
         account.roster = account.roster or await self._rosters.get(account.bare)
-        for before in self._before_available:
-            await before(session, priority)
-        if session.gone:
-            return
+        if not session.gone and (after := self._show(session, stanza, priority)) is not None:
+            await after
+
+    def _show(self, session: Session, stanza: Element, priority: int) -> Awaitable[None] | None:
+        account = session.full_account
         initial = session.presence is None
         stanza = self._dressed(session, stanza)
         session.presence = stanza
@@ -66,8 +79,8 @@ class Presence:
         self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
         if initial:
             self._introduce(session)
-        for after in self._on_available:
-            await after(session, initial)
+        works = [work for after in self._on_available if (work := after(session, initial)) is not None]
+        return _each(works) if works else None
 
     def _dressed(self, session: Session, stanza: Element) -> Element:
         for dress in self._on_presence:
@@ -242,3 +255,8 @@ class Presence:
 
     def _is_local(self, contact: str) -> bool:
         return contact.rpartition("@")[2].partition("/")[0] == self._domain
+
+
+async def _each(works: Sequence[Awaitable[None]]) -> None:
+    for work in works:
+        await work

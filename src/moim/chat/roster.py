@@ -76,6 +76,7 @@ class RosterRequests:
         self._after_removal = after_removal
         self.feature = Feature(
             name="RFC 6121 roster",
+            on_start=self._rosters.start,
             account_iq={("get", ns.ROSTER, "query"): self._get, ("set", ns.ROSTER, "query"): self._set},
             stream_features=(Element("ver", ns.ROSTER_VERSIONING), Element("sub", ns.PRE_APPROVAL)),
         )

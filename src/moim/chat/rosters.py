@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat import tables
 from moim.chat.contacts import People
+from moim.chat.owners import Owners
 from moim.chat.subscriptions import BOTH, State, Subscription
 from moim.store import Store
 
@@ -116,12 +117,24 @@ class Rosters:
         self._live: WeakValueDictionary[str, Roster] = WeakValueDictionary()
         self._recent: OrderedDict[str, Roster] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Roster]] = {}
+        self._owners = Owners(tables.roster.c.owner)
         self.on_written: Callable[[str, str], None] = lambda owner, contact: None
         """Hears of every item that was written, by owner and contact."""
 
+    async def start(self) -> None:
+        """Learns who has a list of their own; nobody is connected yet."""
+        await self._owners.load(self._store)
+
+    def at_hand(self, owner: str) -> Roster | None:
+        """The contact list of a bare JID when it takes no query; None when it has to be waited for."""
+        roster = self._live.get(owner)
+        if roster is None and owner not in self._owners and owner not in self._loading:
+            roster = self._live[owner] = Roster(owner, {}, self._people, self._group)
+        return roster
+
     async def get(self, owner: str) -> Roster:
         """The contact list of a bare JID. Raises Unavailable when the database does not answer."""
-        roster = self._live.get(owner)
+        roster = self.at_hand(owner)
         if roster is None:
             task = self._loading.get(owner)
             if task is None:
@@ -146,6 +159,7 @@ class Rosters:
     async def save(self, roster: Roster, item: Item) -> None:
         """Makes ``item`` part of ``roster``, durably; an item that says nothing is deleted. Hold the roster's lock."""
         owner, contact = roster.owner, item.contact
+        self._owners.add(owner)
         if item == Item(contact) and not self._people.is_default_contact(owner, contact):
             gone = sa.delete(tables.roster).where(tables.roster.c.owner == owner, tables.roster.c.contact == contact)
             await self._store.write(lambda connection: connection.execute(gone))
