@@ -16,7 +16,20 @@ from typing import Any, Protocol, get_args
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from moim import chat, console, directory, discovery, edge, meetings, names, portal, provisioning, settings, trust
+from moim import (
+    chat,
+    console,
+    directory,
+    discovery,
+    edge,
+    federation,
+    meetings,
+    names,
+    portal,
+    provisioning,
+    settings,
+    trust,
+)
 from moim.bus import Bus
 from moim.errors import Conflict, UsageError
 from moim.model import Address, CertificateChanged, NodeName, ServiceStatus, domain_name
@@ -35,6 +48,7 @@ ROOMS: dict[str, type[Section]] = {
     "console": console.Settings,
     "directory": directory.Settings,
     "edge": edge.Settings,
+    "federation": federation.Settings,
     "meetings": meetings.Settings,
     "names": names.Settings,
     "portal": portal.Settings,
@@ -120,7 +134,7 @@ def _open_store(site: Site) -> Store:
     store = Store(where, readers=settings.connections) if settings.url else Store(where)
     migrate(
         where,
-        [Path(room.__path__[0]) / "migrations" for room in (chat, chat.fast, chat.rooms, chat.uploads, directory, meetings)],
+        [Path(room.__path__[0]) / "migrations" for room in (chat, chat.fast, chat.rooms, chat.uploads, directory, federation, meetings)],
     )
     return store
 
@@ -137,7 +151,7 @@ def build(node: str, site: Site) -> Sequence[Part]:
 def _edge(site: Site) -> Sequence[Part]:
     return [
         edge.EdgeNodeService(site=site, bus=Bus()),
-        names.Service(site, view="outside", node="edge"),
+        names.Service(site, view="outside", node="edge", servers=_servers(site)),
     ]
 
 
@@ -147,7 +161,15 @@ def _inside(site: Site) -> Sequence[Part]:
     certificates = trust.Service(site, bus)
     people = directory.Service(site, store.store, bus, credential=certificates.credential)
     files = provisioning.Service(site, bus, credential=certificates.credential, devices=people.users)
-    inside_names = names.Service(site, view="inside", node="inside")
+    inside_names = names.Service(site, view="inside", node="inside", servers=_servers(site))
+    others = federation.Service(
+        site,
+        store.store,
+        bus,
+        credential=certificates.credential,
+        anchors=lambda: [certificates.authority.certificate],
+    )
+    others_socket = site.run / "xmpp-server.sock"
     web_sessions = portal.make_sessions(site.section(portal.Settings))
     web_socket = site.run / "web.sock"
     chat_socket, chat_web_socket = site.run / "xmpp.sock", site.run / "xmpp-websocket.sock"
@@ -161,6 +183,7 @@ def _inside(site: Site) -> Sequence[Part]:
             "web": Target(path=web_socket),
             "xmpp": Target(path=chat_socket, announce=True),
             "xmpp-websocket": Target(path=chat_web_socket, announce=True),
+            "xmpp-server": Target(path=others_socket, announce=True),
         },
     )
     chat_rooms = chat.Service(
@@ -172,7 +195,9 @@ def _inside(site: Site) -> Sequence[Part]:
         relays=connector.ice,
         web_base=lambda: _public_base(site),
         registrar=people.users,
+        federation=others if others.settings.enabled else None,
     )
+    others.use(chat_rooms)
     spaces = meetings.Service(
         site, store.store, bus, sessions=web_sessions, ice=connector.ice, links=lambda: _public_base(site)
     )
@@ -192,7 +217,7 @@ def _inside(site: Site) -> Sequence[Part]:
     )
     api = console.Service(
         site,
-        routes=[*_admin_routes(people, certificates, spaces), *edge.admin_routes(connector)],
+        routes=[*_admin_routes(people, certificates, spaces, others), *edge.admin_routes(connector)],
         credential=certificates.credential,
     )
     return [
@@ -202,6 +227,7 @@ def _inside(site: Site) -> Sequence[Part]:
         people,
         files,
         _ChatPart(chat_rooms, chat_socket, chat_web_socket),
+        _FederationPart(others, others_socket),
         spaces,
         web,
         _EdgeWeb(web.asgi, web_socket),
@@ -210,10 +236,18 @@ def _inside(site: Site) -> Sequence[Part]:
     ]
 
 
+def _servers(site: Site) -> names.Servers:
+    """What the name server says to other XMPP servers: the users' domain, and those of the chat service's parts."""
+    rules = site.section(federation.Settings)
+    hosts = chat.hosts(site.domain, site.section(chat.Settings))
+    return names.Servers(hosts, rules.enabled, rules.advertised_host, rules.advertised_port)
+
+
 def _admin_routes(
-    people: directory.Service, certificates: trust.Service, spaces: meetings.Service
+    people: directory.Service, certificates: trust.Service, spaces: meetings.Service, others: federation.Service
 ) -> Sequence[BaseRoute]:
     return [
+        *federation.admin_routes(others),
         *directory.admin_routes(people),
         *trust.admin_routes(certificates),
         *meetings.admin_routes(spaces),
@@ -229,8 +263,9 @@ async def offline_admin(site: Site) -> AsyncIterator[str]:
     people = directory.Service(site, store, bus, credential=certificates.credential)
     sessions = portal.make_sessions(site.section(portal.Settings))
     spaces = meetings.Service(site, store, bus, sessions=sessions, ice=_NoRelays(), links=lambda: _public_base(site))
+    others = federation.Service(site, store, bus, credential=certificates.credential, anchors=list)
     server = HttpServer(
-        console.admin_application(console.read_token(site.root), _admin_routes(people, certificates, spaces)),
+        console.admin_application(console.read_token(site.root), _admin_routes(people, certificates, spaces, others)),
         address="127.0.0.1",
     )
     await server.start()
@@ -284,6 +319,19 @@ class _ChatPart:
     async def start(self) -> None:
         await self._service.start()
         await self._service.listen_edge(self._xmpp, self._websocket)
+
+
+class _FederationPart:
+    """Federation with its listener for the tunnel; after chat, whose plane it uses."""
+
+    def __init__(self, service: federation.Service, path: Path) -> None:
+        self._service, self._path = service, path
+        self.stop = service.stop
+        self.health = service.health
+
+    async def start(self) -> None:
+        await self._service.start()
+        await self._service.listen_edge(self._path)
 
 
 class _EdgeWeb:

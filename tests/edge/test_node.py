@@ -214,7 +214,7 @@ async def test_issued_credentials_relay_to_the_media_plane(make_house: Callable[
 
 async def test_the_edge_listens_on_its_public_ports_and_nothing_else(house: House) -> None:
     await house.start()
-    assert _bound("tcp", house.edge_address, "0A") == {2222, 8443, 443, 5222}
+    assert _bound("tcp", house.edge_address, "0A") == {2222, 8443, 443, 5222, 5269}
     assert _bound("udp", house.edge_address, "07") == {3478}
 
 

@@ -36,6 +36,7 @@ def test_inside_leads_to_the_inside_node_at_the_ports_that_are_bound() -> None:
         ("_xmpp-client._tcp", 15222),
         ("_xmpps-client._tcp", 15223),
         ("_xmpp-server._tcp", 15269),
+        ("_xmpps-server._tcp", 15270),
     ):
         assert texts(held, name, RdataType.SRV) == [f"0 0 {port} inside.example.test."]
     assert texts(held, "inside", RdataType.A) == ["127.0.0.1"]

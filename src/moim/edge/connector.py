@@ -191,7 +191,11 @@ class EdgeInsideService:
             domains=self._domains,
             hosts=(self._edge, self._site.domain, *self._settings.names),
             http=edge_rules(self._domains, self.inside_rules()),
-            tcp=(TcpRoute(listener="edge-xmpp", target="xmpp"),),
+            tcp=tuple(
+                TcpRoute(listener=listener, target=target)
+                for listener, target in (("edge-xmpp", "xmpp"), ("edge-xmpp-server", "xmpp-server"))
+                if target == "xmpp" or target in self._targets
+            ),
             turn=TurnState(
                 secrets=self._secrets.values(),
                 allow_peers=tuple(AllowedPeer(address=address, port=port) for address, port in self._media),

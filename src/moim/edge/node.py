@@ -41,7 +41,7 @@ from moim.settings import Site
 
 TUNNEL_PORT = 2222
 HTTP_LISTENERS = (("edge-https", 8443), ("edge-web", 443))
-TCP_LISTENERS = (("edge-xmpp", 5222),)
+TCP_LISTENERS = (("edge-xmpp", 5222), ("edge-xmpp-server", 5269))
 _STATUS_S = 5.0
 _CERTIFICATE_S = 3600.0
 _log = logging.getLogger("moim.edge")

@@ -7,6 +7,7 @@ for servers alone since 2026; whether that is enough for a server that connects 
 from __future__ import annotations
 
 import ssl
+import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -148,9 +150,12 @@ def system_anchors() -> list[x509.Certificate]:
 def _certificates(data: bytes) -> Iterable[x509.Certificate]:
     for block in data.split(_END)[:-1]:
         try:
-            yield x509.load_pem_x509_certificate(block[block.index(b"-----BEGIN") :] + _END + b"\n")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+                found = x509.load_pem_x509_certificate(block[block.index(b"-----BEGIN") :] + _END + b"\n")
         except ValueError:
             continue  # one odd old root does not take the others with it
+        yield found
 
 
 def read_chain(chain: Sequence[bytes]) -> list[x509.Certificate]:

@@ -5,6 +5,6 @@ from __future__ import annotations
 from moim.names.answer import Responder
 from moim.names.service import Service
 from moim.names.settings import Record, Settings
-from moim.names.zone import Zone, build
+from moim.names.zone import Servers, Zone, build
 
-__all__ = ["Record", "Responder", "Service", "Settings", "Zone", "build"]
+__all__ = ["Record", "Responder", "Servers", "Service", "Settings", "Zone", "build"]

@@ -14,7 +14,7 @@ from moim.names.answer import Address, Forward, Responder, truncated
 from moim.names.forward import Forwarder
 from moim.names.limiter import Limiter, Verdict
 from moim.names.settings import Settings
-from moim.names.zone import View, build
+from moim.names.zone import Servers, View, build
 from moim.net.dns_server import DnsServer
 from moim.net.resolver import parse_server
 from moim.settings import Site
@@ -28,11 +28,14 @@ _log = logging.getLogger("moim.names")
 class Service:
     """Answers DNS for a site on ``node``'s address with one ``view`` of its zone.
 
-    ``port`` overrides the catalogue's (0: any free one, for tests).
+    ``port`` overrides the catalogue's (0: any free one, for tests). ``servers`` says how other XMPP servers find it.
     """
 
-    def __init__(self, site: Site, *, view: View, node: NodeName, port: int | None = None) -> None:
+    def __init__(
+        self, site: Site, *, view: View, node: NodeName, port: int | None = None, servers: Servers | None = None
+    ) -> None:
         self.name = f"dns-{view}"
+        self._servers = servers
         self.view = view
         self._site = site
         self._node = node
@@ -58,7 +61,8 @@ class Service:
         if not self._settings.enabled:
             self._state, self._detail = "stopped", "switched off in moim.toml"
             return
-        zone = build(self._site, self._settings, self.view, serial=self._settings.serial or int(time.time()))
+        serial = self._settings.serial or int(time.time())
+        zone = build(self._site, self._settings, self.view, serial=serial, servers=self._servers)
         if self.view == "inside" and self._settings.forwarders:
             self._refuse_loop()
             self._forwarder = Forwarder(self._settings.forwarders, self._settings.forward_timeout)

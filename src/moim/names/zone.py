@@ -34,6 +34,7 @@ _EDGE: Final = 8443
 _XMPP: Final = 5222
 _XMPPS: Final = 5223
 _XMPP_SERVER: Final = 5269
+_XMPPS_SERVER: Final = 5270
 
 MAX_SET: Final = 16 * 1024
 """Largest set of records of one name and type, in bytes: several fit into a message."""
@@ -41,6 +42,20 @@ MAX_SET: Final = 16 * 1024
 _ADDRESSES = (RdataType.A, RdataType.AAAA)
 _MAX_CHAIN = 8
 _WILDCARD = dns.name.Name((b"*",))
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """How other XMPP servers find the site: ``hosts`` are its domains (the site's own and those of rooms and the like).
+
+    ``advertised`` and ``port`` are name and port in front of a NAT, for the outside view; empty and 0: the edge's own.
+    Without ``enabled`` the records say that there is no such service (RFC 2782).
+    """
+
+    hosts: tuple[str, ...] = ()
+    enabled: bool = True
+    advertised: str = ""
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +146,9 @@ class Zone:
                     yield _owned(node[kind], target)
 
 
-def build(site: Site, settings: Settings, view: View, *, serial: int) -> Zone:
+def build(site: Site, settings: Settings, view: View, *, serial: int, servers: Servers | None = None) -> Zone:
     """The zone of a site for one view. Raises ConfigError naming the record that cannot be served."""
+    servers = servers or Servers((site.domain,))
     origin = dns.name.from_text(site.domain)
     sets: dict[tuple[Name, RdataType], RRset] = {}
 
@@ -157,7 +173,6 @@ def build(site: Site, settings: Settings, view: View, *, serial: int) -> Zone:
         service("_cuplogin._tcp", _UDS, "inside")
         service("_xmpp-client._tcp", _XMPP, "inside")
         service("_xmpps-client._tcp", _XMPPS, "inside")
-        service("_xmpp-server._tcp", _XMPP_SERVER, "inside")
     else:
         master = "edge"
         public = _published("edge", nodes.edge.public_address or nodes.edge.address)
@@ -165,7 +180,9 @@ def build(site: Site, settings: Settings, view: View, *, serial: int) -> Zone:
         host(origin, public)
         service("_collab-edge._tls", _EDGE, "edge")
         service("_xmpp-client._tcp", _XMPP, "edge")
-        service("_xmpp-server._tcp", _XMPP_SERVER, "edge")
+    for owner, value in _server_records(site, view, servers):
+        if owner.is_subdomain(origin):
+            add(owner, RdataType.SRV, value)
     add(origin, RdataType.NS, master)
     for number, record in enumerate(settings.records):
         if record.view in (view, "both"):
@@ -188,6 +205,22 @@ def build(site: Site, settings: Settings, view: View, *, serial: int) -> Zone:
         f"{master}.{origin} hostmaster.{origin} {serial & 0xFFFF_FFFF} 3600 600 604800 {settings.negative_ttl}",
     )
     return Zone(origin, soa, sets.values(), negative_ttl=settings.negative_ttl)
+
+
+def _server_records(site: Site, view: View, servers: Servers) -> Iterator[tuple[Name, str]]:
+    """The SRV records by which other XMPP servers find each host of the site (RFC 6120 section 3.2.1, XEP-0368)."""
+    bind = site.settings.ports.bind
+    for name in servers.hosts:
+        host = dns.name.from_text(name)
+        plain, direct = (dns.name.from_text(f"_{service}._tcp", host) for service in ("xmpp-server", "xmpps-server"))
+        if not servers.enabled:
+            yield plain, "0 0 0 ."
+        elif view == "inside":
+            yield plain, f"0 0 {bind(_XMPP_SERVER)} inside"
+            yield direct, f"0 0 {bind(_XMPPS_SERVER)} inside"
+        else:
+            target = f"{servers.advertised}." if servers.advertised else "edge"
+            yield plain, f"0 0 {servers.port or bind(_XMPP_SERVER)} {target}"
 
 
 def wire_size(rrset: RRset) -> int:

@@ -130,6 +130,7 @@ def _xmpp_client(place: Place) -> list[x509.GeneralName]:
 def _xmpp_server(place: Place) -> list[x509.GeneralName]:
     return [
         x509.DNSName(place.domain),
+        x509.DNSName(f"*.{place.domain}"),  # group chat and the like are domains below the site's own
         x509.DNSName(f"inside.{place.domain}"),
         xmpp_address(place.domain),
         srv_name("xmpp-server", place.domain),
