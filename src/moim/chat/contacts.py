@@ -70,9 +70,13 @@ class People:
             return True
         return jid.domain == self._domain and await self._users.profile(jid.local) is not None
 
+    def fresh(self, now: float) -> bool:
+        """Whether the last look at the directory is recent enough."""
+        return self._looked_at is not None and now - self._looked_at < self._max_age
+
     async def refresh(self, now: float) -> Changes:
         """Looks at the directory again when the last look is too old."""
-        if self._looked_at is not None and now - self._looked_at < self._max_age:
+        if self.fresh(now):
             return Changes()
         self._looked_at = now
         listed: set[str] = set()

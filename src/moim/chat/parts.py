@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from moim.chat import entity_time, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
@@ -326,7 +326,12 @@ class Parts:
         """See ``Presence``, which is made after the features."""
         self.presence.unhide(owner, addresses)
 
-    async def _bound(self, session: Session) -> None:
+    def _bound(self, session: Session) -> Awaitable[None] | None:
+        if self.people.fresh(time.monotonic()) and session.bare in self.people:
+            return None
+        return self._look_again(session)
+
+    async def _look_again(self, session: Session) -> None:
         await self.tell(await self.people.refresh(time.monotonic()))
         if session.bare not in self.people:
             await self.tell(await self.people.changed(session.bare))

@@ -10,11 +10,13 @@ import ipaddress
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 _ENTRIES = 20_000
 _HALF_LIFE = 600.0
 
 
+@lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
     """What counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
     try:
