@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from moim.proto.xmpp.scram import ScramHash, ScramVerifier
 from moim.store import Store
 
 _ACCOUNTS = 20_000
+_READ_AHEAD = 5000
 _log = logging.getLogger("moim.directory.sign_in")
 
 
@@ -64,6 +65,13 @@ class AccountCache:
         """Drops an account whose row changed."""
         self._changes += 1
         self._accounts.pop(local, None)
+
+    async def fill(self, recent: Callable[[sa.Connection, int], Sequence[Account]]) -> None:
+        """Reads accounts before anybody asks for them; ``recent`` gives those wanted most, as many as asked."""
+        before = self._changes
+        accounts = await self._store.read(lambda connection: recent(connection, _READ_AHEAD))
+        if before == self._changes:
+            self._accounts.update((account.profile.address.local, account) for account in accounts)
 
     def known(self, local: str) -> Account | None:
         """An account in the cache."""

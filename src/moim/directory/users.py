@@ -67,6 +67,10 @@ class Users:
         self._accounts = AccountCache(store, bus, lambda connection, local: _account(connection, domain, local))
         self.sign_in = SignIn(store, self._accounts, hasher, remember=remember_sign_in, clock=clock)
 
+    async def read_ahead(self) -> None:
+        """Has the accounts at hand that signed in last, so that they do not wait for the database."""
+        await self._accounts.fill(lambda connection, limit: _recent_accounts(connection, self.domain, limit))
+
     # What chat, the web app and the edge ask.
 
     async def scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
@@ -238,15 +242,24 @@ def _profile(row: sa.Row[Any]) -> Profile:
     return Profile(address=Address(values.pop("local"), values.pop("domain")), **values)
 
 
+_accounts = sa.select(users, credentials.c.scram_sha256, credentials.c.scram_sha1, credentials.c.argon2)
+_one_account = _accounts.select_from(users.outerjoin(credentials)).where(
+    users.c.domain == sa.bindparam("domain_"), users.c.local == sa.bindparam("local_")
+)
+
+
 def _account(connection: sa.Connection, domain: str, local: str) -> Account | None:
-    query = (
-        sa.select(users, credentials.c.scram_sha256, credentials.c.scram_sha1, credentials.c.argon2)
-        .select_from(users.outerjoin(credentials))
-        .where(users.c.domain == domain, users.c.local == local)
-    )
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
+    row = connection.execute(_one_account, {"domain_": domain, "local_": local}).one_or_none()
+    return _account_of(row) if row is not None else None
+
+
+def _recent_accounts(connection: sa.Connection, domain: str, limit: int) -> list[Account]:
+    query = _accounts.select_from(users.outerjoin(credentials).outerjoin(sign_ins)).where(users.c.domain == domain)
+    query = query.order_by(sa.func.coalesce(sign_ins.c.succeeded_at, 0).desc(), users.c.id).limit(limit)
+    return [_account_of(row) for row in connection.execute(query)]
+
+
+def _account_of(row: sa.Row[Any]) -> Account:
     values = row._asdict()
     kept = [values.pop(name) for name in ("scram_sha256", "scram_sha1", "argon2")]
     profile = Profile(address=Address(values.pop("local"), values.pop("domain")), **values)
