@@ -42,3 +42,23 @@ def test_records_carry_their_session(tmp_path: Path) -> None:
             handler.close()
         root.handlers, root.level = before, level
     assert "[c2s-7] signed in, password=[hidden]" in text
+
+
+def test_a_full_file_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_FILE_BYTES", 1000)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers = []
+    (tmp_path / "x.log").write_text("earlier\n" * 100)
+    try:
+        log.configure(path=tmp_path / "x.log")
+        for number in range(40):
+            logging.getLogger("moim.test").info("line %d of 이 기록", number)
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers, root.level = before, level
+    files = sorted(tmp_path.glob("x.log*"))
+    assert len(files) == 5
+    assert all(file.stat().st_size <= 1000 for file in files)
+    assert "line 39 of 이 기록" in (tmp_path / "x.log").read_text()

@@ -17,7 +17,7 @@ from moim.directory.devices import Device
 from moim.directory.passwords import Hasher, Verifiers, check_policy
 from moim.directory.profile import FIELDS, Profile, canonical, canonical_local, checked_fields
 from moim.directory.sign_in import Account, AccountCache, SignIn
-from moim.directory.tables import credentials, devices, users
+from moim.directory.tables import credentials, devices, sign_ins, users
 from moim.errors import Conflict, NotFound, UsageError
 from moim.model import Address, UserChanged, UserRemoved
 from moim.proto.xmpp.scram import ScramHash, ScramVerifier
