@@ -65,7 +65,8 @@ def make_certificate(folder: Path, domain: str) -> tuple[Path, Path]:
     return key, certificate
 
 
-def _account(folder: Path, domain: str, account: Account) -> None:
+def write_account(folder: Path, domain: str, account: Account) -> None:
+    """Makes an account in the files of a Prosody that is not running."""
     salt = os.urandom(16).hex()
     salted = hashlib.pbkdf2_hmac("sha1", account.password.encode(), salt.encode(), 4096)
     stored = hashlib.sha1(hmac.digest(salted, b"Client Key", "sha1")).hexdigest()
@@ -86,7 +87,7 @@ def prosody(folder: Path, domain: str, accounts: Sequence[Account], profile: Pro
     make_certificate(folder, domain)
     port = free_port()
     for account in accounts:
-        _account(folder, domain, account)
+        write_account(folder, domain, account)
     config = folder / "prosody.cfg.lua"
     modules = (*_BARE, *(_FEATURES if profile != "bare" else ()), *(("mam",) if profile == "archive" else ()))
     config.write_text(

@@ -1,7 +1,7 @@
 """A network of hosts in namespaces of their own, joined by one switch: for servers that have to find each other by DNS.
 
-Needs root. Every host has one address in 10.77.0.0/16, its own ports, and a resolv.conf that names the lab's name server. Links
-can be cut and mended. Everything is gone when the lab is closed.
+Needs root. Every host has one address in 10.77.0.0/16, its own ports, and a resolv.conf that names the name server.
+Links can be cut and mended. Everything is gone when the lab is closed.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,8 +36,3 @@ def run_alone(
         capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
         env=os.environ | {"MOIM_TEST_RESOLV": str(resolv), "MOIM_TEST_HOSTS": str(hosts_file)} | dict(environment),
     )  # fmt: skip
-
-
-def python(script: Path) -> list[str]:
-    """The command that runs a Python script with the packages of the tests."""
-    return [sys.executable, str(script)]

@@ -1,0 +1,59 @@
+"""Smack's integration tests (a Java program from Maven Central), run against the server of this host."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from interop.suite_servers import Place, Result
+
+_LIBRARIES = Path(sys.prefix) / "peers" / "smack"
+_PASSWORD = "changeit"  # of the file of public certificates below, which Java wants to have one
+
+
+def run(place: Place, folder: Path) -> Result:
+    """Runs every test that its TCP client can run. alice administers: the suite makes its accounts by XEP-0133."""
+    trust = folder / "trust.p12"
+    subprocess.run(
+        ["keytool", "-importcert", "-noprompt", "-alias", "authority", "-file", str(place.authority),
+         "-keystore", str(trust), "-storepass", _PASSWORD, "-storetype", "PKCS12"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    options = {
+        "javax.net.ssl.trustStore": str(trust),
+        "javax.net.ssl.trustStorePassword": _PASSWORD,
+        "sinttest.service": place.domain,
+        "sinttest.adminAccountUsername": "alice",
+        "sinttest.adminAccountPassword": place.passwords["alice"],
+        "sinttest.securityMode": "required",
+        "sinttest.dnsResolver": "javax",
+        "sinttest.replyTimeout": "5000",
+        "sinttest.enabledConnections": "tcp",
+        "sinttest.defaultConnection": "tcp",
+    }
+    given_up: list[str] = []
+    while True:
+        options["sinttest.disabledTests"] = ",".join(given_up)
+        report = _java(options, folder)
+        if end := re.search(r"finished: (\d+)/(\d+) \[", report):
+            break
+        # A test that meets what it never expected ends the whole run: it counts as not passed, and the others go on.
+        begun = re.findall(r"^INFO: (\w+\.\w+) \(\w+(?:, \w+)?\) Start", report, re.MULTILINE)
+        if not begun or begun[-1] in given_up or len(given_up) > 20:
+            raise RuntimeError(f"the suite did not run to its end: {report[-4000:]}")
+        given_up.append(begun[-1])
+    bad = re.findall(r"^SEVERE: (\w+\.\w+) \(\w+(?:, \w+)?\) Failed", report, re.MULTILINE)
+    impossible = re.findall(r"^INFO: (\w+\.\w+) \(\w+(?:, \w+)?\) is not possible", report, re.MULTILINE)
+    return Result(int(end[2]) + len(given_up), tuple(sorted({*bad, *impossible, *given_up})), report)
+
+
+def _java(options: Mapping[str, str], folder: Path) -> str:
+    done = subprocess.run(
+        ["java", *(f"-D{key}={value}" for key, value in options.items()), "-cp", f"{_LIBRARIES}/*",
+         "org.igniterealtime.smack.inttest.SmackIntegrationTestFramework"],
+        capture_output=True, text=True, cwd=folder,
+    )  # fmt: skip
+    return done.stdout + done.stderr
