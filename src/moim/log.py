@@ -60,9 +60,10 @@ class _File(RotatingFileHandler):
             if self._size + size > self.maxBytes:
                 self.doRollover()
                 self._size = 0
-            self.stream.write(line)
-            self.flush()
-            self._size += size
+            if self.stream is not None:
+                self.stream.write(line)
+                self.stream.flush()
+                self._size += size
         except Exception:
             self.handleError(record)
 
