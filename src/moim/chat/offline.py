@@ -57,6 +57,7 @@ class OfflineMessages:
         bounce: Bounce,
         max_messages: int,
         max_bytes: int,
+        alone: bool = True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._domain = domain
@@ -69,7 +70,7 @@ class OfflineMessages:
         self._clock = clock
         self._writing: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._count = 0
-        self._owners = Owners(tables.offline.c.owner)
+        self._owners = Owners(tables.offline.c.owner, alone=alone)
         self._handing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.feature = Feature(
             name="XEP-0160 offline messages",

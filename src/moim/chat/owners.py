@@ -11,15 +11,19 @@ from moim.store import Store
 
 
 class Owners:
-    """The owners (bare JIDs) of the rows of one table. Until ``load`` has run, everybody counts as one."""
+    """The owners (bare JIDs) of the rows of one table. Until ``load`` has run, everybody counts as one.
 
-    def __init__(self, column: sa.Column[str]) -> None:
+    ``alone``: no other node writes to the table.
+    """
+
+    def __init__(self, column: sa.Column[str], *, alone: bool) -> None:
         self._column = column
+        self._alone = alone
         self._owners: set[str] | None = None
 
     async def load(self, store: Store) -> None:
         """Reads them; nobody may write to the table meanwhile."""
-        if not store.shared:
+        if self._alone and not store.shared:
             query = sa.select(self._column).distinct()
             found = await store.read(lambda connection: connection.scalars(query).all())
             self._owners = set(found)

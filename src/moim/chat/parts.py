@@ -75,7 +75,7 @@ class Parts:
             limit=settings.default_contacts_limit,
             max_age=settings.directory_refresh_seconds,
         )
-        self.rosters = Rosters(store, self.people, group=settings.default_contacts_group)
+        self.rosters = Rosters(store, self.people, group=settings.default_contacts_group, alone=cluster is None)
         self.block_lists = BlockLists(domain, store)
         self.pushes = RosterPushes(self.accounts, self.plane)
         self.verifiers = Verifiers(users, secret)
@@ -89,6 +89,7 @@ class Parts:
             bounce=self._bounce,
             max_messages=settings.offline_messages,
             max_bytes=settings.offline_bytes,
+            alone=cluster is None,
         )
         subscriptions = Subscriptions(
             domain,
@@ -118,6 +119,7 @@ class Parts:
         pep_store = PepStore(
             store,
             Bounds(settings.pep_nodes, settings.pep_items, settings.pep_item_bytes, settings.pep_bytes),
+            alone=cluster is None,
         )
         events = PepEvents(
             pep_store, accounts=self.accounts, rosters=self.rosters, block_lists=self.block_lists, plane=self.plane

@@ -46,9 +46,9 @@ class Item:
 class PepStore:
     """Nodes by owner (bare JID) and name. Raises StanzaError where a bound or a precondition is not met."""
 
-    def __init__(self, store: Store, bounds: Bounds) -> None:
+    def __init__(self, store: Store, bounds: Bounds, *, alone: bool = True) -> None:
         self._store = store
-        self._owners = Owners(tables.pep_nodes.c.owner)
+        self._owners = Owners(tables.pep_nodes.c.owner, alone=alone)
         self.bounds = bounds
 
     async def start(self) -> None:

@@ -110,14 +110,14 @@ class Roster:
 class Rosters:
     """Every contact list. One object per owner while anybody holds it, so that all see the same."""
 
-    def __init__(self, store: Store, people: People, *, group: str) -> None:
+    def __init__(self, store: Store, people: People, *, group: str, alone: bool = True) -> None:
         self._store = store
         self._people = people
         self._group = group
         self._live: WeakValueDictionary[str, Roster] = WeakValueDictionary()
         self._recent: OrderedDict[str, Roster] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Roster]] = {}
-        self._owners = Owners(tables.roster.c.owner)
+        self._owners = Owners(tables.roster.c.owner, alone=alone)
         self.on_written: Callable[[str, str], None] = lambda owner, contact: None
         """Hears of every item that was written, by owner and contact."""
 
