@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from room_machine import ANN, BEN, CEM, OWNER, admin, codes, enter, form, heard, item, open_room
 
 from moim.chat.rooms import entering, owners
 from moim.chat.rooms.config import Bounds, RoomConfig
@@ -14,6 +13,7 @@ from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.proto.xmpp.dataform import read_form
+from room_machine import ANN, BEN, CEM, OWNER, admin, codes, enter, form, heard, item, open_room
 
 PREFIX = "muc__roomconfig_"
 

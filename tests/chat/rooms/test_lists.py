@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from room_machine import ANN, BEN, OWNER, admin, codes, heard, item, open_room
 
 from moim.chat.rooms import lists
 from moim.chat.rooms.config import Bounds
 from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
+from room_machine import ANN, BEN, OWNER, admin, codes, heard, item, open_room
 
 
 def read(room: Room, who: Jid, item_: str, page: str = "") -> list[Element]:

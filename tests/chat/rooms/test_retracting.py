@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from room_machine import ANN, BEN, NOW, OWNER, enter, heard, open_room, say
 
 from moim.chat.rooms import retracting
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
+from room_machine import ANN, BEN, NOW, OWNER, enter, heard, open_room, say
 
 
 def stanza_id(stanza: Element) -> str:

@@ -9,7 +9,7 @@ from moim.chat.rooms import invitations, registration, retracting, voice
 from moim.chat.rooms.history import Entry
 from moim.chat.rooms.occupants import Occupant, Subject
 from moim.chat.rooms.ranks import Role
-from moim.chat.rooms.room import Room, own_words
+from moim.chat.rooms.room import MAX_WHISPERS, Room, own_words
 from moim.proto.xmpp import Element, Jid, StanzaError, message_type, ns
 from moim.proto.xmpp.dataform import read_form
 
@@ -143,14 +143,9 @@ def _set_subject(
 
 
 def to_occupant(room: Room, sender: Jid, nick: str, message: Element) -> None:
-    """A message to one occupant. Raises StanzaError when there is none, or it is not allowed."""
+    """A message to one occupant that is no error. Raises StanzaError when there is none, or it is not allowed."""
     kind = message_type(message)
     target = room.occupants.get(nick)
-    if kind == "error":
-        source = room.by_session.get(sender)
-        if source is not None and target is not None:
-            _hand_over(room, source, target, message, own_words(message))
-        return
     source = room.occupant(sender)
     if kind == "groupchat":
         raise StanzaError("bad-request", "a message to one occupant is not of the type groupchat")
@@ -161,7 +156,26 @@ def to_occupant(room: Room, sender: Jid, nick: str, message: Element) -> None:
     # Whoever has no such right may still talk to moderators, who are there to be asked.
     if not enough.get(allowed, False) and not (allowed != "none" and target.moderates):
         raise StanzaError("forbidden", "private messages are not for everybody in this room")
+    if not message.get("id"):
+        message = message.with_attrs({"id": room.token()})
+    for session in target.sessions:
+        room.whispers[(session, message.get("id") or "")] = None
+    while len(room.whispers) > MAX_WHISPERS:
+        del room.whispers[next(iter(room.whispers))]
     _hand_over(room, source, target, message, (*_words(message), Element("x", ns.MUC_USER)))
+
+
+def bounced_to(room: Room, sender: Jid, nick: str, error: Element) -> bool:
+    """An error that came back to an occupant. That of a private message is handed over to who wrote it.
+
+    Any other is about what the room said in the occupant's name: whether it says that ``sender`` cannot be reached.
+    """
+    if (sender, error.get("id") or "") not in room.whispers:
+        return bounced(room, sender, error)
+    source, target = room.by_session.get(sender), room.occupants.get(nick)
+    if source is not None and target is not None:
+        _hand_over(room, source, target, error, own_words(error))
+    return False
 
 
 def _hand_over(

@@ -25,6 +25,7 @@ from moim.proto.xmpp import Element, Jid, StanzaError, ns
 
 MAX_INVITED = 1000
 MAX_REASON = 1000
+MAX_WHISPERS = 1000
 _RESERVED = frozenset(
     {
         ns.MUC, ns.MUC_USER, ns.MUC_ADMIN, ns.MUC_OWNER, ns.OCCUPANT_ID, ns.STANZA_IDS, ns.DELAY, ns.HATS, ns.ARCHIVE,
@@ -104,6 +105,8 @@ class Room:
         self.audiences = {True: Audience(), False: Audience()}
         """The sessions of those who see real addresses, and of those who do not."""
         self.invited: dict[tuple[str, str], None] = {}
+        self.whispers: dict[tuple[Jid, str], None] = {}
+        """Private messages passed on lately, by receiver and id: their errors are for who wrote them."""
         self.applicants: dict[str, str] = {}
         """Nicknames that wait for an admin's word, by the bare JID of who wants to register."""
         self.output: list[Output] = []

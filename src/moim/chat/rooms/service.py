@@ -261,14 +261,15 @@ class Rooms:
             if not bounced:
                 raise StanzaError("item-not-found" if to.local else "service-unavailable")
             return
-        if not bounced:
+        if bounced:
+            if messages.bounced_to(room, sender, to.resource, message):
+                entering.vanished(room, sender)
+        else:
             self._spend(sender, message)
-        if to.resource:
-            messages.to_occupant(room, sender, to.resource, message)
-        elif not bounced:
-            messages.to_room(room, sender, message, self._clock())
-        elif messages.bounced(room, sender, message):
-            entering.vanished(room, sender)
+            if to.resource:
+                messages.to_occupant(room, sender, to.resource, message)
+            else:
+                messages.to_room(room, sender, message, self._clock())
         self._settle(room)
 
     # --- requests -----------------------------------------------------------------------------------------------

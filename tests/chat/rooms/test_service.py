@@ -1,0 +1,516 @@
+"""The service with stanzas put in by hand, also those of other domains: what it answers, whom it lets go, what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moim.chat import rooms
+from moim.chat.audience import Audience
+from moim.chat.rooms import Rooms, RoomSettings
+from moim.chat.rooms.history import Tombstone
+from moim.proto.xmpp import Element, Jid, StanzaError, ns
+from moim.store import Store, migrate
+from room_machine import codes, element, form
+
+HOST = "rooms.x.test"
+HALL = f"hall@{HOST}"
+MUC = f"<x xmlns='{ns.MUC}'/>"
+
+
+class Said:
+    """An archived message."""
+
+    def __init__(self, message: Element, author: Jid) -> None:
+        self.message, self.author = message, author
+
+    @property
+    def occupant(self) -> str:
+        mark = self.message.find("occupant-id", ns.OCCUPANT_ID)
+        return (mark.get("id") or "") if mark is not None else ""
+
+
+class Archive:
+    """An archive in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Said]] = {}
+        self.number = 1000
+        self.asked: list[tuple[str, Jid, bool]] = []
+
+    def next_id(self) -> str:
+        self.number += 1
+        return str(self.number)
+
+    def say(
+        self,
+        room: str,
+        message: Element,
+        author: Jid,
+        identifier: str,
+        *,
+        then: Callable[[], None] = lambda: None,
+        failed: Callable[[StanzaError], None] = lambda _: None,
+    ) -> None:
+        self.kept.setdefault(room, {})[identifier] = Said(message, author)
+
+    async def query(self, room: str, payload: Element, asker: Jid, *, real: bool) -> tuple[Sequence[Element], Element]:
+        self.asked.append((room, asker, real))
+        found = [said.message.with_attrs({"to": str(asker)}) for said in self.kept.get(room, {}).values()]
+        return found, Element("fin", ns.ARCHIVE, {"complete": "true"})
+
+    async def metadata(self, room: str) -> Element:
+        return Element("metadata", ns.ARCHIVE)
+
+    def fields(self) -> Element:
+        return Element("query", ns.ARCHIVE)
+
+    async def find(self, room: str, identifier: str) -> Said | None:
+        return self.kept.get(room, {}).get(identifier)
+
+    async def bury(self, room: str, identifier: str, marks: Sequence[Element] = (), *, retraction: str = "") -> bool:
+        said = await self.find(room, identifier)
+        if said is None:
+            return False
+        mark = Element("retracted", ns.RETRACTION, {"id": retraction}, tuple(marks))
+        buried = Tombstone(identifier, mark).apply(said.message)
+        if buried is not None:
+            said.message = buried
+        return buried is not None
+
+    async def remove(self, room: str) -> None:
+        self.kept.pop(room, None)
+
+
+class World:
+    """A service, and everybody outside. ``lost`` are domains that cannot be reached: their errors come at once."""
+
+    def __init__(self, store: Store, **options: Any) -> None:
+        self.archive = Archive()
+        self.sent: list[tuple[str, Element]] = []
+        self.fans = 0
+        self.lost: set[str] = set()
+        limits: dict[str, Any] = {
+            "host": HOST, "creators": "", "occupants": 600, "history": 10, "rooms": 50, "rooms_per_user": 50,
+            "rate": 1000.0, "burst": 10_000, "persistent": True,
+        }  # fmt: skip
+        self.rooms = Rooms(
+            RoomSettings(**(limits | options)),
+            store=store,
+            deliver=self.deliver,
+            fan_out=self.fan_out,
+            archive=self.archive,
+        )
+
+    def deliver(self, batch: Sequence[tuple[Jid, Element]]) -> None:
+        for to, stanza in batch:
+            assert stanza.get("to") == str(to)
+            self.sent.append((str(to), stanza))
+            if to.domain in self.lost and stanza.get("type") not in ("error", "result"):
+                missing = Element("remote-server-not-found", ns.STANZA_ERRORS)
+                error = Element("error", ns.CLIENT, {"type": "cancel"}, (missing,))
+                back = {"type": "error", "from": str(to), "to": stanza.get("from"), "id": stanza.get("id")}
+                self.rooms.send(stanza.with_attrs(back).with_children((error,)))
+
+    def fan_out(self, stanza: Element, audience: Audience, skip: Collection[Jid]) -> None:
+        assert stanza.get("to") is None
+        self.fans += 1
+        _, others = audience.reach(0, lambda jid: None, skip)
+        self.deliver([(jid, stanza.with_attrs({"to": str(jid)})) for jid in others])
+
+    def put(self, sender: str, text: str) -> None:
+        self.rooms.send(element(text).with_attrs({"from": sender}))
+
+    def take(self, to: str) -> list[Element]:
+        """What somebody got since the last time."""
+        found = [stanza for who, stanza in self.sent if who == to]
+        self.sent = [(who, stanza) for who, stanza in self.sent if who != to]
+        return found
+
+    def enter(self, who: str, nick: str, room: str = HALL) -> list[Element]:
+        self.put(who, f"<presence to='{room}/{nick}'>{MUC}</presence>")
+        return self.take(who)
+
+    async def ask(self, who: str, payload: str, *, kind: str = "get", to: str = HALL) -> Element:
+        """Sends a request, and gives its answer."""
+        self.put(who, f"<iq type='{kind}' id='q' to='{to}'>{payload}</iq>")
+        for _ in range(1000):
+            for place, (receiver, stanza) in enumerate(self.sent):
+                if receiver == who and stanza.name == "iq" and stanza.get("id") == "q":
+                    del self.sent[place]
+                    return stanza
+            await asyncio.sleep(0.005)
+        raise AssertionError("no answer came")
+
+    async def open(self, owner: str, nick: str, **fields: str) -> None:
+        """Makes the hall, and opens it."""
+        self.enter(owner, nick)
+        filled = form(ns.MUC_CONFIG, **{f"muc__roomconfig_{key}": value for key, value in fields.items()})
+        answer = await self.ask(owner, f"<query xmlns='{ns.MUC_OWNER}'>{filled}</query>", kind="set")
+        assert answer.get("type") == "result", answer.to_xml()
+        self.sent.clear()
+
+
+NewWorld = Callable[..., World]
+
+
+@pytest.fixture
+async def new_world(tmp_path: Path) -> AsyncIterator[NewWorld]:
+    path = tmp_path / "moim.db"
+    migrate(path, [Path(rooms.__file__).parent / "migrations"])
+    store = Store(path)
+    made: list[World] = []
+
+    def make(**options: Any) -> World:
+        made.append(World(store, **options))
+        return made[-1]
+
+    yield make
+    for world in made:
+        await world.rooms.stop()
+    store.close()
+
+
+@pytest.fixture
+async def world(new_world: NewWorld) -> World:
+    return new_world()
+
+
+def condition(stanza: Element) -> str:
+    error = stanza.find("error")
+    assert error is not None, stanza.to_xml()
+    return error.elements()[0].name
+
+
+OWNER, FAR, FARTHER = "owner@x.test/1", "far@y.test/1", "farther@z.test/1"
+
+
+# --- other domains ------------------------------------------------------------------------------------------------
+
+
+async def test_people_of_other_domains_are_occupants_like_any(world: World) -> None:
+    await world.open(OWNER, "O")
+    *_, subject = world.enter(FAR, "Far")
+    assert subject.find("subject") is not None
+    world.put(FAR, f"<message type='groupchat' id='m' to='{HALL}'><body>hello</body></message>")
+    for who in (OWNER, FAR):
+        assert world.take(who)[-1].get("from") == f"{HALL}/Far"
+    world.put(OWNER, f"<message type='chat' id='p' to='{HALL}/Far'><body>psst</body></message>")
+    (whisper,) = world.take(FAR)
+    assert (whisper.get("to"), whisper.get("from")) == (FAR, f"{HALL}/O")
+
+
+@pytest.mark.parametrize("name", ["message", "presence"])
+async def test_who_cannot_be_reached_is_taken_out(world: World, name: str) -> None:
+    await world.open(OWNER, "O")
+    world.enter(FAR, "Far")
+    world.sent.clear()
+    missing = f"<error type='wait'><remote-server-timeout xmlns='{ns.STANZA_ERRORS}'/></error>"
+    world.put(FAR, f"<{name} type='error' to='{HALL}'>{missing}</{name}>")
+    (gone,) = world.take(OWNER)
+    assert (gone.get("type"), codes(gone)) == ("unavailable", [333])
+    world.put(FAR, f"<{name} type='error' to='{HALL}'>{missing}</{name}>")
+    assert not world.take(OWNER)
+
+
+async def test_an_error_of_a_private_message_goes_to_who_wrote_it(world: World) -> None:
+    await world.open(OWNER, "O")
+    world.enter(FAR, "Far")
+    world.put(OWNER, f"<message type='chat' id='p' to='{HALL}/Far'><body>psst</body></message>")
+    world.sent.clear()
+    refused = f"<error type='cancel'><service-unavailable xmlns='{ns.STANZA_ERRORS}'/></error>"
+    world.put(FAR, f"<message type='error' id='p' to='{HALL}/O'>{refused}</message>")
+    (passed,) = world.take(OWNER)
+    assert (passed.get("type"), passed.get("id"), passed.get("from")) == ("error", "p", f"{HALL}/Far")
+    world.put(FAR, f"<message type='error' id='other' to='{HALL}/O'>{refused}</message>")
+    assert codes(world.take(OWNER)[0]) == [333]
+
+
+async def test_a_client_that_dislikes_something_stays(world: World) -> None:
+    await world.open(OWNER, "O")
+    world.enter(FAR, "Far")
+    world.sent.clear()
+    dislike = f"<error type='modify'><policy-violation xmlns='{ns.STANZA_ERRORS}'/></error>"
+    for name in ("message", "presence"):
+        world.put(FAR, f"<{name} type='error' to='{HALL}'>{dislike}</{name}>")
+    assert not world.take(OWNER)
+
+
+async def test_a_lost_domain_takes_all_its_people_out_at_once(world: World) -> None:
+    await world.open(OWNER, "O")
+    for number in range(300):
+        world.put(f"p{number}@y.test/1", f"<presence to='{HALL}/p{number}'>{MUC}</presence>")
+    world.enter(FARTHER, "Farther")
+    world.sent.clear()
+    world.lost = {"y.test", "z.test"}
+    world.put(OWNER, f"<message type='groupchat' to='{HALL}'><body>anybody there?</body></message>")
+    gone = [stanza for stanza in world.take(OWNER) if stanza.get("type") == "unavailable"]
+    assert len(gone) == 301
+    items = await world.ask(OWNER, f"<query xmlns='{ns.DISCO_ITEMS}'/>")
+    assert [entry.get("jid") for entry in items.elements()[0].elements()] == [f"{HALL}/O"]
+
+
+async def test_errors_are_never_answered(world: World) -> None:
+    await world.open(OWNER, "O")
+    for name in ("message", "presence", "iq"):
+        for to in (HOST, HALL, f"{HALL}/O", f"nothing@{HOST}", f"{HALL}/nobody"):
+            world.put(FAR, f"<{name} type='error' id='e' to='{to}'><error type='cancel'/></{name}>")
+            world.put(f"other@{HOST}", f"<{name} id='e' type='get' to='{to}'/>")
+    assert not world.sent
+
+
+# --- the archive --------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_said_in_a_persistent_room_is_archived(world: World) -> None:
+    await world.open(OWNER, "O")
+    own = world.enter(FAR, "Far")
+    assert 170 in codes(next(stanza for stanza in own if 110 in codes(stanza)))
+    world.put(FAR, f"<message type='groupchat' to='{HALL}'><body>hello</body></message>")
+    world.put(FAR, f"<message type='groupchat' to='{HALL}'><body>off</body><no-store xmlns='{ns.HINTS}'/></message>")
+    world.put(FAR, f"<message type='groupchat' to='{HALL}'><active xmlns='{ns.CHAT_STATES}'/></message>")
+    (identifier,) = world.archive.kept[HALL]
+    assert identifier in world.take(FAR)[0].to_xml()
+    world.take(OWNER)
+    assert (await world.ask(FAR, f"<query xmlns='{ns.ARCHIVE}'/>", kind="set")).get("type") == "result"
+    await world.ask(OWNER, f"<query xmlns='{ns.ARCHIVE}'/>", kind="set")
+    assert world.archive.asked == [(HALL, Jid.parse(FAR), False), (HALL, Jid.parse(OWNER), True)]
+    assert (await world.ask(FAR, f"<metadata xmlns='{ns.ARCHIVE}'/>")).get("type") == "result"
+    info = await world.ask(FAR, f"<query xmlns='{ns.DISCO_INFO}'/>")
+    assert f"var='{ns.ARCHIVE}'" in info.to_xml()
+
+
+@pytest.mark.parametrize(
+    ("fields", "allowed"),
+    [({}, True), ({"membersonly": "1"}, False), ({"roomsecret": "s"}, False), ({"enablelogging": "0"}, False)],
+)
+async def test_an_archive_is_for_those_who_may_enter(world: World, fields: dict[str, str], allowed: bool) -> None:
+    await world.open(OWNER, "O", **fields)
+    answer = await world.ask(FAR, f"<query xmlns='{ns.ARCHIVE}'/>", kind="set")
+    assert (answer.get("type") == "result") is allowed
+    if allowed:
+        ban = f"<query xmlns='{ns.MUC_ADMIN}'><item jid='far@y.test' affiliation='outcast'/></query>"
+        await world.ask(OWNER, ban, kind="set")
+        assert condition(await world.ask(FAR, f"<query xmlns='{ns.ARCHIVE}'/>", kind="set")) == "forbidden"
+
+
+async def test_moderation_reaches_into_the_archive(new_world: NewWorld) -> None:
+    world = new_world(history=0)
+    await world.open(OWNER, "O")
+    world.enter(FAR, "Far")
+    world.put(FAR, f"<message type='groupchat' to='{HALL}'><body>DM me</body></message>")
+    (identifier,) = world.archive.kept[HALL]
+    inner = f"<moderate xmlns='{ns.MODERATION}' id='{identifier}'><retract xmlns='{ns.RETRACTION}'/></moderate>"
+    assert condition(await world.ask(FAR, inner, kind="set")) == "forbidden"
+    world.sent.clear()
+    assert (await world.ask(OWNER, inner, kind="set")).get("type") == "result"
+    assert world.take(FAR)[0].find("retract", ns.RETRACTION) is not None
+    assert "DM me" not in world.archive.kept[HALL][identifier].message.to_xml()
+    assert condition(await world.ask(OWNER, inner, kind="set")) == "item-not-found"
+
+
+async def test_authors_retract_in_the_archive_what_is_theirs(new_world: NewWorld) -> None:
+    world = new_world(history=0)
+    await world.open(OWNER, "O")
+    world.enter(FAR, "Far")
+    world.enter(FARTHER, "Farther")
+    world.put(FAR, f"<message type='groupchat' to='{HALL}'><body>oops</body></message>")
+    (identifier,) = world.archive.kept[HALL]
+    kept = world.archive.kept[HALL][identifier]
+    for who in (FARTHER, FAR):
+        retract = f"<retract xmlns='{ns.RETRACTION}' id='{identifier}'/>"
+        world.put(who, f"<message type='groupchat' id='r' to='{HALL}'>{retract}</message>")
+        await asyncio.gather(*world.rooms._tasks)
+        assert ("oops" in kept.message.to_xml()) is (who == FARTHER)
+
+
+async def test_the_archive_of_a_destroyed_room_goes(world: World) -> None:
+    await world.open(OWNER, "O")
+    world.put(OWNER, f"<message type='groupchat' to='{HALL}'><body>hello</body></message>")
+    await world.ask(OWNER, f"<query xmlns='{ns.MUC_OWNER}'><destroy/></query>", kind="set")
+    await asyncio.gather(*world.rooms._tasks)
+    assert HALL not in world.archive.kept
+
+
+# --- floods and tricks --------------------------------------------------------------------------------------------
+
+
+async def test_one_stanza_is_one_fan_out_whatever_the_room_holds(world: World) -> None:
+    await world.open(OWNER, "O", whois="anyone")
+    for number in range(200):
+        world.enter(f"p{number}@y.test/1", f"p{number}")
+    world.fans = 0
+    world.put(OWNER, f"<message type='groupchat' to='{HALL}'><body>hello</body></message>")
+    assert world.fans == 2
+
+
+async def test_who_is_too_fast_is_refused_but_may_leave(new_world: NewWorld) -> None:
+    world = new_world(rate=0.001, burst=10)
+    await world.open(OWNER, "O")
+    for _ in range(20):
+        world.put(OWNER, f"<presence to='{HALL}/O'><show>away</show></presence>")
+    assert condition(world.take(OWNER)[-1]) == "policy-violation"
+    world.put(OWNER, f"<presence type='unavailable' to='{HALL}/O'/>")
+    assert world.take(OWNER)[-1].get("type") == "unavailable"
+
+
+async def test_invitations_cost(new_world: NewWorld) -> None:
+    world = new_world(rate=0.001, burst=30)
+    await world.open(OWNER, "O")
+    invites = "".join(f"<invite to='p{number}@y.test'/>" for number in range(3))
+    for _ in range(5):
+        world.put(OWNER, f"<message to='{HALL}'><x xmlns='{ns.MUC_USER}'>{invites}</x></message>")
+    assert sum(who.startswith("p") for who, _ in world.sent) == 3
+
+
+@pytest.mark.parametrize("nick", ["", " ", "\u00a0", "x" * 200, "\u200b\u200d"])
+async def test_nicknames_are_names(world: World, nick: str) -> None:
+    await world.open(OWNER, "O")
+    world.put(FAR, f"<presence to='{HALL}/{nick}'>{MUC}</presence>")
+    (refused,) = world.take(FAR) or [None]
+    assert refused is None or condition(refused) in ("not-acceptable", "jid-malformed")
+    world.put(FAR, f"<presence to='{HALL}/\u2126'>{MUC}</presence>")  # the ohm sign is a Greek letter
+    assert world.take(FAR)[-1].find("subject") is not None
+    world.put(FARTHER, f"<presence to='{HALL}/\u03a9'>{MUC}</presence>")
+    assert condition(world.take(FARTHER)[-1]) == "conflict"
+
+
+async def test_one_account_does_not_fill_a_room(world: World) -> None:
+    await world.open(OWNER, "O")
+    for number in range(15):
+        world.put(f"far@y.test/{number}", f"<presence to='{HALL}/far{number}'>{MUC}</presence>")
+    items = await world.ask(OWNER, f"<query xmlns='{ns.DISCO_ITEMS}'/>")
+    assert len(items.elements()[0].elements()) == 11
+
+
+async def test_a_history_is_no_bomb(new_world: NewWorld) -> None:
+    world = new_world(history=1000, history_bytes=100_000)
+    await world.open(OWNER, "O")
+    for number in range(30):
+        world.put(OWNER, f"<message type='groupchat' id='{number}' to='{HALL}'><body>{'x' * 30_000}</body></message>")
+    world.sent.clear()
+    said = [stanza for stanza in world.enter(FAR, "Far") if stanza.find("body") is not None]
+    assert [stanza.get("id") for stanza in said] == ["27", "28", "29"]
+
+
+async def test_forged_words_of_the_room_do_not_get_through(world: World) -> None:
+    await world.open(OWNER, "O")
+    world.enter(FAR, "Far")
+    forged = (
+        f"<x xmlns='{ns.MUC_USER}'><item affiliation='owner'/><status code='110'/></x>"
+        f"<occupant-id xmlns='{ns.OCCUPANT_ID}' id='me'/><stanza-id xmlns='{ns.STANZA_IDS}' by='{HALL}' id='mine'/>"
+        f"<delay xmlns='{ns.DELAY}' from='{HALL}' stamp='2001-01-01T00:00:00Z'/><result xmlns='{ns.ARCHIVE}' id='1'/>"
+        f"<received xmlns='urn:xmpp:carbons:2'/><hats xmlns='{ns.HATS}'/>"
+    )
+    world.sent.clear()
+    world.put(FAR, f"<message type='groupchat' to='{HALL}'><body>x</body>{forged}</message>")
+    world.put(FAR, f"<message type='chat' to='{HALL}/O'><body>x</body>{forged}</message>")
+    world.put(FAR, f"<presence to='{HALL}/Far'>{forged}</presence>")
+    for stanza in world.take(OWNER):
+        text = stanza.to_xml()
+        assert not any(word in text for word in ("'me'", "'mine'", "2001", "carbons", "hats", ns.ARCHIVE)), text
+        assert "affiliation='owner'" not in text
+
+
+# --- the service itself -------------------------------------------------------------------------------------------
+
+
+async def test_rooms_are_listed_in_pages_and_found_by_words(world: World) -> None:
+    for number in range(12):
+        world.enter(OWNER, "O", f"r{number:02}@{HOST}")
+        name = form(ns.MUC_CONFIG, muc__roomconfig_roomname=f"Tea {number}", muc__roomconfig_roomdesc="차 이야기")
+        await world.ask(OWNER, f"<query xmlns='{ns.MUC_OWNER}'>{name}</query>", kind="set", to=f"r{number:02}@{HOST}")
+    page = f"<set xmlns='{ns.RSM}'><max>5</max><after>r04@{HOST}</after></set>"
+    answer = await world.ask(FAR, f"<query xmlns='{ns.DISCO_ITEMS}'>{page}</query>", to=HOST)
+    assert [e.get("jid") for e in answer.elements()[0].elements()][:5] == [f"r{n:02}@{HOST}" for n in range(5, 10)]
+    empty = await world.ask(FAR, f"<search xmlns='{ns.CHANNEL_SEARCH}'/>", to=HOST)
+    assert "nusers" in empty.to_xml()
+
+    async def search(*more: str, **fields: str) -> Element:
+        filled = form(ns.CHANNEL_SEARCH_PARAMS, **fields)
+        inner = f"<search xmlns='{ns.CHANNEL_SEARCH}'>{''.join(more)}{filled}</search>"
+        return await world.ask(FAR, inner, to=HOST)
+
+    found = (await search(q="tea 11")).elements()[0].elements()
+    assert [entry.get("address") for entry in found] == [f"r11@{HOST}", None]
+    limit = f"<set xmlns='{ns.RSM}'><max>2</max></set>"
+    assert len((await search(limit, all="1")).elements()[0].elements()) == 3
+    assert len((await search(q="이야기", sindescription="0")).elements()[0].elements()) == 1
+    for fields, detail in (
+        ({"q": "x", "all": "1"}, "conflicting-fields"),
+        ({"min_users": "1"}, "no-search-conditions"),
+        ({"q": "a"}, "invalid-search-terms"),
+        ({"q": "tea", "key": "size"}, "invalid-sort-key"),
+    ):
+        refused = await search(**fields)
+        assert detail in refused.to_xml(), refused.to_xml()
+    name = (await world.ask(FAR, f"<unique xmlns='{ns.MUC_UNIQUE}'/>", to=HOST)).elements()[0].text
+    assert len(name) == 16
+
+
+async def test_a_room_has_an_avatar(new_world: NewWorld) -> None:
+    world = new_world()
+    await world.open(OWNER, "O")
+    world.enter(FAR, "Far")
+    world.take(OWNER)
+    photo = "<PHOTO><TYPE>image/png</TYPE><BINVAL>aGFsbG8=</BINVAL></PHOTO>"
+    vcard = f"<vCard xmlns='vcard-temp'>{photo}</vCard>"
+    assert condition(await world.ask(FAR, vcard, kind="set")) == "forbidden"
+    assert (await world.ask(OWNER, vcard, kind="set")).get("type") == "result"
+    notice, shown = world.take(FAR)
+    assert codes(notice) == [104]
+    digest = "fd4cef7a4e607f1fcc920ad6329a6df2df99a4e8"
+    assert digest in shown.to_xml()
+    assert shown.get("from") == HALL
+    info = (await world.ask(FAR, f"<query xmlns='{ns.DISCO_INFO}'/>")).to_xml()
+    assert digest in info
+    assert "vcard-temp" in info
+    assert (await world.ask(FARTHER, "<vCard xmlns='vcard-temp'/>")).elements()[0] == Element.parse(vcard)
+    for wrong in (
+        photo.replace("aGFsbG8=", "§"),
+        photo.replace("image/png", "text/html"),
+        f"<NOTE>{'x' * 140_000}</NOTE>",
+        photo * 6,
+    ):
+        refused = await world.ask(OWNER, f"<vCard xmlns='vcard-temp'>{wrong}</vCard>", kind="set")
+        assert condition(refused) == "not-acceptable"
+    again = new_world()
+    await again.rooms.start()
+    got = again.enter(FAR, "Far")
+    assert got[-1].find("x", ns.VCARD_UPDATE) is not None
+    await world.ask(OWNER, "<vCard xmlns='vcard-temp'/>", kind="set")
+    assert digest not in (await world.ask(FAR, f"<query xmlns='{ns.DISCO_INFO}'/>")).to_xml()
+
+
+async def test_settings_of_a_room_outlive_the_service(new_world: NewWorld) -> None:
+    world = new_world()
+    await world.open(OWNER, "O", pubsub="xmpp:pubsub.x.test?;node=hall", presencebroadcast="moderator")
+    world.enter(FAR, "Far")
+    filled = form(ns.MUC_REGISTER, muc__register_roomnick="멀리")
+    await world.ask(FAR, f"<query xmlns='{ns.REGISTER}'>{filled}</query>", kind="set")
+    node = "urn:xmpp:hats:commands"
+    for verb, fields in (
+        ("create", {"hats__title": "손님", "hats__uri": "u:guest"}),
+        ("assign", {"hats__uri": "u:guest", "hats__jid": "far@y.test"}),
+    ):
+        command = f"<command xmlns='{ns.COMMANDS}' node='{node}:{verb}'>{form(node, **fields)}</command>"
+        assert (await world.ask(OWNER, command, kind="set")).get("type") == "result"
+    world.put(FAR, f"<message type='groupchat' id='m' to='{HALL}'><body>oops</body></message>")
+    (identifier,) = world.archive.kept[HALL]
+    retract = f"<retract xmlns='{ns.RETRACTION}' id='{identifier}'/>"
+    world.put(FAR, f"<message type='groupchat' id='r' to='{HALL}'>{retract}</message>")
+    await world.rooms.stop()
+    assert 332 in codes(world.take(FAR)[-1])
+    again = new_world()
+    await again.rooms.start()
+    before, after = (w.rooms._rooms["hall"] for w in (world, again))
+    assert after.config == before.config
+    assert after.affiliations == before.affiliations
+    assert after.nicks == {"far@y.test": "멀리"}
+    assert after.hats.to_json() == before.hats.to_json()
+    assert [entry.message for entry in after.history.entries()] == [entry.message for entry in before.history.entries()]
+    assert "oops" not in "".join(entry.message.to_xml() for entry in after.history.entries())
