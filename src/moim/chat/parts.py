@@ -12,7 +12,7 @@ from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.bookmarks import Bookmarks, bookmarks_config
-from moim.chat.cluster import Cluster
+from moim.chat.cluster import Cluster, RoomsHome, Seats
 from moim.chat.commands import Commands
 from moim.chat.contact_addresses import contact_addresses
 from moim.chat.contacts import Changes, People
@@ -180,7 +180,7 @@ class Parts:
             *((self.tokens.feature,) if self.tokens is not None else ()),
             *((self.registration.feature,) if self.registration is not None else ()),
         )
-        self.rooms = self._make_rooms(domain, settings, store) if settings.rooms else None
+        self.rooms = self._house_rooms(domain, settings, store, cluster) if settings.rooms else None
         own = [component for component in (self.rooms, self.uploads) if component is not None]
         components: dict[str, Component] = {component.host: component for component in own}
         if len(components) < len(own):
@@ -292,7 +292,20 @@ class Parts:
             deliver=lambda batch: self.router.deliver(batch),
         )
 
-    def _make_rooms(self, domain: str, settings: Settings, store: Store) -> Rooms:
+    def _house_rooms(self, domain: str, settings: Settings, store: Store, cluster: Cluster | None) -> Rooms | RoomsHome:
+        if cluster is None:
+            return self._make_rooms(domain, settings, store)
+        return RoomsHome(
+            component_host("rooms_host", settings.rooms_host or f"rooms.{domain}", domain),
+            domain,
+            lambda guarded, seats: self._make_rooms(domain, settings, guarded, seats),
+            cluster=cluster,
+            store=store,
+            accounts=self.accounts,
+            refuse=self._bounce,
+        )
+
+    def _make_rooms(self, domain: str, settings: Settings, store: Store, seats: Seats | None = None) -> Rooms:
         limits = RoomSettings(
             host=component_host("rooms_host", settings.rooms_host or f"rooms.{domain}", domain),
             creators=domain if settings.rooms_creation == "local" else "",
@@ -307,6 +320,7 @@ class Parts:
         return Rooms(
             limits,
             store=store,
+            seats=seats,
             deliver=lambda batch: self.router.deliver(batch),
             fan_out=lambda stanza, audience, skip: self.router.fan_out(stanza, audience, skip),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from moim._native import XmppServer
 from moim.chat.s2s_plane import ServerPlane
@@ -48,6 +48,18 @@ class Listener:
         return self.mode == "websocket"
 
 
+class Elsewhere(Protocol):
+    """The way to sessions of other nodes, which have negative numbers here."""
+
+    def send(self, batch: Batch) -> None:
+        """Sends elements to sessions, in order."""
+        ...
+
+    def fan_out(self, element: Element, sids: Sequence[int]) -> None:
+        """Sends one element to many sessions, each with its own full JID as ``to``."""
+        ...
+
+
 class Plane:
     """One engine. Every call returns at once; calls about a session that is gone do nothing.
 
@@ -59,8 +71,7 @@ class Plane:
         self._bound: dict[int, str] = {}
         self.servers = ServerPlane(self._engine)
         self._pump: Pump[PlaneEvent] | None = None
-        self.elsewhere: Callable[[Batch], None] = lambda batch: None
-        """Takes what is for sessions of other nodes: those with negative numbers."""
+        self.elsewhere: Elsewhere | None = None
         self._end_point = b""
         self._tapped: dict[int, set[str]] = {}
 
@@ -113,20 +124,24 @@ class Plane:
     def send(self, sid: int, elements: Sequence[Element]) -> None:
         """Sends elements to one session, in order."""
         if sid < 0:
-            self.elsewhere([(sid, element) for element in elements])
+            if self.elsewhere is not None:
+                self.elsewhere.send([(sid, element) for element in elements])
             return
         self._engine.send(sid, elements)
 
     def send_many(self, batch: Batch) -> None:
         """Sends elements to many sessions; the same element for many is serialised once."""
-        if any(sid < 0 for sid, _ in batch):
-            self.elsewhere([part for part in batch if part[0] < 0])
+        if self.elsewhere is not None and any(sid < 0 for sid, _ in batch):
+            self.elsewhere.send([part for part in batch if part[0] < 0])
             batch = [part for part in batch if part[0] >= 0]
         if batch:
             self._engine.send_many(batch)
 
     def fan_out(self, element: Element, sids: Sequence[int]) -> None:
         """Sends one element to many bound sessions, each with its own full JID as ``to``."""
+        if self.elsewhere is not None and sids and min(sids) < 0:
+            self.elsewhere.fan_out(element, [sid for sid in sids if sid < 0])
+            sids = [sid for sid in sids if sid >= 0]
         self.send_many([(sid, element.with_attrs({"to": self._bound[sid]})) for sid in sids if sid in self._bound])
 
     def start_tls(self, sid: int) -> None:

@@ -1,5 +1,7 @@
 """Several nodes, one chat service: leases, links, and the sessions of other nodes."""
 
+from moim.chat.cluster.home import RoomsHome
+from moim.chat.cluster.seats import Seats
 from moim.chat.cluster.service import Cluster
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "RoomsHome", "Seats"]

@@ -112,6 +112,7 @@ class Cluster:
             codec.GONE: self._session_gone,
             codec.LIVE: self._told_all,
             codec.DELIVER: self._deliver,
+            codec.FAN_OUT: self._fan_out,
             codec.END: self._end,
             codec.COMPONENT: self._component,
             codec.ROSTER: self._roster,
@@ -128,7 +129,7 @@ class Cluster:
         self._parts = parts
         self._shadows = Shadows(parts.accounts, parts.plane)
         parts.accounts.watch = self
-        parts.plane.elsewhere = self._elsewhere
+        parts.plane.elsewhere = self
         parts.sessions.elsewhere = self._end_elsewhere
         parts.rosters.on_written = lambda owner, contact: self.tell_all([codec.ROSTER, owner, contact])
         parts.block_lists.on_written = lambda owner: self.tell_all([codec.BLOCKED, owner])
@@ -237,7 +238,7 @@ class Cluster:
             while link.output:
                 self._bus.send(f"chat.{node}", link.output.popleft())
 
-    def _elsewhere(self, batch: Batch) -> None:
+    def send(self, batch: Batch) -> None:
         """Stanzas for sessions of other nodes, by their negative numbers; the same one for many is written once."""
         assert self._shadows is not None
         open_items: dict[str, tuple[Element, list[str]]] = {}
@@ -254,6 +255,18 @@ class Cluster:
             open_items[session.node] = (stanza, [str(session.full)])
         for node, (stanza, targets) in open_items.items():
             self._send_stanza(node, stanza, targets)
+
+    def fan_out(self, element: Element, sids: Sequence[int]) -> None:
+        """One stanza for many sessions of other nodes, each with its own address as ``to``."""
+        assert self._shadows is not None
+        targets: dict[str, list[str]] = {}
+        for sid in sids:
+            if (session := self._shadows.of(sid)) is not None:
+                targets.setdefault(session.node, []).append(str(session.full))
+        for node, addresses in targets.items():
+            if not self.tell(node, [codec.FAN_OUT, element.to_xml(""), addresses]):
+                for address in addresses:
+                    self._missed(element.with_attrs({"to": address}), Jid.parse(address))
 
     def _send_stanza(self, node: str, stanza: Element, targets: list[str]) -> None:
         if not self.tell(node, [codec.DELIVER, stanza.to_xml(""), targets]):
@@ -399,6 +412,17 @@ class Cluster:
                 self._missed(stanza, jid)
         parts.plane.send_many(batch)
 
+    def _fan_out(self, _peer: str, item: Item) -> None:
+        parts = self._needed()
+        stanza, sids = codec.element(item, 1), []
+        for jid in codec.jids(item, 2):
+            session = parts.accounts.session(jid)
+            if session is not None and not session.node:
+                sids.append(session.sid)
+            else:
+                self._missed(stanza.with_attrs({"to": str(jid)}), jid)
+        parts.plane.fan_out(stanza, sids)
+
     def _end(self, _peer: str, item: Item) -> None:
         parts = self._needed()
         session = parts.accounts.session(codec.jid(item, 1))
@@ -450,11 +474,8 @@ class Cluster:
         self._live[peer].clear()
         self._stale.pop(peer, None)
         sessions = list(self._of(peer))
-        addresses = [session.full for session in sessions]
         self._drop(sessions)
-        _log.warning("the node %s is gone, and %d sessions with it", peer, len(addresses))
-        if self.home is not None:
-            self.home.dead(addresses)
+        _log.warning("the node %s is gone, and %d sessions with it", peer, len(sessions))
         self._reroute(undelivered)
 
     def _drop(self, sessions: Sequence[Session]) -> None:
@@ -464,6 +485,8 @@ class Cluster:
             if session.available:
                 parts.presence.gone(session)
             shadows.remove(session)
+        if self.home is not None and sessions:
+            self.home.dead([session.full for session in sessions])
 
     def _reroute(self, items: Sequence[Item]) -> None:
         """What a node did not confirm: messages find another way or wait on disk, requests are answered."""
@@ -473,6 +496,10 @@ class Cluster:
                     stanza = codec.element(item, 1)
                     for jid in codec.jids(item, 2):
                         self._missed(stanza, jid)
+                elif item[0] == codec.FAN_OUT:
+                    stanza = codec.element(item, 1)
+                    for jid in codec.jids(item, 2):
+                        self._missed(stanza.with_attrs({"to": str(jid)}), jid)
                 elif item[0] == codec.COMPONENT and self.home is not None:
                     self.home.arrived(codec.element(item, 1))
             except ValueError as error:

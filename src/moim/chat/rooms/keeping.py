@@ -29,10 +29,14 @@ _log = logging.getLogger("moim.chat.rooms")
 
 
 class RoomStore:
-    """Rooms on disk. Each method takes its picture of the room at once; the task is done when it is on disk."""
+    """Rooms on disk. Each method takes its picture of the room at once; the task is done when it is on disk.
 
-    def __init__(self, store: Store) -> None:
+    ``temporary``: also those that end when everybody has left, as long as they last.
+    """
+
+    def __init__(self, store: Store, *, temporary: bool = False) -> None:
         self._store = store
+        self._temporary = temporary
         self._writing: set[asyncio.Task[None]] = set()
 
     def save(self, room: Room, *, whole: bool) -> asyncio.Task[None]:
@@ -43,7 +47,7 @@ class RoomStore:
         """
         name = room.jid.local
         touched, room.touched = room.touched, set()
-        if room.destroyed or room.locked or not room.config.persistent:
+        if room.is_over or room.locked or not (room.config.persistent or self._temporary):
             return self._spawn(lambda connection: _delete(connection, name))
         row = _row(room)
         changed = None if whole else touched

@@ -117,6 +117,8 @@ class Room:
         self.tombstones: list[Tombstone] = []
         """What the archive is to put into the place of messages."""
         self.changed = False
+        self.seating = 0
+        """Rises whenever who is in it, under which nickname, in which role and with what words changes."""
         self.touched: set[str] = set()
         """Bare JIDs whose affiliation or reserved nickname changed since it was last written."""
 
@@ -191,6 +193,7 @@ class Room:
         """Notes a role, and with it what the occupant sees of others."""
         occupant.role = role
         occupant.cards.clear()
+        self.seating += 1
         for session in occupant.sessions:
             self._sort(occupant, session)
 
@@ -216,6 +219,7 @@ class Room:
             self.by_bare.setdefault(str(session.bare), []).append(found)
         found.sessions[session] = payload
         found.cards.clear()
+        self.seating += 1
         self.by_session[session] = found
         self._sort(found, session)
         return found
@@ -225,12 +229,14 @@ class Room:
         occupant.sessions.pop(session)
         occupant.sessions[session] = payload
         occupant.cards.clear()
+        self.seating += 1
 
     def rename(self, occupant: Occupant, nick: str) -> None:
         """Gives an occupant another nickname, which must be free."""
         del self.occupants[occupant.nick]
         occupant.nick = nick
         occupant.cards.clear()
+        self.seating += 1
         self.occupants[nick] = occupant
 
     def drop_session(self, occupant: Occupant, session: Jid) -> None:
@@ -238,6 +244,7 @@ class Room:
         del occupant.sessions[session]
         del self.by_session[session]
         occupant.cards.clear()
+        self.seating += 1
         for audience in self.audiences.values():
             audience.discard(session)
         if not occupant.sessions:

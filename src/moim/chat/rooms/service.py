@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from moim.chat.audience import Audience
 from moim.chat.rooms import archiving, describing, entering, lists, messages, owners, requests, retracting
@@ -23,7 +24,7 @@ from moim.chat.rooms.config import Bounds, RoomConfig
 from moim.chat.rooms.directory import Directory
 from moim.chat.rooms.keeping import RoomStore
 from moim.chat.rooms.output import Fan, Output
-from moim.chat.rooms.ranks import Affiliation
+from moim.chat.rooms.ranks import Affiliation, Role
 from moim.chat.rooms.relay import Relay
 from moim.chat.rooms.requests import Key, Request
 from moim.chat.rooms.room import Room
@@ -35,6 +36,15 @@ Deliver = Callable[[Sequence[tuple[Jid, Element]]], None]
 """Sends stanzas on, in order. Each is addressed already; the JID is its ``to``."""
 FanOut = Callable[[Element, Audience, Collection[Jid]], None]
 """Sends one stanza, without ``to``, to an audience, but for some of it."""
+
+
+class Seats(Protocol):
+    """Keeps who is in the rooms, so that another node can go on with them."""
+
+    def note(self, room: Room) -> None:
+        """Call after every step of a room; cheap when nobody came, went or changed."""
+        ...
+
 
 _BYTES_PER_UNIT = 8192
 _INVITATION_COST = 5
@@ -75,6 +85,7 @@ class Rooms:
         deliver: Deliver,
         fan_out: FanOut,
         archive: RoomArchive | None = None,
+        seats: Seats | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.host = settings.host
@@ -83,6 +94,7 @@ class Rooms:
         self._deliver = deliver
         self._fan_out = fan_out
         self._archive = archive
+        self._seats = seats
         self._new_id = archive.next_id if archive is not None else _token
         self._clock = clock
         self._bounds = Bounds(
@@ -95,7 +107,7 @@ class Rooms:
         )
         self._budgets = Budgets(settings.rate, settings.burst)
         self._relay = Relay(_token)
-        self._store = RoomStore(store)
+        self._store = RoomStore(store, temporary=seats is not None)
         self._rooms: dict[str, Room] = {}
         self._directory = Directory(self._rooms.values)
         self._made: Counter[str] = Counter()
@@ -109,10 +121,46 @@ class Rooms:
     async def start(self) -> None:
         """Reads the rooms that are kept. Raises Unavailable when the store cannot be read."""
         for room in await self._store.load(self.host, self._bounds, _token, self._new_id):
+            if room.is_over and self._seats is None:
+                self._store.save(room, whole=True)  # left behind by a node that kept it for others to take over
+                continue
             self._rooms[room.jid.local] = room
             self._made[room.creator] += 1
             self._kept.add(room.jid.local)
         self._directory.changed()
+
+    def seat(self, room: str, session: Jid, nick: str, role: Role, words: Sequence[Element], *, visible: bool) -> None:
+        """Puts a session back where it was when another node ran the service; nobody is told."""
+        found = self._rooms.get(room)
+        if found is not None and session not in found.by_session:
+            occupant = found.add(session, nick, tuple(words))
+            found.set_role(occupant, role)
+            occupant.visible = visible
+
+    def vanished(self, sessions: Collection[Jid]) -> None:
+        """These sessions are gone without a word: they leave every room (status 333)."""
+        gone = frozenset(sessions)
+        for room in tuple(self._rooms.values()):
+            left = room.by_session.keys() & gone
+            for session in left:
+                entering.vanished(room, session)
+            if left:
+                self._settle(room)
+
+    def sweep(self) -> None:
+        """Ends the rooms that nothing keeps any more."""
+        for room in tuple(self._rooms.values()):
+            if room.is_over:
+                self._settle(room)
+
+    async def hand_over(self) -> None:
+        """Another node goes on with the rooms: nobody is told. Returns when everything is on disk."""
+        for room in tuple(self._rooms.values()):
+            if room.changed:
+                self._settle(room)
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+        await self._store.drain()
 
     async def stop(self) -> None:
         """Tells everybody that the service stops (status 332); returns when everything is on disk."""
@@ -402,6 +450,8 @@ class Rooms:
     def _settle(self, room: Room) -> asyncio.Task[None] | None:
         """Sends and keeps what a step left behind; gives the write that makes it durable, if there is one."""
         over = room.is_over
+        if self._seats is not None:
+            self._seats.note(room)
         saving = self._save(room) if room.changed or over else None
         self._keep_words(room)
         if over and self._rooms.get(room.jid.local) is room:
@@ -458,7 +508,7 @@ class Rooms:
         name = room.jid.local
         room.changed = False
         self._directory.changed()
-        keep = room.config.persistent and not room.locked and not room.destroyed
+        keep = (room.config.persistent or self._seats is not None) and not room.locked and not room.is_over
         if not keep and name not in self._kept:
             return None
         whole = name not in self._kept or name in self._unsure
