@@ -11,16 +11,16 @@ from moim.chat.rooms.config import Bounds, RoomConfig
 from moim.chat.rooms.config_form import apply_form
 from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.room import Room
-from moim.proto.xmpp import Element, Jid, StanzaError, ns
+from moim.proto.xmpp import Element, StanzaError, ns
 from moim.proto.xmpp.dataform import read_form
 from room_machine import ANN, BEN, CEM, OWNER, admin, codes, enter, form, heard, item, open_room
 
 PREFIX = "muc__roomconfig_"
 
 
-def configure(room: Room, who: Jid = OWNER, **fields: str | list[str]) -> None:
+def configure(room: Room, **fields: str | list[str]) -> None:
     named = {key if "__" in key or key.startswith("x-") else PREFIX + key: value for key, value in fields.items()}
-    owners.change(room, who, Element.parse(f"<query xmlns='{ns.MUC_OWNER}'>{form(ns.MUC_CONFIG, **named)}</query>"))
+    owners.change(room, OWNER, Element.parse(f"<query xmlns='{ns.MUC_OWNER}'>{form(ns.MUC_CONFIG, **named)}</query>"))
 
 
 def refusal(room: Room, **fields: str | list[str]) -> str:
