@@ -316,6 +316,10 @@ class Parts:
             rate=settings.rooms_stanzas_per_second,
             burst=settings.rooms_stanzas_burst,
             persistent=settings.rooms_persistent,
+            history_bytes=settings.rooms_history_bytes,
+            affiliations=settings.rooms_affiliations,
+            vcard_bytes=settings.vcard_bytes,
+            logged=settings.rooms_archive,
         )
         return Rooms(
             limits,

@@ -89,6 +89,12 @@ class Settings(Section):
     """The most occupants of a room; owners may choose fewer."""
     rooms_history: int = Field(default=50, ge=0, le=1000)
     """Messages that a room remembers and shows to those who enter; owners may choose fewer."""
+    rooms_history_bytes: int = Field(default=1_048_576, ge=10_000)
+    """Characters of all messages that a room remembers, whatever their number."""
+    rooms_archive: bool = True
+    """Whether a new persistent room keeps an archive (XEP-0313), unless its owner decides otherwise; entering says so."""
+    rooms_affiliations: int = Field(default=5000, ge=10, le=100_000)
+    """Members, admins, owners and banned people that one room may have, all together."""
     rooms_stanzas_per_second: float = Field(default=20.0, gt=0)
     """Stanzas that one person may send to rooms per second in the long run; more are refused."""
     rooms_stanzas_burst: int = Field(default=200, ge=10)

@@ -1,4 +1,4 @@
-"""The service with stanzas put in by hand, also those of other domains: what it answers, whom it lets go, what it costs."""
+"""The service with stanzas put in by hand, also those of other domains: what it answers, and whom it lets go."""
 
 from __future__ import annotations
 
