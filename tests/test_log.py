@@ -52,7 +52,7 @@ def test_a_full_file_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "x.log").write_text("earlier\n" * 100)
     try:
         log.configure(path=tmp_path / "x.log")
-        for number in range(40):
+        for number in range(80):
             logging.getLogger("moim.test").info("line %d of 이 기록", number)
     finally:
         for handler in root.handlers:

@@ -81,7 +81,7 @@ async def test_verifiers_take_a_real_exchange(service: directory.Service, mechan
     verifier = await service.users.scram("alice", mechanism)  # type: ignore[arg-type]
     assert verifier is not None
     client = ScramClient(mechanism, "alice", "비밀번호 열자리다", nonce="abc")  # type: ignore[arg-type]
-    server = ScramServer(mechanism, nonce="def", plus=False, plus_offered=False, binding=None)  # type: ignore[arg-type]
+    server = ScramServer(mechanism, nonce="def", plus=False, plus_offered=False, bindings={})  # type: ignore[arg-type]
     server.first(client.first())
     outcome, success = server.final(client.final(server.challenge(verifier)))
     assert outcome is Outcome.ACCEPTED
