@@ -61,4 +61,4 @@ def test_a_full_file_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     files = sorted(tmp_path.glob("x.log*"))
     assert len(files) == 5
     assert all(file.stat().st_size <= 1000 for file in files)
-    assert "line 39 of 이 기록" in (tmp_path / "x.log").read_text()
+    assert "line 79 of 이 기록" in (tmp_path / "x.log").read_text()
