@@ -134,7 +134,7 @@ def _open_store(site: Site) -> Store:
     store = Store(where, readers=settings.connections) if settings.url else Store(where)
     migrate(
         where,
-        [Path(room.__path__[0]) / "migrations" for room in (chat, chat.fast, chat.rooms, chat.uploads, directory, federation, meetings)],
+        [Path(room.__path__[0]) / "migrations" for room in (chat, chat.fast, chat.push, chat.rooms, chat.uploads, directory, federation, meetings)],
     )
     return store
 

@@ -106,6 +106,15 @@ class Feature:
     """A session became available or changed its presence; True for the first time since it was bound."""
     on_answer: Callable[[Session, Element], Awaitable[None] | None] | None = None
     """A local session answered a request of the server's own."""
+    on_outside_answer: Callable[[Jid, Jid, Element], bool] | None = None
+    """Somebody else answered a request of an account itself: the account, who answers, the answer; whether it was for
+    this feature."""
+    on_incoming: Callable[[str, Element], None] | None = None
+    """A message for an account (bare JID) was accepted, whether anybody is there for it or not."""
+    on_detached: Callable[[Session], None] | None = None
+    """A session lost its connection and may come back (XEP-0198)."""
+    on_resumed: Callable[[Session], None] | None = None
+    """A session that had lost its connection came back."""
     on_gone: Callable[[Session], None] | None = None
     """A session that was bound is gone."""
     on_account_removed: Callable[[str], Awaitable[None]] | None = None

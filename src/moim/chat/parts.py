@@ -28,6 +28,7 @@ from moim.chat.pep_store import Bounds, PepStore
 from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.private import PrivateStorage
+from moim.chat.push import Push, Registrations
 from moim.chat.registration import Registrar, Registration
 from moim.chat.remote import RemoteStanzas
 from moim.chat.rooms import Rooms, RoomSettings
@@ -142,6 +143,7 @@ class Parts:
         )
         vcards = VCards(users=users, store=store, avatars=avatars, max_bytes=settings.vcard_bytes)
 
+        self.push = self._make_push(domain, settings, store) if settings.push else None
         self.uploads = self._make_uploads(domain, settings, files, web_base, secret) if files is not None else None
 
         administration = Administration(
@@ -177,6 +179,7 @@ class Parts:
             version.feature,
             *((ExternalServices(relays).feature,) if relays is not None else ()),
             *((self.uploads.feature,) if self.uploads is not None else ()),
+            *((self.push.feature,) if self.push is not None else ()),
             *((self.tokens.feature,) if self.tokens is not None else ()),
             *((self.registration.feature,) if self.registration is not None else ()),
         )
@@ -277,6 +280,16 @@ class Parts:
             open_to_strangers=settings.registration,
             per_hour=settings.registrations_per_hour,
             farewell=lambda session, last: self.sessions.farewell(session, last, _removed()),
+        )
+
+    def _make_push(self, domain: str, settings: Settings, store: Store) -> Push:
+        return Push(
+            domain,
+            Registrations(store, most=settings.push_registrations),
+            plane=self.plane,
+            deliver=lambda batch: self.router.deliver(batch),
+            summary=settings.push_summary,
+            per_minute=settings.push_per_minute,
         )
 
     def _make_uploads(

@@ -86,6 +86,8 @@ class Router:
         self._components = components
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_answer = hooks(features, lambda feature: feature.on_answer)
+        self._on_outside_answer = hooks(features, lambda feature: feature.on_outside_answer)
+        self._on_incoming = hooks(features, lambda feature: feature.on_incoming)
         self._server_iq = iq_table(features, lambda feature: feature.server_iq)
         self._account_iq = iq_table(features, lambda feature: feature.account_iq)
 
@@ -223,6 +225,8 @@ class Router:
             if kind in ("error", "headline"):
                 return None
             raise StanzaError("service-unavailable")
+        for hook in self._on_incoming:
+            hook(str(to.bare), message)
         if to.resource and (session := self._accounts.session(to)) is not None:
             self._plane.send(session.sid, [message])
             return None
@@ -298,6 +302,9 @@ class Router:
                 raise StanzaError("service-unavailable")
             return None
         if payload is None:
+            if to.local and (session is None or session.bare != str(to)):
+                any(hook(to, sender, iq) for hook in self._on_outside_answer)
+                return None
             return self._answered(session, iq)
         table = self._account_iq if to.local else self._server_iq
         handler = table.get((iq.get("type"), payload.ns, payload.name))  # type: ignore[arg-type]

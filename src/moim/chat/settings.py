@@ -147,6 +147,14 @@ class Settings(Section):
     """Let anybody make an account in a chat program, and people remove theirs (XEP-0077). Off, only you add people."""
     registrations_per_hour: float = Field(default=3.0, gt=0)
     """Accounts that one client address may make per hour, if ``registration`` is on."""
+    push: bool = True
+    """Let people's programs be woken through their makers' servers (XEP-0357)."""
+    push_summary: Literal["none", "count", "sender", "body"] = "count"
+    """What those servers are told: nothing, how many messages wait, also who wrote last, also the words."""
+    push_per_minute: int = Field(default=60, ge=1)
+    """How often one program may be woken in a minute; what is more waits."""
+    push_registrations: int = Field(default=20, ge=1, le=1000)
+    """Programs of one account that may be woken."""
     auth_failures_per_connection: int = Field(default=3, ge=1, le=20)
     """Wrong passwords after which a connection is closed."""
     auth_failures_per_address: int = Field(default=20, ge=1)
