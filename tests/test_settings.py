@@ -52,3 +52,24 @@ def test_errors_name_the_key(tmp_path: Path, text: str, message: str, hint: str)
 def test_no_site_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="moim up"):
         load(tmp_path, {})
+
+
+SUBCLUSTER = '[nodes.inside]\naddress = "10.0.0.1"\n[nodes.others.inside2]\naddress = "10.0.0.2"\n'
+
+
+def test_the_site_as_each_of_its_inside_nodes_sees_it(tmp_path: Path) -> None:
+    site = load(write(tmp_path, 'domain = "x.test"\n' + SUBCLUSTER), {})
+    second = site.as_node("inside2")
+    assert (site.host("inside"), second.host("inside")) == ("inside.x.test", "inside2.x.test")
+    assert (site.settings.nodes.inside.address, second.settings.nodes.inside.address) == ("10.0.0.1", "10.0.0.2")
+    assert (list(site.peers), list(second.peers)) == (["inside2"], ["inside"])
+    assert site.inside_nodes == second.inside_nodes
+    assert site.as_node("inside") is site
+    with pytest.raises(ConfigError, match="no inside node 'inside3'"):
+        site.as_node("inside3")
+
+
+@pytest.mark.parametrize("name", ["edge", "inside", "Inside2", "a.b", "-x"])
+def test_names_that_no_node_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be the name of a node"):
+        load(write(tmp_path, f'[nodes.others."{name}"]\naddress = "10.0.0.2"\n'), {})

@@ -30,8 +30,9 @@ from moim import (
     settings,
     trust,
 )
-from moim.bus import Bus
-from moim.errors import Conflict, UsageError
+from moim.bus import Bus, NatsBus
+from moim.bus import Settings as BusSettings
+from moim.errors import ConfigError, Conflict, UsageError
 from moim.model import Address, CertificateChanged, NodeName, ServiceStatus, domain_name
 from moim.net.http_server import HttpServer
 from moim.net.resolver import Resolver
@@ -44,6 +45,7 @@ NODES: tuple[NodeName, ...] = get_args(NodeName)
 _DEMO_USERS = (("alice", "앨리스 Alice"), ("bob", "밥 Bob"), ("carol", "캐럴 Carol"))
 
 ROOMS: dict[str, type[Section]] = {
+    "bus": BusSettings,
     "chat": chat.Settings,
     "console": console.Settings,
     "directory": directory.Settings,
@@ -134,18 +136,33 @@ def _open_store(site: Site) -> Store:
     store = Store(where, readers=settings.connections) if settings.url else Store(where)
     migrate(
         where,
-        [Path(room.__path__[0]) / "migrations" for room in (chat, chat.fast, chat.push, chat.rooms, chat.uploads, directory, federation, meetings)],
+        [
+            Path(room.__path__[0]) / "migrations"
+            for room in (chat, chat.cluster, chat.fast, chat.push, chat.rooms, chat.uploads, directory, federation, meetings)
+        ],
     )
     return store
 
 
+def _open_bus(site: Site) -> Bus:
+    settings = site.section(BusSettings)
+    if site.peers and not (settings.url and site.section(StoreSettings).url):
+        raise ConfigError(
+            "moim.toml: several inside nodes need one database and one bus",
+            hint="set store.url to a PostgreSQL database and bus.url to a NATS server",
+        )
+    if not settings.url:
+        return Bus()
+    return NatsBus(settings, root=site.root, domain=site.domain, node=site.here)
+
+
 def build(node: str, site: Site) -> Sequence[Part]:
     """The parts of a node in the order in which they start; they stop in the other order."""
-    if node == "inside":
-        return _inside(site)
+    if node in site.inside_nodes:
+        return _inside(site.as_node(node))
     if node == "edge":
         return _edge(site)
-    raise UsageError(f"there is no node called '{node}'", hint=f"nodes are: {', '.join(NODES)}")
+    raise UsageError(f"there is no node called '{node}'", hint=f"nodes are: {', '.join((*site.inside_nodes, 'edge'))}")
 
 
 def _edge(site: Site) -> Sequence[Part]:
@@ -156,7 +173,7 @@ def _edge(site: Site) -> Sequence[Part]:
 
 
 def _inside(site: Site) -> Sequence[Part]:
-    bus, ports, here = Bus(), site.settings.ports, site.settings.nodes.inside
+    bus, ports, here = _open_bus(site), site.settings.ports, site.settings.nodes.inside
     store = _StorePart(site)
     certificates = trust.Service(site, bus)
     people = directory.Service(site, store.store, bus, credential=certificates.credential)
@@ -220,8 +237,13 @@ def _inside(site: Site) -> Sequence[Part]:
         routes=[*_admin_routes(people, certificates, spaces, others), *edge.admin_routes(connector)],
         credential=certificates.credential,
     )
+    # The edge has one tunnel: the first inside node's.
+    border: list[Part] = (
+        [_EdgeWeb(web.asgi, web_socket), _MediaPart(connector, spaces)] if site.here == "inside" else []
+    )
     return [
         store,
+        bus,
         certificates,
         inside_names,
         people,
@@ -230,8 +252,7 @@ def _inside(site: Site) -> Sequence[Part]:
         _FederationPart(others, others_socket),
         spaces,
         web,
-        _EdgeWeb(web.asgi, web_socket),
-        _MediaPart(connector, spaces),
+        *border,
         _ConsolePart(api, bus),
     ]
 

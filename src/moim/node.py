@@ -120,7 +120,7 @@ def main() -> None:
     """Parses the supervisor's arguments and runs the node until told to stop."""
     parser = argparse.ArgumentParser(prog="moim.node")
     parser.add_argument("--site", type=Path, required=True)
-    parser.add_argument("--name", choices=app.NODES, required=True)
+    parser.add_argument("--name", required=True)
     parser.add_argument("--status-fd", type=int, required=True)
     options = parser.parse_args()
     os.umask(0o077)

@@ -141,3 +141,19 @@ def test_an_alias_that_leads_in_a_circle_ends() -> None:
         {"name": "b", "type": "CNAME", "value": "a"},
     ]
     assert len(texts(zone("inside", records), "a", RdataType.A)) == 8
+
+
+def test_every_inside_node_is_in_the_inside_view() -> None:
+    nodes = {"inside": {"address": "192.0.2.1"}, "others": {"inside2": {"address": "192.0.2.2"}}}
+    settings = SiteSettings.model_validate({"domain": "example.test", "nodes": nodes})
+    site = Site(Path("/nonexistent"), settings, {"names": Settings()})
+    for seen in (site, site.as_node("inside2")):
+        held = build(seen, Settings(), "inside", serial=1)
+        for label in ("_xmpp-client._tcp", "_xmpps-client._tcp", "_cisco-uds._tcp", "_xmpp-server._tcp"):
+            (found,) = held.lookup(dns.name.from_text(f"{label}.example.test"), RdataType.SRV).answer
+            targets = {(str(record.target), record.priority, record.weight) for record in found}
+            assert targets == {("inside.example.test.", 0, 10), ("inside2.example.test.", 0, 10)}
+        (found,) = held.lookup(dns.name.from_text("inside2.example.test"), RdataType.A).answer
+        assert [record.address for record in found] == ["192.0.2.2"]
+        (found,) = held.lookup(dns.name.from_text("example.test"), RdataType.A).answer
+        assert {record.address for record in found} == {"192.0.2.1", "192.0.2.2"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from moim.bus import Bus
 from moim.chat.bosh import Bosh, BoshBounds
-from moim.chat.cluster import Cluster
+from moim.chat.cluster import Cluster, shared_secret
 from moim.chat.external_services import Relays
 from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
@@ -82,14 +82,17 @@ class Service:
         """Listens; returns when every port is bound. Raises Unavailable or ConfigError naming the port or file."""
         if self._parts is not None:
             raise UsageError("the chat service runs already")
-        self._parts = self._make_parts()
+        secret = self._secret()
+        if self._site.peers:
+            secret = await shared_secret(self._store, "chat", secret)
+        self._parts = self._make_parts(secret)
         try:
             await self._start(self._parts)
         except BaseException:
             await self.stop()
             raise
 
-    def _make_parts(self) -> Parts:
+    def _make_parts(self, secret: bytes) -> Parts:
         plane = Plane(
             self._domain,
             also=[self._site.domain],
@@ -112,7 +115,7 @@ class Service:
             self._users,
             self._federation,
             self._relays,
-            self._secret(),
+            secret,
             files=self._files(),
             web_base=self._web_base or str,
             registrar=self._registrar,

@@ -44,6 +44,10 @@ def up(
     edge: Annotated[
         str, typer.Option("--edge", help="Address of a new site's edge node.", show_default="127.0.0.2")
     ] = "",
+    node: Annotated[
+        list[str] | None,
+        typer.Option("--node", help="Run only this node of the site, on this machine.", show_default="inside and edge"),
+    ] = None,
 ) -> None:
     """Makes a site if there is none, starts it, and runs it until Ctrl-C.
 
@@ -70,7 +74,15 @@ def up(
         out.print(f"Made a site for {site.domain} in {site.root}", markup=False)
     (site.root / "log").mkdir(mode=0o700, exist_ok=True)
     log.configure(site.settings.log.level, site.root / "log" / "supervisor.log")
-    asyncio.run(_run(site, began))
+    asyncio.run(_run(site, began, _nodes(site, node or [])))
+
+
+def _nodes(site: Site, asked: list[str]) -> tuple[str, ...]:
+    known = (*site.inside_nodes, "edge")
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"this site has no node '{name}'", hint=f"its moim.toml knows: {', '.join(known)}")
+    return tuple(dict.fromkeys(asked)) or get_args(NodeName)
 
 
 def _contradictions(site: Site, domain: str, ports: PortProfile | None, inside: str, edge: str) -> None:
@@ -88,9 +100,9 @@ def _contradictions(site: Site, domain: str, ports: PortProfile | None, inside: 
             )
 
 
-async def _run(site: Site, began: float) -> None:
+async def _run(site: Site, began: float, nodes: tuple[str, ...]) -> None:
     view = _View(site, began)
-    supervisor = Supervisor(site.root, get_args(NodeName), lambda: view.changed(supervisor))
+    supervisor = Supervisor(site.root, nodes, lambda: view.changed(supervisor))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.stop)

@@ -33,6 +33,10 @@ _UDS: Final = 8443
 _EDGE: Final = 8443
 _XMPP: Final = 5222
 _XMPPS: Final = 5223
+_INSIDE_SERVICES: Final = (
+    ("_cisco-uds._tcp", _UDS), ("_cuplogin._tcp", _UDS), ("_xmpp-client._tcp", _XMPP), ("_xmpps-client._tcp", _XMPPS),
+)  # fmt: skip
+"""What every inside node offers; clients choose among them evenly, and try the others when one does not answer."""
 _XMPP_SERVER: Final = 5269
 _XMPPS_SERVER: Final = 5270
 
@@ -160,19 +164,20 @@ def build(site: Site, settings: Settings, view: View, *, serial: int, servers: S
     def host(owner: Name, address: str) -> None:
         add(owner, RdataType.AAAA if ":" in address else RdataType.A, address)
 
-    def service(name: str, standard: int, target: str) -> None:
-        add(dns.name.from_text(name, origin), RdataType.SRV, f"0 0 {site.settings.ports.bind(standard)} {target}")
+    def service(name: str, standard: int, target: str, weight: int = 0) -> None:
+        value = f"0 {weight} {site.settings.ports.bind(standard)} {target}"
+        add(dns.name.from_text(name, origin), RdataType.SRV, value)
 
     nodes = site.settings.nodes
     if view == "inside":
-        master = "inside"
-        host(dns.name.from_text("inside", origin), _published("inside", nodes.inside.address))
+        master = site.here
+        for name, node in site.inside_nodes.items():
+            address = _published(name, node.address)
+            host(dns.name.from_text(name, origin), address)
+            host(origin, address)
+            for label, standard in _INSIDE_SERVICES:
+                service(label, standard, name, _weight(site))
         host(dns.name.from_text("edge", origin), _published("edge", nodes.edge.address, nodes.edge.public_address))
-        host(origin, nodes.inside.address)
-        service("_cisco-uds._tcp", _UDS, "inside")
-        service("_cuplogin._tcp", _UDS, "inside")
-        service("_xmpp-client._tcp", _XMPP, "inside")
-        service("_xmpps-client._tcp", _XMPPS, "inside")
     else:
         master = "edge"
         public = _published("edge", nodes.edge.public_address or nodes.edge.address)
@@ -216,11 +221,17 @@ def _server_records(site: Site, view: View, servers: Servers) -> Iterator[tuple[
         if not servers.enabled:
             yield plain, "0 0 0 ."
         elif view == "inside":
-            yield plain, f"0 0 {bind(_XMPP_SERVER)} inside"
-            yield direct, f"0 0 {bind(_XMPPS_SERVER)} inside"
+            for node in site.inside_nodes:
+                yield plain, f"0 {_weight(site)} {bind(_XMPP_SERVER)} {node}"
+                yield direct, f"0 {_weight(site)} {bind(_XMPPS_SERVER)} {node}"
         else:
             target = f"{servers.advertised}." if servers.advertised else "edge"
             yield plain, f"0 0 {servers.port or bind(_XMPP_SERVER)} {target}"
+
+
+def _weight(site: Site) -> int:
+    """Of one inside node's SRV records: several share the load evenly (RFC 2782)."""
+    return 10 if len(site.inside_nodes) > 1 else 0
 
 
 def wire_size(rrset: RRset) -> int:

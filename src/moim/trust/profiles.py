@@ -43,6 +43,13 @@ class Place:
     domain: str
     inside: tuple[str, ...] = ()
     edge: tuple[str, ...] = ()
+    here: str = "inside"
+    """The name of the inside node that presents the certificate."""
+
+    @property
+    def host(self) -> str:
+        """The DNS name of that node."""
+        return f"{self.here}.{self.domain}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +116,18 @@ def _addresses(values: tuple[str, ...]) -> list[x509.GeneralName]:
 
 
 def _web(place: Place) -> list[x509.GeneralName]:
-    hosts = (f"inside.{place.domain}", place.domain)
+    hosts = (place.host, place.domain)
     return [*(x509.DNSName(host) for host in hosts), *_addresses(place.inside)]
 
 
 def _node(place: Place) -> list[x509.GeneralName]:
-    return [x509.DNSName(f"inside.{place.domain}"), *_addresses(place.inside)]
+    return [x509.DNSName(place.host), *_addresses(place.inside)]
 
 
 def _xmpp_client(place: Place) -> list[x509.GeneralName]:
     return [
         x509.DNSName(place.domain),
-        x509.DNSName(f"inside.{place.domain}"),
+        x509.DNSName(place.host),
         xmpp_address(place.domain),
         srv_name("xmpp-client", place.domain),
         srv_name("xmpp-server", place.domain),
@@ -131,7 +138,7 @@ def _xmpp_server(place: Place) -> list[x509.GeneralName]:
     return [
         x509.DNSName(place.domain),
         x509.DNSName(f"*.{place.domain}"),  # group chat and the like are domains below the site's own
-        x509.DNSName(f"inside.{place.domain}"),
+        x509.DNSName(place.host),
         xmpp_address(place.domain),
         srv_name("xmpp-server", place.domain),
     ]

@@ -49,7 +49,7 @@ class Service:
         self._settings = site.section(Settings)
         self._home = trust_dir(site.root)
         nodes = site.settings.nodes
-        self._place = Place(site.domain, _ips(nodes.inside), _ips(nodes.edge))
+        self._place = Place(site.domain, _ips(nodes.inside), _ips(nodes.edge), site.here)
         self._authority: Authority | None = None
         self._lock = threading.Lock()
         self._seen: dict[str, object] = {}

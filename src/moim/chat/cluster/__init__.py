@@ -2,6 +2,7 @@
 
 from moim.chat.cluster.home import RoomsHome
 from moim.chat.cluster.seats import Seats
+from moim.chat.cluster.secret import shared_secret
 from moim.chat.cluster.service import Cluster
 
-__all__ = ["Cluster", "RoomsHome", "Seats"]
+__all__ = ["Cluster", "RoomsHome", "Seats", "shared_secret"]

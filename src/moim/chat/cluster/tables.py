@@ -22,13 +22,6 @@ leases = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False),  # the holder's; counts as long as that life does
 )
 
-rooms = sa.Table(
-    "chat_cluster_rooms",
-    metadata,
-    sa.Column("room", sa.Text, primary_key=True),
-    sa.Column("state", sa.Text, nullable=False),  # JSON: what a room that is kept nowhere else is made of
-)
-
 occupants = sa.Table(
     "chat_cluster_occupants",
     metadata,
@@ -40,4 +33,11 @@ occupants = sa.Table(
         "place", sa.Integer, nullable=False
     ),  # among the sessions of its nickname; the highest is what others see
     sa.Column("payload", sa.Text, nullable=False),  # what it last said in presence, as one XML element
+)
+
+secrets = sa.Table(
+    "chat_cluster_secrets",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
 )

@@ -26,9 +26,9 @@ def upgrade() -> None:
         sa.Column("epoch", sa.BigInteger, nullable=False),
     )
     op.create_table(
-        "chat_cluster_rooms",
-        sa.Column("room", sa.Text, primary_key=True),
-        sa.Column("state", sa.Text, nullable=False),
+        "chat_cluster_secrets",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("value", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "chat_cluster_occupants",
@@ -43,5 +43,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drops the tables."""
-    for name in ("occupants", "rooms", "leases", "nodes"):
+    for name in ("occupants", "secrets", "leases", "nodes"):
         op.drop_table(f"chat_cluster_{name}")
