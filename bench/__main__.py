@@ -20,14 +20,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import chat, discovery, turn, xmpp
+from bench import chat, discovery, rooms, turn, xmpp
 from bench.ejabberd import ejabberd
 from bench.measure import Figure, cpu_seconds, pin
 from bench.moim_site import MoimSite, moim_site
 from bench.prosody import prosody
 from bench.xmpp import Profile
 
-PARTS = ("discovery", "chat", "turn")
+PARTS = ("discovery", "chat", "rooms", "turn")
 SERVER_CPU, LOAD_CPU = 0, 1
 _err = Console(stderr=True)
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
@@ -93,9 +93,27 @@ def measure(folder: Path, quick: bool, parts: Sequence[str]) -> list[Figure]:
                 smaller = replace(load, accounts=few, idle=len(few))
                 with _on_one_cpu([pid]):
                     measure_chat(subject, smaller, profile)
+    if "rooms" in parts:
+        figures += _rooms(folder, few, quick)
     if "turn" in parts:
         with turn.coturn() as (pid, port), _on_one_cpu([pid]):
             step("TURN: coturn", lambda: turn_figures("coturn", pid, ("127.0.0.1", port), packets))
+    return figures
+
+
+def _rooms(folder: Path, accounts: Sequence[xmpp.Account], quick: bool) -> list[Figure]:
+    load = rooms.Load(accounts, occupants=50 if quick else 500, messages=50 if quick else 200)
+    _err.print("measuring rooms: Moim …", style="dim")
+    with moim_site(_made(folder / "moim-rooms"), accounts[: load.occupants], "bare") as site:
+        inside = site.pid("inside")
+        subject = chat.Subject("Moim", inside, *site.place("xmpp-client-tls"), site.domain)
+        with _on_one_cpu([inside, site.pid("edge")]):
+            figures = rooms.figures(subject, load)
+    for name, peer in (("Prosody", prosody), ("ejabberd", ejabberd)):
+        _err.print(f"measuring rooms: {name} …", style="dim")
+        running = peer(_made(folder / f"{name}-rooms"), "bench.test", accounts[: load.occupants], "bare")
+        with running as (pid, port), _on_one_cpu([pid]):
+            figures += rooms.figures(chat.Subject(name, pid, "127.0.0.1", port, "bench.test"), load)
     return figures
 
 

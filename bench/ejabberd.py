@@ -34,6 +34,7 @@ modules:
   mod_disco: {{}}
   mod_ping: {{}}
   mod_offline: {{}}
+  mod_muc: {{host: "rooms.{domain}", max_users: 1000, default_room_options: {{max_users: 1000}}}}
 """
 _FEATURES = """  mod_carboncopy: {}
   mod_stream_mgmt: {}

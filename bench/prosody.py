@@ -34,6 +34,7 @@ ssl = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}
 c2s_direct_tls_ssl = {{ certificate = "{folder}/cert.pem", key = "{folder}/key.pem" }}
 {more}
 VirtualHost "{domain}"
+Component "rooms.{domain}" "muc"
 """
 _BARE = ("roster", "saslauth", "tls", "disco", "ping", "posix", "offline")
 _FEATURES = ("carbons", "smacks", "csi_simple", "pep")

@@ -25,14 +25,18 @@ class Guest(ClientXMPP):
         self.house = house
         self.ssl_context = ssl.create_default_context(cafile=str(house.files.chain))
         self.ca_certs = str(house.files.chain)
-        for plugin in ("xep_0030", "xep_0045", "xep_0199", "xep_0249", "xep_0359", "xep_0421"):
+        for plugin in (
+            "xep_0030", "xep_0045", "xep_0050", "xep_0054", "xep_0059", "xep_0077", "xep_0199", "xep_0249", "xep_0313",
+            "xep_0317", "xep_0359", "xep_0421", "xep_0424", "xep_0425",
+        ):  # fmt: skip
             self.register_plugin(plugin)
         self.online = asyncio.Event()
         self.add_event_handler("session_start", lambda _: self.online.set())
         self.queues: dict[str, asyncio.Queue[Any]] = {}
         for event in ("groupchat_message", "groupchat_subject", "groupchat_invite", "groupchat_direct_invite",
                       "muc::salon@rooms.chat.test::got_online", "muc::salon@rooms.chat.test::got_offline",
-                      "muc::salon@rooms.chat.test::self-presence", "message"):  # fmt: skip
+                      "muc::salon@rooms.chat.test::self-presence", "message", "moderated_message",
+                      "message_retract", "groupchat_config_status", "groupchat_presence"):  # fmt: skip
             self.queues[event] = asyncio.Queue()
             self.add_event_handler(event, self.queues[event].put_nowait)
 
@@ -148,3 +152,96 @@ async def test_invitations_both_ways(guest: MakeGuest) -> None:
     await bob.next("groupchat_direct_invite")
     shown, _, _, _ = await bob.muc.join_muc_wait(ROOM, "Bob", timeout=WAIT)
     assert shown["muc"]["affiliation"] == "member"
+
+
+async def said(alice: Guest, bob: Guest, words: str) -> str:
+    """Alice says something; gives the stanza-id that Bob sees."""
+    alice.send_message(ROOM, words, mtype="groupchat")
+    while (got := await bob.next("groupchat_message"))["body"] != words:
+        pass
+    identifier: str = got["stanza_id"]["id"]
+    return identifier
+
+
+async def test_moderated_and_own_retraction(guest: MakeGuest) -> None:
+    alice, bob = await guest("alice").sign_in(), await guest("bob").sign_in()
+    await open_room(alice, persistentroom=True)
+    await bob.muc.join_muc_wait(ROOM, "Bob", timeout=WAIT)
+    spam = await said(bob, alice, "DM me")
+    with pytest.raises(IqError) as refused:
+        await bob.plugin["xep_0425"].moderate(ROOM, spam, timeout=WAIT)
+    assert refused.value.condition == "forbidden"
+    await alice.plugin["xep_0425"].moderate(ROOM, spam, reason="spam", timeout=WAIT)
+    notice = await bob.next("moderated_message")
+    assert notice["from"] == ROOM
+    assert notice["retract"]["id"] == spam
+    assert notice["retract"]["moderated"]["by"] == JID(f"{ROOM}/앨리스")
+    assert notice["retract"]["reason"] == "spam"
+
+    oops = await said(bob, alice, "oops")
+    bob.plugin["xep_0424"].send_retraction(ROOM, oops, mtype="groupchat", include_fallback=True)
+    while (await alice.next("message_retract"))["retract"]["id"] != oops:
+        pass
+    carol = await guest("carol").sign_in()
+    _, _, _, history = await carol.muc.join_muc_wait(ROOM, "Carol", maxstanzas=20, timeout=WAIT)
+    assert not {"DM me", "oops"} & {message["body"] for message in history}
+
+
+async def test_hats_by_command_in_presence(guest: MakeGuest) -> None:
+    alice, bob = await guest("alice").sign_in(), await guest("bob").sign_in()
+    await open_room(alice)
+    await bob.muc.join_muc_wait(ROOM, "Bob", timeout=WAIT)
+    found = await alice.plugin["xep_0050"].get_commands(ROOM, timeout=WAIT)
+    node = "urn:xmpp:hats:commands"
+    assert f"{node}:assign" in {item[1] for item in found["disco_items"]["items"]}
+    for verb, fields in (
+        ("create", {"hats#title": "Teacher", "hats#uri": "http://example.edu/hats#T", "hats#hue": "327.2"}),
+        ("assign", {"hats#jid": "bob@chat.test", "hats#uri": "http://example.edu/hats#T"}),
+    ):
+        filled = alice.plugin["xep_0004"].make_form(ftype="submit")
+        filled.add_field("FORM_TYPE", ftype="hidden", value=node)
+        for var, value in fields.items():
+            filled.add_field(var, value=value)
+        done = await alice.plugin["xep_0050"].send_command(
+            ROOM, f"{node}:{verb}", action="execute", payload=[filled], flow=False, timeout=WAIT
+        )
+        assert done["command"]["status"] == "completed"
+    while not (shown := await bob.next("groupchat_presence"))["hats"]["hats"]:
+        pass
+    assert [(hat["title"], hat["hue"]) for hat in shown["hats"]["hats"]] == [("Teacher", 327.2)]
+    info = await bob.plugin["xep_0030"].get_info(ROOM, timeout=WAIT)
+    assert "urn:xmpp:hats:0" in info["disco_info"]["features"]
+
+
+async def test_registration_and_pages_of_rooms(guest: MakeGuest) -> None:
+    alice, bob = await guest("alice").sign_in(), await guest("bob").sign_in()
+    await open_room(alice)
+    asked = await bob.plugin["xep_0077"].get_registration(ROOM, timeout=WAIT)
+    filled = asked["register"]["form"]
+    filled["type"] = "submit"
+    filled["values"] = {"FORM_TYPE": "http://jabber.org/protocol/muc#register", "muc#register_roomnick": "Robert"}
+    request = bob.make_iq_set(ito=ROOM)
+    request["register"].append(filled)
+    await request.send(timeout=WAIT)
+    own = await bob.plugin["xep_0030"].get_info(ROOM, node="x-roomuser-item", timeout=WAIT)
+    assert ("conference", "text", None, "Robert") in own["disco_info"]["identities"]
+    with pytest.raises(PresenceError) as taken:
+        await (await guest("carol").sign_in()).muc.join_muc_wait(ROOM, "Robert", timeout=WAIT)
+    assert taken.value.condition == "conflict"
+    pages = await bob.plugin["xep_0030"].get_items("rooms.chat.test", iterator=True, timeout=WAIT)
+    found = [page async for page in pages]
+    assert str(ROOM) in found[0].xml.find(".//{http://jabber.org/protocol/disco#items}item").get("jid")
+
+
+async def test_an_avatar_for_a_room(guest: MakeGuest) -> None:
+    alice, bob = await guest("alice").sign_in(), await guest("bob").sign_in()
+    await open_room(alice)
+    await bob.muc.join_muc_wait(ROOM, "Bob", timeout=WAIT)
+    card = alice.plugin["xep_0054"].make_vcard()
+    card["PHOTO"]["TYPE"] = "image/png"
+    card["PHOTO"]["BINVAL"] = b"picture"
+    await alice.plugin["xep_0054"].publish_vcard(jid=ROOM, vcard=card, timeout=WAIT)
+    told = await bob.next("groupchat_config_status")
+    assert 104 in told["muc"]["status_codes"]
+    got = await bob.plugin["xep_0054"].get_vcard(ROOM, cached=False, timeout=WAIT)
+    assert got["vcard_temp"]["PHOTO"]["BINVAL"] == b"picture"
