@@ -274,6 +274,12 @@ def mismatch(expected: Element, got: Element) -> str:
     return ""
 
 
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    return json.dumps(value)
+
+
 class House:
     """A running chat service."""
 
@@ -286,7 +292,7 @@ class House:
         self.users = partner.users if partner is not None else FakeUsers(dict(people), domain=domain)
         self.bus = bus or Bus()
         self.address = loopback()
-        lines = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
+        lines = [f"{key} = {_toml(value)}" for key, value in options.items()]
         text = f'domain = "{domain}"\n[nodes]\ninside = {{ address = "{self.address}" }}\n[chat]\n' + "\n".join(lines)
         if bus is not None:
             other = partner.address if partner is not None else "127.255.255.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection
 
-from moim.chat import entity_time, ping, session_request, version
+from moim.chat import entity_time, jid_escaping, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
 from moim.chat.administration import Administration, administrators
 from moim.chat.avatars import Avatars
@@ -17,6 +17,7 @@ from moim.chat.commands import Commands
 from moim.chat.contact_addresses import contact_addresses
 from moim.chat.contacts import Changes, People
 from moim.chat.disco import Discovery
+from moim.chat.external import Attachments, ExternalComponents
 from moim.chat.external_services import ExternalServices, Relays
 from moim.chat.fast import FastTokens
 from moim.chat.negotiation import Policy
@@ -44,7 +45,7 @@ from moim.chat.users import Users
 from moim.chat.vcard import VCards
 from moim.chat.verifiers import Verifiers
 from moim.errors import ConfigError, ProtocolError
-from moim.proto.xmpp import Element, StanzaError, ns, prepare_domain, stream_error
+from moim.proto.xmpp import Element, Jid, StanzaError, ns, prepare_domain, stream_error
 from moim.store import Store
 
 
@@ -65,6 +66,7 @@ class Parts:
         files: Files | None = None,
         web_base: Callable[[], str] = str,
         registrar: Registrar | None = None,
+        external: Attachments | None = None,
         cluster: Cluster | None = None,
     ) -> None:
         self.plane = plane
@@ -143,6 +145,7 @@ class Parts:
         )
         vcards = VCards(users=users, store=store, avatars=avatars, max_bytes=settings.vcard_bytes)
 
+        self.external = self._make_external(domain, external) if external is not None else None
         self.push = self._make_push(domain, settings, store) if settings.push else None
         self.uploads = self._make_uploads(domain, settings, files, web_base, secret) if files is not None else None
 
@@ -169,6 +172,7 @@ class Parts:
             discovery.feature,
             pep.caps.feature,
             entity_time.feature,
+            jid_escaping.feature,
             self.offline.feature,
             pep.feature,
             ping.feature,
@@ -180,13 +184,15 @@ class Parts:
             *((ExternalServices(relays).feature,) if relays is not None else ()),
             *((self.uploads.feature,) if self.uploads is not None else ()),
             *((self.push.feature,) if self.push is not None else ()),
+            *((self.external.feature,) if self.external is not None else ()),
             *((self.tokens.feature,) if self.tokens is not None else ()),
             *((self.registration.feature,) if self.registration is not None else ()),
         )
         self.rooms = self._house_rooms(domain, settings, store, cluster) if settings.rooms else None
         own = [component for component in (self.rooms, self.uploads) if component is not None]
         components: dict[str, Component] = {component.host: component for component in own}
-        if len(components) < len(own):
+        components |= self.external.components if self.external is not None else {}
+        if len(components) < len(own) + (len(self.external.components) if self.external is not None else 0):
             raise ConfigError("two parts of the chat service have the same domain", hint="see the keys chat.…_host")
         discovery.describe(self.features, [(component.host, component.name) for component in own])
 
@@ -212,6 +218,7 @@ class Parts:
             features=self.features,
             federation=federation,
             components=components,
+            gateways=self.external.components if self.external is not None else (),
         )
         self.hosts = (domain, *components)
         self.remote_stanzas = RemoteStanzas(
@@ -281,6 +288,20 @@ class Parts:
             per_hour=settings.registrations_per_hour,
             farewell=lambda session, last: self.sessions.farewell(session, last, _removed()),
         )
+
+    def _make_external(self, domain: str, attachments: Attachments) -> ExternalComponents:
+        for host in attachments.secrets:
+            component_host("components", host, domain)
+        return ExternalComponents(
+            attachments, take=self._from_component, deliver=lambda batch: self.router.deliver(batch)
+        )
+
+    def _from_component(self, to: Jid, stanza: Element) -> None:
+        """What a component says is judged like what another domain says; its ``from`` was checked."""
+        if to.domain in self.hosts:
+            self.remote_stanzas.take(stanza)
+        else:
+            self.router.deliver([(to, stanza)])
 
     def _make_push(self, domain: str, settings: Settings, store: Store) -> Push:
         return Push(

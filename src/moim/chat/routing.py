@@ -57,7 +57,10 @@ class Federation(Protocol):
 
 
 class Router:
-    """Judges one stanza after the other. A result that is awaitable has to be awaited before the session's next."""
+    """Judges one stanza after the other. A result that is awaitable has to be awaited before the session's next.
+
+    ``gateways`` are those components whose addresses may be contacts.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Router:
         features: Sequence[Feature],
         federation: Federation | None,
         components: Mapping[str, Component],
+        gateways: Collection[str] = (),
     ) -> None:
         self._domain = domain
         self._accounts = accounts
@@ -84,6 +88,7 @@ class Router:
         self._subscriptions = subscriptions
         self._federation = federation
         self._components = components
+        self._gateways = frozenset(gateways)
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_answer = hooks(features, lambda feature: feature.on_answer)
         self._on_outside_answer = hooks(features, lambda feature: feature.on_outside_answer)
@@ -266,10 +271,10 @@ class Router:
         elif kind in SUBSCRIPTION_TYPES:
             if to is None:
                 raise StanzaError("bad-request", "a subscription stanza needs an address")
-            if to.domain in self._components:
+            if to.domain in self._components and to.domain not in self._gateways:
                 # Components keep no contact lists: what they are asked for leaves no trace in the asker's own.
                 self.remote(_canonical(stanza, to))
-            elif to.domain != self._domain and self._federation is None:
+            elif to.domain != self._domain and self._federation is None and to.domain not in self._gateways:
                 self.remote(stanza)
             elif to.local or to.domain != self._domain:
                 return self._subscriptions.sent(session.bare, to, stanza)

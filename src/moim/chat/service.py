@@ -14,6 +14,7 @@ from pathlib import Path
 from moim.bus import Bus
 from moim.chat.bosh import Bosh, BoshBounds
 from moim.chat.cluster import Cluster, shared_secret
+from moim.chat.external import Attachments
 from moim.chat.external_services import Relays
 from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
@@ -23,10 +24,10 @@ from moim.chat.s2s_plane import ServerPlane
 from moim.chat.settings import Settings
 from moim.chat.uploads import DAY, Files, Quotas, Uploads
 from moim.chat.users import CertificateFiles, Users
-from moim.errors import ProtocolError, Unavailable, UsageError
+from moim.errors import ConfigError, ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
 from moim.proto.xmpp import Element, Jid, bosh, prepare_domain, prepare_local
-from moim.settings import Site
+from moim.settings import Site, read_secret
 from moim.store import Store
 
 _PURPOSE = "cup-xmpp"
@@ -118,9 +119,24 @@ class Service:
             secret,
             files=self._files(),
             web_base=self._web_base or str,
+            external=self._attachments(),
             registrar=self._registrar,
             cluster=self._cluster,
         )
+
+    def _attachments(self) -> Attachments | None:
+        settings = self._settings
+        if not settings.components:
+            return None
+        try:
+            secrets_by_host = {
+                prepare_domain(host): read_secret(self._site.root, name) for host, name in settings.components.items()
+            }
+        except ProtocolError as error:
+            raise ConfigError(f"chat.components has a name that is no domain: {error.message}") from error
+        port = self._site.settings.ports.bind(settings.components_port)
+        address = settings.components_address or self._site.settings.nodes.inside.address
+        return Attachments(secrets_by_host, address, port)
 
     def _files(self) -> Files | None:
         settings = self._settings
@@ -267,7 +283,10 @@ class Service:
         """The listeners that clients reach directly."""
         shown = (listener for listener in self._listeners if not listener.address.startswith("/"))
         detail = f"{len(self._parts.sessions)} connections" if self._parts is not None else ""
-        return [ServiceStatus(x.name, _NODE, "tcp", x.address, x.port, "running", detail) for x in shown]
+        found = [ServiceStatus(x.name, _NODE, "tcp", x.address, x.port, "running", detail) for x in shown]
+        if self._parts is not None and self._parts.external is not None:
+            found.append(self._parts.external.health(_NODE))
+        return found
 
     @property
     def hosts(self) -> Sequence[str]:

@@ -155,6 +155,14 @@ class Settings(Section):
     """How often one program may be woken in a minute; what is more waits."""
     push_registrations: int = Field(default=20, ge=1, le=1000)
     """Programs of one account that may be woken."""
+    components: dict[str, str] = Field(default={}, max_length=64)
+    """External components (XEP-0114): each one's domain, and the file with its secret; mode 0600, relative to the site.
+    """
+    components_address: str = "127.0.0.1"
+    """The address that components connect to; empty for the inside node's. There is no TLS: this is for programs on
+    the same machine, or on a network of servers alone."""
+    components_port: int = Field(default=5347, ge=1, le=65535)
+    """Catalogue port for components; nothing listens while there are none."""
     auth_failures_per_connection: int = Field(default=3, ge=1, le=20)
     """Wrong passwords after which a connection is closed."""
     auth_failures_per_address: int = Field(default=20, ge=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,13 @@ class SocketStream:
     def abort(self) -> None:
         """Closes at once and drops what is queued."""
         self._writer.transport.abort()
+
+    def give_up_after(self, seconds: float) -> None:
+        """Counts a peer as gone that acknowledges nothing for so long, although something was sent to it."""
+        raw = self._writer.get_extra_info("socket")
+        if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
     def local(self) -> tuple[str, int]:
         """This side's address and port; empty and 0 for Unix sockets."""

@@ -26,6 +26,8 @@ _PLAIN_RESOURCE = re.compile(r"[A-Za-z0-9._+=:/@~-]{1,1023}", re.ASCII)
 _HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _LOCAL_FORBIDDEN = frozenset("\"&'/:<>@")
 _DOTS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490 section 3.1
+_ESCAPES = {f"{ord(char):02x}": char for char in " \"&'/:<>@\\"}
+_ESCAPED = {char: code for code, char in _ESCAPES.items()}
 _CACHED_LENGTH = 256
 _ROUNDS = 4
 
@@ -73,6 +75,27 @@ def prepare_local(text: str) -> str:
     if any(char in _LOCAL_FORBIDDEN or char.isspace() or _prohibited(char) for char in mapped) or _breaks_bidi(mapped):
         raise ProtocolError("the local part of the address has a character that is not allowed there")
     return mapped
+
+
+def escape_local(text: str) -> str:
+    """Any text as a localpart: characters that may not stand there are written as ``\\20`` and so on (XEP-0106).
+
+    Raises ProtocolError when even that is none: empty, too long, or with a space at an end.
+    """
+    if text != text.strip(" "):
+        raise ProtocolError("a name with a space at an end cannot be part of an address")
+    codes = "|".join(_ESCAPES)
+    # A backslash is escaped only where it would read as the beginning of an escape.
+    plain = re.sub(rf"\\(?={codes})", r"\\5c", text)
+    return prepare_local(
+        "".join(f"\\{_ESCAPED[char]}" if char in _ESCAPED and char != "\\" else char for char in plain)
+    )
+
+
+def unescape_local(local: str) -> str:
+    """What ``escape_local`` was given, as people are to see it."""
+    found = re.sub(rf"\\({'|'.join(_ESCAPES)})", lambda match: _ESCAPES[match[1]], local)
+    return local if found != found.strip(" ") else found
 
 
 def prepare_resource(text: str) -> str:
