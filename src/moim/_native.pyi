@@ -258,6 +258,8 @@ class XmppServer:
         """Makes every message from and to the session a 'stanza' event of its sender."""
     def carbons(self, sid: int, on: bool) -> None:
         """Makes the session get copies of its account's messages (XEP-0280), or not."""
+    def inactive(self, sid: int, on: bool) -> None:
+        """Holds back what a client need not hear at once (XEP-0352), as if it had sent ``<inactive/>``; or no more."""
     def manage(self, sid: int, answer: Element | None, *, resume: bool) -> None:
         """Begins stream management (XEP-0198): sends ``answer``, counts from there on in both directions, and takes what
         the client sent after its request. ``resume``: a connection that breaks leaves the session waiting."""

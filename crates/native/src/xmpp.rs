@@ -18,7 +18,21 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyElement>()?;
     module.add_class::<PyXmlStream>()?;
     module.add_class::<XmppServer>()?;
+    module.add_function(wrap_pyfunction!(archivable, module)?)?;
+    module.add_function(wrap_pyfunction!(copied, module)?)?;
     Ok(())
+}
+
+/// Whether a message belongs into archives.
+#[pyfunction]
+fn archivable(message: &Bound<'_, PyElement>) -> bool {
+    moim_plane::xmpp::archivable(&message.get().0)
+}
+
+/// Whether carbon copies of a message are made.
+#[pyfunction]
+fn copied(message: &Bound<'_, PyElement>) -> bool {
+    moim_plane::xmpp::copied(&message.get().0)
 }
 
 /// Listeners, sessions and routes.
@@ -50,7 +64,8 @@ impl XmppServer {
         domain, *, domains=Vec::new(), max_stanza=262_144, max_stanza_unauthenticated=10_240, handshake_timeout=30.0,
         linger=3.0, write_queue=4_194_304, write_timeout=60.0, idle_timeout=0.0, pending_events=64, rate=0, burst=1_048_576,
         max_sessions=200_000, max_unauthenticated=4096, server_write_queue=33_554_432,
-        max_unauthenticated_servers=1024, threads=0,
+        max_unauthenticated_servers=1024, unacked_stanzas=2000, unacked_bytes=2_097_152, ack_timeout=90.0, node=0,
+        threads=0,
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -70,11 +85,18 @@ impl XmppServer {
         max_unauthenticated: u64,
         server_write_queue: usize,
         max_unauthenticated_servers: u64,
+        unacked_stanzas: usize,
+        unacked_bytes: usize,
+        ack_timeout: f64,
+        node: u16,
         threads: usize,
     ) -> PyResult<Self> {
         if domain.is_empty() || max_stanza < 1024 || max_stanza_unauthenticated < 1024 || pending_events < 2 {
             let message = "give a domain, stanza sizes of at least 1024 bytes, and at least 2 pending events";
             return Err(raise(Fault::Usage, message));
+        }
+        if node > 511 {
+            return Err(raise(Fault::Usage, "a node's number is from 0 to 511"));
         }
         let config = Config {
             max_stanza,
@@ -91,6 +113,10 @@ impl XmppServer {
             max_unauthenticated,
             server_write_queue,
             max_unauthenticated_servers,
+            unacked_stanzas,
+            unacked_bytes,
+            ack_timeout: seconds(ack_timeout, "ack_timeout")?,
+            node,
             threads,
         };
         let server = Server::start(domain, &domains, config)
@@ -288,6 +314,69 @@ impl XmppServer {
         self.0.tap(sid, on);
     }
 
+    fn carbons(&self, sid: u64, on: bool) {
+        self.0.carbons(sid, on);
+    }
+
+    fn inactive(&self, sid: u64, on: bool) {
+        self.0.inactive(sid, on);
+    }
+
+    #[pyo3(signature = (sid, answer, *, resume))]
+    fn manage(&self, sid: u64, answer: Option<&Bound<'_, PyElement>>, resume: bool) {
+        self.0.manage(sid, answer.map(|answer| answer.get().0.clone()), resume);
+    }
+
+    #[pyo3(signature = (sid, old, handled, previd, answer=None))]
+    fn resume(
+        &self,
+        sid: u64,
+        old: u64,
+        handled: u32,
+        previd: &str,
+        answer: Option<&Bound<'_, PyElement>>,
+    ) -> PyResult<()> {
+        let probe = Attr {
+            key: Str::Static("previd"),
+            value: Str::value(previd),
+        };
+        Element::checked(Str::Static("resumed"), Str::Static(ns::SM), vec![probe], Vec::new())
+            .map_err(|message| raise(Fault::Usage, message))?;
+        let answer = answer.map(|answer| answer.get().0.clone());
+        self.0.resume(sid, old, handled, previd, answer);
+        Ok(())
+    }
+
+    fn archive(&self, bare: &str, on: bool) -> PyResult<()> {
+        if bare.is_empty() || bare.contains('/') {
+            return Err(raise(Fault::Usage, format!("{bare:?} is not a bare JID")));
+        }
+        self.0.archive(bare, on);
+        Ok(())
+    }
+
+    fn committed(&self, ticket: u64) {
+        self.0.committed(ticket);
+    }
+
+    fn next_id(&self) -> u64 {
+        self.0.next_id()
+    }
+
+    fn deliver(&self, messages: Vec<Bound<'_, PyElement>>) -> Vec<PyElement> {
+        let messages = messages.iter().map(|message| message.get().0.clone()).collect();
+        self.0.deliver(messages).into_iter().map(PyElement).collect()
+    }
+
+    fn copy(&self, messages: Vec<Bound<'_, PyElement>>) {
+        let messages: Vec<Arc<Element>> = messages.iter().map(|message| message.get().0.clone()).collect();
+        self.0.copy(&messages);
+    }
+
+    fn fan_out(&self, element: &Bound<'_, PyElement>, sids: Vec<u64>) {
+        self.0.fan_out(&element.get().0, sids);
+    }
+
     #[pyo3(signature = (sid, error=None))]
     fn close(&self, sid: u64, error: Option<&Bound<'_, PyElement>>) {
         self.0.close(sid, error.map(|error| error.get().0.clone()));
@@ -336,6 +425,23 @@ fn event_to<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>>
         Event::Undelivered { sid, elements, .. } => {
             let elements = elements.into_iter().map(PyElement).collect::<Vec<_>>();
             (intern!(py, "undelivered"), sid, elements).into_pyobject(py)
+        }
+        Event::Missed { element } => (intern!(py, "missed"), 0, Bound::new(py, PyElement(element))?).into_pyobject(py),
+        Event::Detached { sid, reason } => (intern!(py, "detached"), sid, reason).into_pyobject(py),
+        Event::Resumed { sid, by } => (intern!(py, "resumed"), sid, by).into_pyobject(py),
+        Event::Unresumed { sid, condition } => (intern!(py, "unresumed"), sid, condition).into_pyobject(py),
+        Event::Unacknowledged { sid, elements, handled } => {
+            let elements: Vec<PyElement> = elements.into_iter().map(PyElement).collect();
+            (intern!(py, "unacknowledged"), sid, elements, handled).into_pyobject(py)
+        }
+        Event::Records { ticket, records } => {
+            let list = PyList::empty(py);
+            for record in records {
+                let owners: Vec<&str> = record.owners.iter().map(|owner| owner.as_str()).collect();
+                let message = Bound::new(py, PyElement(record.message))?;
+                list.append((record.id, record.from.as_str(), record.to.as_str(), owners, message))?;
+            }
+            (intern!(py, "records"), ticket, list).into_pyobject(py)
         }
         Event::Close { sid } => (intern!(py, "close"), sid).into_pyobject(py),
         Event::Closed { sid, reason } => (intern!(py, "closed"), sid, reason).into_pyobject(py),

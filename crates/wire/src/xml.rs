@@ -36,6 +36,28 @@ pub mod ns {
     pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
     /// SASL2 negotiation (XEP-0388).
     pub const SASL2: &str = "urn:xmpp:sasl:2";
+    /// Stream management (XEP-0198).
+    pub const SM: &str = "urn:xmpp:sm:3";
+    /// Client state indication (XEP-0352).
+    pub const CSI: &str = "urn:xmpp:csi:0";
+    /// Message carbons (XEP-0280).
+    pub const CARBONS: &str = "urn:xmpp:carbons:2";
+    /// Forwarded stanzas (XEP-0297).
+    pub const FORWARD: &str = "urn:xmpp:forward:0";
+    /// Stanza ids (XEP-0359).
+    pub const STANZA_IDS: &str = "urn:xmpp:sid:0";
+    /// Message archives (XEP-0313).
+    pub const ARCHIVE: &str = "urn:xmpp:mam:2";
+    /// Processing hints (XEP-0334).
+    pub const HINTS: &str = "urn:xmpp:hints";
+    /// Delayed delivery (XEP-0203).
+    pub const DELAY: &str = "urn:xmpp:delay";
+    /// Chat states (XEP-0085).
+    pub const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
+    /// Events of nodes (XEP-0060).
+    pub const PUBSUB_EVENT: &str = "http://jabber.org/protocol/pubsub#event";
+    /// What rooms tell their occupants (XEP-0045).
+    pub const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
     /// WebSocket framing (RFC 7395).
     pub const FRAMING: &str = "urn:ietf:params:xml:ns:xmpp-framing";
     /// Bound to the prefix `xml` everywhere.

@@ -29,6 +29,13 @@ pub struct Config {
     pub server_write_queue: usize,
     /// Servers that have connected here and are not authenticated.
     pub max_unauthenticated_servers: u64,
+    /// Stanzas and bytes that may wait for one client's acknowledgement.
+    pub unacked_stanzas: usize,
+    pub unacked_bytes: usize,
+    /// How long a client that can resume may leave a request for one unanswered; zero is for ever.
+    pub ack_timeout: Duration,
+    /// This node's number in archive ids.
+    pub node: u16,
     pub threads: usize,
 }
 
@@ -49,6 +56,10 @@ impl Default for Config {
             max_unauthenticated: 4096,
             server_write_queue: 32 << 20,
             max_unauthenticated_servers: 1024,
+            unacked_stanzas: 2000,
+            unacked_bytes: 2 << 20,
+            ack_timeout: Duration::from_secs(90),
+            node: 0,
             threads: 0,
         }
     }

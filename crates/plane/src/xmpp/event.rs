@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use moim_wire::xml::{Attr, Element};
 
+use super::records::Record;
 use crate::tls::TlsInfo;
 
 /// One event of an engine.
@@ -35,6 +36,22 @@ pub enum Event {
         elements: Vec<Arc<Element>>,
         weight: usize,
     },
+    /// A message whose recipient ended while it was on its way.
+    Missed { element: Arc<Element> },
+    /// The connection is gone, and the session waits for its client.
+    Detached { sid: u64, reason: String },
+    /// The connection `by` has become that of the session.
+    Resumed { sid: u64, by: u64 },
+    /// The session that a connection wanted to resume is not there.
+    Unresumed { sid: u64, condition: &'static str },
+    /// What a managed session leaves, and how many stanzas were taken from its client.
+    Unacknowledged {
+        sid: u64,
+        elements: Vec<Arc<Element>>,
+        handled: u32,
+    },
+    /// Messages for archives. Their cost is given back with the ticket.
+    Records { ticket: u64, records: Vec<Record> },
     /// The peer ended its stream.
     Close { sid: u64 },
     /// The session is over.
@@ -48,6 +65,11 @@ impl Event {
             Self::Stanza { weight, .. } => 256 + *weight as usize,
             Self::Undelivered { weight, .. } => 256 + *weight,
             Self::Tls { info, .. } => 256 + info.chain.iter().map(Vec::len).sum::<usize>(),
+            Self::Missed { element } => 256 + element.weight(),
+            Self::Unacknowledged { elements, .. } => {
+                256 + elements.iter().map(|element| 64 + element.weight()).sum::<usize>()
+            }
+            Self::Records { .. } => 0,
             _ => 256,
         }
     }
@@ -150,6 +172,14 @@ counters! {
     delivered,
     /// Messages that no row decided.
     missed,
+    /// Messages recorded for archives.
+    recorded,
+    /// Sessions that wait for their clients.
+    detached,
+    /// Sessions whose clients came back.
+    resumed,
+    /// Sessions that ended because too much waited for an acknowledgement.
+    overflows,
     /// Bytes from sockets.
     bytes_in,
     /// Bytes to sockets.

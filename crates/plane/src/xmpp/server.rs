@@ -16,8 +16,11 @@ use super::config::{Config, ListenerOptions};
 use super::connect::Outgoing;
 use super::event::Event;
 use super::listener::Listener;
+use super::parcel::{unaddressed, Parcel};
+use super::records::Ids;
 use super::shard::{Shard, WAKER};
-use super::shared::{Command, Inbox, Pair, Shared, FIRST_SERVER_SID};
+use super::shared::{Command, Inbox, Pair, Resumption, Shared, FIRST_SERVER_SID};
+use super::sorting::Sorter;
 use crate::tls::{certificate_from_pem, Certificates, ServerTls};
 
 /// Threads at most, unless the configuration says a number.
@@ -74,6 +77,7 @@ impl Server {
             inboxes.push(Inbox::new(Waker::new(poll.registry(), WAKER)?));
             polls.push(poll);
         }
+        let node = config.node;
         let served = super::domains::Domains::default();
         served.set(domains.iter().cloned().chain([domain.to_owned()]), []);
         let shared = Arc::new(Shared {
@@ -89,6 +93,8 @@ impl Server {
             inboxes,
             next_sid: AtomicU64::new(1),
             next_server_sid: AtomicU64::new(FIRST_SERVER_SID),
+            ids: Ids::new(node),
+            tickets: Default::default(),
         });
         let server = Self {
             shared: shared.clone(),
@@ -270,22 +276,128 @@ impl Server {
 
     /// Adds a row to the route table; `full` is a prepared full JID.
     pub fn bind(&self, sid: u64, full: &str) {
-        self.command(sid, Command::Bind(sid, Str::value(full)));
+        let full = Str::value(full);
+        if let Some(bare_len) = full.find('/') {
+            // Rows change at once, so that whatever Python routes next finds them.
+            self.shared.routes.bind(full.clone(), bare_len, sid);
+            self.command(sid, Command::Bind(sid, full));
+        }
     }
 
     /// Sets a row's priority; `None` is unavailable.
     pub fn presence(&self, sid: u64, priority: Option<i8>) {
-        self.command(sid, Command::Presence(sid, priority));
+        self.shared.routes.presence(sid, priority);
     }
 
     /// Removes a row.
     pub fn unbind(&self, sid: u64) {
+        self.shared.routes.unbind(sid);
         self.command(sid, Command::Unbind(sid));
     }
 
     /// Makes messages from and to a session misses, or not.
     pub fn tap(&self, sid: u64, on: bool) {
+        self.shared.routes.tap(sid, on);
         self.command(sid, Command::Tap(sid, on));
+    }
+
+    /// Makes a session get copies of its account's messages, or not.
+    pub fn carbons(&self, sid: u64, on: bool) {
+        self.shared.routes.carbons(sid, on);
+    }
+
+    /// Holds back what an inactive client need not hear at once, or no more.
+    pub fn inactive(&self, sid: u64, on: bool) {
+        self.command(sid, Command::Inactive(sid, on));
+    }
+
+    /// Begins stream management behind `answer`; with `resumable` the session outlives its connection.
+    pub fn manage(&self, sid: u64, answer: Option<Arc<Element>>, resumable: bool) {
+        self.command(sid, Command::Manage(sid, answer, resumable));
+    }
+
+    /// Makes the connection `sid` that of the session `old`, whose client has `handled` stanzas. An event says whether.
+    pub fn resume(&self, sid: u64, old: u64, handled: u32, previd: &str, answer: Option<Arc<Element>>) {
+        let resumption = Box::new(Resumption {
+            old,
+            handled,
+            previd: previd.to_owned(),
+            answer,
+        });
+        self.command(sid, Command::Lend(sid, resumption));
+    }
+
+    /// Keeps records of the messages of a bare JID, or no more.
+    pub fn archive(&self, bare: &str, on: bool) {
+        self.shared.routes.archive(bare, on);
+    }
+
+    /// The records of a ticket are on disk, or never will be.
+    pub fn committed(&self, ticket: u64) {
+        let Some(open) = self.shared.tickets.take_back(ticket) else {
+            return;
+        };
+        if open.awaited {
+            let owner = (ticket % self.shared.inboxes.len() as u64) as usize;
+            self.shared.inboxes[owner].extend([Command::Committed(ticket)]);
+        }
+        if self.shared.gauge.take(open.cost) {
+            self.shared.resume_all();
+        }
+    }
+
+    /// The next archive id.
+    pub fn next_id(&self) -> u64 {
+        self.shared.ids.next()
+    }
+
+    /// Delivers messages that Python answers for; those that no row decides come back.
+    pub fn deliver(&self, messages: Vec<Arc<Element>>) -> Vec<Arc<Element>> {
+        let mut sorter = Sorter::default();
+        let missed = messages
+            .into_iter()
+            .filter(|message| !sorter.sort_judged(message, &self.shared))
+            .collect();
+        let records = std::mem::take(&mut sorter.records);
+        if !records.is_empty() {
+            let ticket = self.shared.tickets.draw(0, self.shared.inboxes.len());
+            let event = self.shared.record_event(ticket, records, false);
+            self.shared.events.push(event);
+        }
+        self.hand_out(sorter);
+        missed
+    }
+
+    /// Sends the carbon copies of messages that are delivered otherwise.
+    pub fn copy(&self, messages: &[Arc<Element>]) {
+        let mut sorter = Sorter::default();
+        for message in messages {
+            sorter.copies_of(message, &self.shared);
+        }
+        self.hand_out(sorter);
+    }
+
+    fn hand_out(&self, sorter: Sorter) {
+        for (owner, batch) in self.by_owner(sorter.deliveries, |(sid, _): &(u64, Parcel)| *sid) {
+            self.shared.hand_to(owner, batch);
+        }
+    }
+
+    /// Sends one element to many sessions, each with its own full JID as `to`.
+    pub fn fan_out(&self, element: &Arc<Element>, sids: Vec<u64>) {
+        let element = unaddressed(element);
+        for (owner, batch) in self.by_owner(sids, |sid| *sid) {
+            self.shared.inboxes[owner].extend([Command::FanOut(element.clone(), batch)]);
+        }
+    }
+
+    fn by_owner<T>(&self, items: Vec<T>, sid: impl Fn(&T) -> u64) -> impl Iterator<Item = (usize, Vec<T>)> {
+        let mut parts: Vec<Vec<T>> = Vec::new();
+        parts.resize_with(self.shared.inboxes.len(), Vec::new);
+        for item in items {
+            parts[self.shared.owner(sid(&item))].push(item);
+        }
+        parts.into_iter().enumerate().filter(|(_, part)| !part.is_empty())
     }
 
     /// Ends a stream.

@@ -11,7 +11,9 @@ use moim_wire::xml::{self, ns, Element, Form, Framer, Limits, Str};
 
 use super::config::ListenerOptions;
 use super::event::{Event, Flow};
+use super::held::Held;
 use super::listener::Peer;
+use super::managed::Managed;
 use super::shared::{Accepted, Context};
 use super::transport::{Queue, Transport};
 use super::websocket;
@@ -20,9 +22,11 @@ use crate::tls::TlsInfo;
 mod control;
 mod ending;
 mod input;
+mod management;
 mod peer;
 mod stanza;
 
+pub use management::Detached;
 use peer::PeerServer;
 
 /// What a connection's bytes are at the moment.
@@ -47,6 +51,8 @@ enum Hold {
     StartTls,
     Sasl,
     Restart,
+    /// Stream management is to begin, or a session to go on.
+    Management,
 }
 
 /// Framing by WebSocket, where there is any.
@@ -56,13 +62,14 @@ struct WebSocket {
 }
 
 /// Who a session is, once bound.
-struct Identity {
+pub struct Identity {
     full: Str,
     bare_len: usize,
 }
 
 impl Identity {
-    fn bare(&self) -> &str {
+    /// The bare JID.
+    pub fn bare(&self) -> &str {
         &self.full[..self.bare_len]
     }
 
@@ -112,6 +119,10 @@ pub struct Session {
     identity: Option<Box<Identity>>,
     /// What belongs to a stream between servers, if this is one.
     server: Option<Box<PeerServer>>,
+    /// Stream management, once the client wants it.
+    managed: Option<Box<Managed>>,
+    /// What waits until the client is active again; `None` while it is.
+    held: Option<Box<Held>>,
     tls_info: Option<Box<TlsInfo>>,
     /// Decrypted bytes that wait because of a hold or of back-pressure.
     pending: Vec<u8>,
@@ -187,6 +198,8 @@ impl Session {
             flow: Arc::default(),
             identity: None,
             server: mode.is_server().then(Box::default),
+            managed: None,
+            held: None,
             tls_info: None,
             pending: Vec::new(),
             head: Vec::new(),
@@ -306,6 +319,7 @@ impl Session {
         if self.over || self.phase == Phase::Connecting {
             return;
         }
+        self.speak(true, context);
         match self.transport.flush(&mut self.out) {
             Ok(written) => {
                 context.tally.bytes_out += written;
@@ -335,6 +349,20 @@ impl Session {
     /// Whether the peer is another server.
     pub fn is_server(&self) -> bool {
         self.server.is_some()
+    }
+
+    /// Whether stanzas of others may go to the peer: it is a bound client, or a server.
+    pub fn is_addressed(&self) -> bool {
+        self.identity.is_some() || self.server.is_some()
+    }
+
+    /// Lets the poll forget the session's thread: another one takes it, with everything that waits in it.
+    pub fn leave_thread(&mut self) {
+        self.in_ready = false;
+        self.in_dirty = false;
+        self.readable = true;
+        self.throttled = false;
+        self.stalled = false;
     }
 
     fn form(&self) -> Form<'static> {

@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use super::listener::Listener;
-use super::session::Session;
-use super::shared::{Command, Context, Shared, FIRST_SERVER_SID};
+use super::parcel::Parcel;
+use super::session::{Detached, Session};
+use super::shared::{Command, Context, Shared, DELIVERY_COST, FIRST_SERVER_SID};
 
 mod accept;
 mod dial;
+mod moving;
 mod timers;
 
 pub const WAKER: Token = Token(usize::MAX);
 /// Listeners count down from here; sessions use their number.
 const FIRST_LISTENER: usize = usize::MAX - 1;
 const EVENTS_PER_ROUND: usize = 1024;
-/// Bytes that a message on its way to another thread is taken for.
-const DELIVERY_COST: usize = 1024;
 
 /// Session numbers are handed out in order by the engine itself, so nobody can choose them to collide.
 #[derive(Default)]
@@ -52,6 +52,10 @@ pub struct Shard {
     shared: Arc<Shared>,
     context: Context,
     sessions: Sessions,
+    /// Sessions that wait for their clients.
+    detached: HashMap<u64, Box<Detached>, BuildHasherDefault<SidHasher>>,
+    /// Who waits for which ticket.
+    awaiting: HashMap<u64, Vec<u64>>,
     listeners: Vec<(Token, Box<Listener>, bool)>,
     next_listener: usize,
     /// Sessions to read in this round or the next.
@@ -76,9 +80,11 @@ impl Shard {
         Self {
             index,
             poll,
-            context: Context::new(shared.clone()),
+            context: Context::new(shared.clone(), index),
             shared,
             sessions: Sessions::default(),
+            detached: HashMap::default(),
+            awaiting: HashMap::new(),
             listeners: Vec::new(),
             next_listener: FIRST_LISTENER,
             ready: Vec::new(),
@@ -165,6 +171,9 @@ impl Shard {
         }
         if session.over {
             self.done.push(sid);
+            if !self.context.detached.is_empty() {
+                self.keep_detached();
+            }
             return;
         }
         if session.readable && !session.in_ready {
@@ -220,25 +229,57 @@ impl Shard {
             Command::Adopt(accepted) => self.adopt(*accepted),
             Command::Connect(outgoing) => self.dial(*outgoing),
             Command::OpenStream(sid, open) => self.with(sid, |session, _| session.open_stream(&open)),
-            Command::Send(sid, elements) if self.is_lost(sid) => self.context.undelivered(sid, &elements),
+            Command::Send(sid, elements) if !self.sessions.contains_key(&sid) => {
+                if sid >= FIRST_SERVER_SID {
+                    return self.context.undelivered(sid, &elements);
+                }
+                for element in elements {
+                    self.hand_over(sid, Parcel::sole(element));
+                }
+            }
             Command::Send(sid, elements) => self.with(sid, |session, context| session.send(&elements, context)),
             Command::Deliver(batch) => {
                 if self.shared.gauge.take(batch.len() * DELIVERY_COST) {
                     self.shared.resume_all();
                 }
-                for (sid, element) in batch {
-                    self.deliver(sid, element);
+                for (sid, parcel) in batch {
+                    self.hand_over(sid, parcel);
+                }
+            }
+            Command::FanOut(element, sids) => {
+                for sid in sids {
+                    self.hand_over(sid, Parcel::own(element.clone()));
                 }
             }
             Command::StartTls(sid) => self.with(sid, Session::start_tls),
             Command::Restart(sid) => self.with(sid, Session::restart),
             Command::Authenticated(sid) => self.with(sid, Session::authenticated),
-            Command::Bind(sid, full) => self.with(sid, |session, context| session.bind(full, context)),
-            Command::Presence(sid, priority) => self.with(sid, |session, context| session.presence(priority, context)),
+            Command::Bind(sid, full) => {
+                let mut bound = false;
+                self.with(sid, |session, _| bound = session.bind(full));
+                if !bound {
+                    // It ended before it was bound.
+                    self.shared.routes.unbind(sid);
+                }
+            }
             Command::Unbind(sid) => self.with(sid, |session, context| session.unbind(context)),
+            Command::Tap(sid, on) => {
+                if let Some(detached) = self.detached.get_mut(&sid) {
+                    detached.tapped = on;
+                }
+                self.with(sid, |session, _| session.tap(on));
+            }
             Command::Pair(sid, pair) => self.with(sid, |session, context| session.pair(pair, context)),
             Command::Unpair(sid, pair) => self.with(sid, |session, _| session.unpair(&pair)),
-            Command::Tap(sid, on) => self.with(sid, |session, context| session.tap(on, context)),
+            Command::Manage(sid, answer, resume) => {
+                self.with(sid, |session, context| session.manage(answer.as_ref(), resume, context));
+            }
+            Command::Inactive(sid, on) => self.with(sid, |session, context| session.set_inactive(on, context)),
+            Command::Lend(sid, resumption) => self.lend(sid, resumption),
+            Command::Graft(session, resumption) => self.graft(session, resumption),
+            Command::Return(session, resumption, refusal) => self.take_back(session, &resumption, refusal),
+            Command::Committed(ticket) => self.committed(ticket),
+            Command::Close(sid, _) if self.end_detached(sid, "the server ended the session") => {}
             Command::Close(sid, error) => self.with(sid, |session, context| session.close(error.as_deref(), context)),
             Command::Resume(sid) => self.with(sid, Session::resume),
             Command::ResumeAll => {
@@ -253,24 +294,22 @@ impl Shard {
 
     /// Carries routed messages to their recipients, here or in other threads.
     fn carry(&mut self) {
-        if self.context.deliveries.is_empty() {
+        if self.context.sorter.deliveries.is_empty() {
             return;
         }
-        let mut elsewhere: Vec<Vec<(u64, Arc<moim_wire::xml::Element>)>> = Vec::new();
-        let deliveries = std::mem::take(&mut self.context.deliveries);
-        for (sid, element) in deliveries {
+        let mut elsewhere: Vec<Vec<(u64, Parcel)>> = Vec::new();
+        let deliveries = std::mem::take(&mut self.context.sorter.deliveries);
+        for (sid, parcel) in deliveries {
             let owner = self.shared.owner(sid);
             if owner == self.index {
-                self.deliver(sid, element);
+                self.hand_over(sid, parcel);
             } else {
                 elsewhere.resize_with(self.shared.inboxes.len(), Vec::new);
-                elsewhere[owner].push((sid, element));
+                elsewhere[owner].push((sid, parcel));
             }
         }
         for (owner, batch) in elsewhere.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            // A thread that cannot keep up with the others stops their reading, as a slow Python would.
-            self.shared.gauge.add(batch.len() * DELIVERY_COST);
-            self.shared.inboxes[owner].extend([Command::Deliver(batch)]);
+            self.shared.hand_to(owner, batch);
         }
     }
 
@@ -287,33 +326,42 @@ impl Shard {
                 if session.over {
                     self.done.push(sid);
                 }
+                if !self.context.detached.is_empty() {
+                    self.keep_detached();
+                }
             }
         }
     }
 
     fn bury(&mut self) {
         for sid in std::mem::take(&mut self.done) {
-            let Some(mut session) = self.sessions.remove(&sid) else {
-                continue;
-            };
-            session.leave_behind(&mut self.context);
-            if !session.authenticated {
-                session.count_unauthenticated(&self.context, -1);
+            // Another connection may have become the session's meanwhile.
+            if self.sessions.get(&sid).is_some_and(|session| session.over) {
+                if let Some(session) = self.sessions.remove(&sid) {
+                    self.drop_session(session);
+                }
             }
-            self.shared.counters.sessions.fetch_sub(1, Ordering::Relaxed);
-            if sid >= FIRST_SERVER_SID {
-                self.shared.counters.servers.fetch_sub(1, Ordering::Relaxed);
-            }
-            // Closing the socket ends its registration too; an error here changes nothing.
-            let _ = session.transport.stream.deregister(self.poll.registry());
         }
+    }
+
+    fn drop_session(&mut self, mut session: Box<Session>) {
+        session.leave_behind(&mut self.context);
+        if !session.authenticated {
+            session.count_unauthenticated(&self.context, -1);
+        }
+        self.shared.counters.sessions.fetch_sub(1, Ordering::Relaxed);
+        if session.sid >= FIRST_SERVER_SID {
+            self.shared.counters.servers.fetch_sub(1, Ordering::Relaxed);
+        }
+        // Closing the socket ends its registration too; an error here changes nothing.
+        let _ = session.transport.stream.deregister(self.poll.registry());
     }
 
     fn settle(&mut self) {
         self.context.tally.settle(&self.shared.counters);
-        self.context.serialised_for = None;
-        if self.context.serialised.capacity() > 65_536 {
-            self.context.serialised = Vec::new();
+        self.context.forget_serialised();
+        if let Some((ticket, awaiting)) = self.context.close_ticket() {
+            self.awaiting.insert(ticket, awaiting);
         }
         if !self.context.events.is_empty() {
             self.shared.events.extend(self.context.events.drain(..));

@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use moim_wire::xml::{Element, Form, Str};
+use moim_wire::xml::{self, Element, Form, Str};
 
 use super::config::{Config, ListenerOptions};
 use super::connect::Outgoing;
 use super::domains::Domains;
 use super::event::{Counters, Event, Gauge};
 use super::listener::{Listener, Peer};
+use super::parcel::Parcel;
+use super::records::{Ids, Open, Record, Tickets};
 use super::routes::Routes;
+use super::session::{Detached, Session};
+use super::sorting::Sorter;
 use super::transport::Stream;
 use crate::events::EventQueue;
 use crate::tls::ServerTls;
@@ -26,16 +30,26 @@ pub enum Command {
     Connect(Box<Outgoing>),
     OpenStream(u64, Arc<Element>),
     Send(u64, Vec<Arc<Element>>),
-    Deliver(Vec<(u64, Arc<Element>)>),
+    Deliver(Vec<(u64, Parcel)>),
+    /// One element for many sessions, each of which adds its address.
+    FanOut(Arc<Element>, Vec<u64>),
     StartTls(u64),
     Restart(u64),
     Authenticated(u64),
     Bind(u64, Str),
-    Presence(u64, Option<i8>),
     Unbind(u64),
     Tap(u64, bool),
     Pair(u64, Pair),
     Unpair(u64, Pair),
+    Manage(u64, Option<Arc<Element>>, bool),
+    Inactive(u64, bool),
+    /// A connection is to become that of another session, whose thread takes it over.
+    Lend(u64, Box<Resumption>),
+    Graft(Box<Session>, Box<Resumption>),
+    /// It comes back when it cannot.
+    Return(Box<Session>, Box<Resumption>, Refusal),
+    /// The records of a ticket are on disk.
+    Committed(u64),
     Close(u64, Option<Arc<Element>>),
     /// A session whose events were taken may read again.
     Resume(u64),
@@ -49,6 +63,23 @@ pub enum Command {
 pub struct Pair {
     pub local: Str,
     pub remote: Str,
+}
+
+/// What a client said when it came back, and how Python wants it answered.
+pub struct Resumption {
+    pub old: u64,
+    pub handled: u32,
+    pub previd: String,
+    pub answer: Option<Arc<Element>>,
+}
+
+/// Why a session is not resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not there, or not managed.
+    Gone,
+    /// The client counted more than was sent.
+    TooHigh { sent: u32 },
 }
 
 /// A connection on its way from the listener to the thread that will own it.
@@ -117,9 +148,28 @@ pub struct Shared {
     pub inboxes: Vec<Inbox>,
     pub next_sid: AtomicU64,
     pub next_server_sid: AtomicU64,
+    pub ids: Ids,
+    pub tickets: Tickets,
 }
 
 impl Shared {
+    /// Passes records on to Python under a ticket; `awaited` when a sender waits for it.
+    pub fn record_event(&self, ticket: u64, records: Vec<Record>, awaited: bool) -> Event {
+        let cost = records.iter().map(Record::cost).sum();
+        self.gauge.add(cost);
+        self.counters
+            .recorded
+            .fetch_add(records.len() as u64, Ordering::Relaxed);
+        self.tickets.give_out(ticket, Open { cost, awaited });
+        Event::Records { ticket, records }
+    }
+
+    /// Gives stanzas to another thread. One that cannot keep up stops all reading, as a slow Python would.
+    pub fn hand_to(&self, owner: usize, batch: Vec<(u64, Parcel)>) {
+        self.gauge.add(batch.len() * DELIVERY_COST);
+        self.inboxes[owner].extend([Command::Deliver(batch)]);
+    }
+
     /// The thread that owns a session.
     pub fn owner(&self, sid: u64) -> usize {
         (sid % self.inboxes.len() as u64) as usize
@@ -184,9 +234,13 @@ tally!(
     pauses,
     throttled,
     slow_readers,
-    panics
+    panics,
+    resumed,
+    overflows
 );
 
+/// Bytes that a message on its way to another thread is taken for.
+pub const DELIVERY_COST: usize = 1024;
 /// Bytes read from a socket at once.
 pub const READ_SIZE: usize = 16_384;
 
@@ -201,10 +255,11 @@ pub struct Context {
     /// Where WebSocket payloads are unmasked.
     pub frame: Vec<u8>,
     /// The last element that was serialised, and what it became: one for many recipients is serialised once.
-    pub serialised: Vec<u8>,
-    pub serialised_for: Option<(Arc<Element>, Form<'static>)>,
-    pub targets: Vec<u64>,
-    pub deliveries: Vec<(u64, Arc<Element>)>,
+    serialised: Vec<u8>,
+    serialised_for: Option<(Arc<Element>, Form<'static>)>,
+    /// Where the same one for one recipient is put together.
+    pub addressed: Vec<u8>,
+    pub sorter: Sorter,
     pub events: Vec<Event>,
     pub tally: Tally,
     /// Sessions that are leaving, and when they must be gone; all wait equally long, so the oldest is first.
@@ -215,27 +270,102 @@ pub struct Context {
     pub deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Sessions that did not read because the engine was full.
     pub stalled: Vec<u64>,
+    /// Sessions that owe an acknowledgement or want one, and when patience ends; all are equally patient.
+    pub nudges: VecDeque<(Instant, u64)>,
+    /// Sessions that lost their connections just now.
+    pub detached: Vec<Detached>,
+    /// This thread's number.
+    thread: usize,
+    /// The ticket of this round's records, and the senders that wait for it.
+    ticket: Option<u64>,
+    pub awaiting: Vec<u64>,
 }
 
 impl Context {
     /// The state of a fresh thread.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<Shared>, thread: usize) -> Self {
         Self {
             shared,
+            thread,
             now: Instant::now(),
             raw: vec![0; READ_SIZE],
             plain: Vec::new(),
             frame: Vec::new(),
             serialised: Vec::new(),
             serialised_for: None,
-            targets: Vec::new(),
-            deliveries: Vec::new(),
+            addressed: Vec::new(),
+            sorter: Sorter::default(),
             events: Vec::new(),
             tally: Tally::default(),
             lingering: VecDeque::new(),
             throttled: BinaryHeap::new(),
             deadlines: BinaryHeap::new(),
             stalled: Vec::new(),
+            nudges: VecDeque::new(),
+            detached: Vec::new(),
+            ticket: None,
+            awaiting: Vec::new(),
+        }
+    }
+
+    /// The ticket that this round's records will have.
+    pub fn ticket(&mut self) -> u64 {
+        let (tickets, threads) = (&self.shared.tickets, self.shared.inboxes.len());
+        *self.ticket.get_or_insert_with(|| tickets.draw(self.thread, threads))
+    }
+
+    /// Ends the round's ticket: its records go up, and whoever waits for it is given back.
+    pub fn close_ticket(&mut self) -> Option<(u64, Vec<u64>)> {
+        if self.sorter.records.is_empty() {
+            return None;
+        }
+        let ticket = self.ticket();
+        self.ticket = None;
+        let records = std::mem::take(&mut self.sorter.records);
+        let awaiting = std::mem::take(&mut self.awaiting);
+        let event = self.shared.record_event(ticket, records, !awaiting.is_empty());
+        self.events.push(event);
+        (!awaiting.is_empty()).then_some((ticket, awaiting))
+    }
+
+    /// Serialises an element into `serialised`, if it is not the last one again.
+    pub fn serialise(&mut self, element: &Arc<Element>, form: Form<'static>) {
+        let cached = self
+            .serialised_for
+            .as_ref()
+            .is_some_and(|(last, known)| Arc::ptr_eq(last, element) && *known == form);
+        if !cached {
+            self.serialised.clear();
+            xml::serialise(&mut self.serialised, element, form);
+            self.serialised_for = Some((element.clone(), form));
+        }
+    }
+
+    /// Serialises a stanza without `to`, and puts the address in, into `addressed`.
+    pub fn serialise_for(&mut self, element: &Arc<Element>, form: Form<'static>, full: &str) {
+        self.serialise(element, form);
+        // Behind `<` and the stanza's name, which has no prefix.
+        let (head, tail) = self.serialised.split_at(1 + element.name().len());
+        self.addressed.clear();
+        self.addressed.extend_from_slice(head);
+        self.addressed.extend_from_slice(b" to='");
+        xml::escape_attribute(&mut self.addressed, full);
+        self.addressed.push(b'\'');
+        self.addressed.extend_from_slice(tail);
+    }
+
+    /// What was serialised last.
+    pub fn serialised(&self) -> &[u8] {
+        &self.serialised
+    }
+
+    /// Forgets what was serialised in this round.
+    pub fn forget_serialised(&mut self) {
+        self.serialised_for = None;
+        for buffer in [&mut self.serialised, &mut self.addressed] {
+            if buffer.capacity() > 65_536 {
+                *buffer = Vec::new();
+            }
         }
     }
 
@@ -251,6 +381,15 @@ impl Context {
         if !elements.is_empty() {
             let weight = 1024 * elements.len();
             self.emit(Event::Undelivered { sid, elements, weight });
+        }
+    }
+
+    /// Tells Python of a message whose recipient is gone, if nobody else got it.
+    pub fn missed(&mut self, parcel: Parcel) {
+        if parcel.is_missed() && parcel.element.name() == "message" {
+            self.emit(Event::Missed {
+                element: parcel.element,
+            });
         }
     }
 

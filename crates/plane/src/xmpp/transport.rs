@@ -25,6 +25,15 @@ impl Stream {
         }
     }
 
+    /// Reports from now on under another token.
+    pub fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Self::Tcp(stream) => stream.reregister(registry, token, interests),
+            Self::Unix(stream) => stream.reregister(registry, token, interests),
+        }
+    }
+
     /// Undoes [`Stream::register`].
     pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match self {

@@ -191,6 +191,46 @@ impl Element {
         }
     }
 
+    /// Appends a child; for the owner of an unshared element. False, and nothing done, when the tree would be deeper than
+    /// [`MAX_TREE_DEPTH`].
+    pub fn push(&mut self, child: Arc<Element>) -> bool {
+        let depth = self.depth.max(child.depth + 1);
+        let fits = usize::from(depth) <= MAX_TREE_DEPTH;
+        if fits {
+            self.depth = depth;
+            self.children.push(Node::Element(child));
+        }
+        fits
+    }
+
+    /// Removes the child elements that do not pass; for the owner of an unshared element.
+    pub fn retain_elements(&mut self, mut keep: impl FnMut(&Element) -> bool) {
+        let mut left: Vec<Node> = Vec::with_capacity(self.children.len());
+        for node in std::mem::take(&mut self.children) {
+            match (node, left.last_mut()) {
+                (Node::Element(child), _) if !keep(&child) => {}
+                (Node::Text(text), Some(Node::Text(before))) => *before = Str::value(&format!("{before}{text}")),
+                (node, _) => left.push(node),
+            }
+        }
+        let below = left.iter().map(|node| match node {
+            Node::Element(child) => child.depth,
+            Node::Text(_) => 0,
+        });
+        self.depth = below.max().unwrap_or(0) + 1;
+        self.children = left;
+    }
+
+    /// Bytes of names, values and texts, all levels together: about what the element takes on the wire.
+    pub fn weight(&self) -> usize {
+        let attrs = self.attrs.iter().map(|attr| attr.key.len() + attr.value.len() + 4);
+        let children = self.children.iter().map(|node| match node {
+            Node::Element(child) => child.weight(),
+            Node::Text(text) => text.len(),
+        });
+        2 * self.name.len() + 5 + attrs.sum::<usize>() + children.sum::<usize>()
+    }
+
     /// A copy with some attributes set (`Some`) or removed (`None`); children are shared.
     ///
     /// # Errors
@@ -293,4 +333,42 @@ fn check_attr(attr: &Attr) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_come_and_go() {
+        let child = |name| Arc::new(Element::build(name, "x", &[], Vec::new()));
+        let text = |text| Node::Text(Str::value(text));
+        let nodes = vec![
+            text("one "),
+            Node::Element(child("a")),
+            text("two"),
+            Node::Element(child("b")),
+        ];
+        let mut element = Element::build("e", "x", &[], nodes);
+        element.retain_elements(|child| child.name() != "a");
+        assert_eq!(
+            element,
+            Element::build("e", "x", &[], vec![text("one two"), Node::Element(child("b"))])
+        );
+        element.retain_elements(|_| false);
+        assert_eq!((element.depth(), element.text()), (1, "one two".into()));
+        assert!(element.push(child("c")));
+        assert_eq!(element.depth(), 2);
+    }
+
+    #[test]
+    fn no_child_makes_a_tree_too_deep() {
+        let mut deep = Arc::new(Element::build("e", "x", &[], Vec::new()));
+        for _ in 1..MAX_TREE_DEPTH {
+            deep = Arc::new(Element::build("e", "x", &[], vec![Node::Element(deep)]));
+        }
+        let mut top = Element::build("e", "x", &[], Vec::new());
+        assert!(!top.push(deep));
+        assert_eq!(top.depth(), 1);
+    }
 }

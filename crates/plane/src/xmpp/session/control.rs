@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use moim_wire::xml::{self, ns, Element, Limits, Node, Str};
+use moim_wire::xml::{ns, Element, Limits, Node, Str};
 
+use super::super::parcel::Parcel;
 use super::super::shared::Context;
 use super::{Hold, Identity, Phase, Session};
 
@@ -21,7 +22,9 @@ impl Session {
             return self.refuse_delivery(elements, context);
         }
         for element in elements {
-            self.deliver(element, context);
+            if let Some(parcel) = self.deliver(Parcel::sole(element.clone()), context) {
+                self.refuse_delivery(&[parcel.element], context);
+            }
         }
         let answered = |ns: &str| elements.iter().any(|element| element.ns() == ns);
         match self.hold {
@@ -29,29 +32,62 @@ impl Session {
             Hold::Sasl if elements.iter().any(|element| element.is("success", ns::SASL)) => self.hold = Hold::Restart,
             Hold::Sasl if answered(ns::SASL) || answered(ns::SASL2) => self.release(context),
             Hold::StartTls if answered(ns::TLS) => self.release(context),
+            Hold::Management if answered(ns::SM) => self.release(context),
             _ => {}
         }
     }
 
-    /// Queues one element for the peer.
-    pub fn deliver(&mut self, element: &Arc<Element>, context: &mut Context) {
+    /// Takes one element for the peer, to go out now or, when that can wait, with what is more important; gives it back
+    /// when the session is over.
+    pub fn deliver(&mut self, parcel: Parcel, context: &mut Context) -> Option<Parcel> {
         if self.phase != Phase::Stream {
-            return self.refuse_delivery(std::slice::from_ref(element), context);
+            return Some(parcel);
         }
-        let form = self.form();
-        let cached = context
-            .serialised_for
-            .as_ref()
-            .is_some_and(|(last, known)| Arc::ptr_eq(last, element) && *known == form);
-        if !cached {
-            context.serialised.clear();
-            xml::serialise(&mut context.serialised, element, form);
-            context.serialised_for = Some((element.clone(), form));
+        let parcel = match self.held.as_deref_mut() {
+            None => parcel,
+            Some(held) => match held.take(parcel) {
+                Ok(()) => return None,
+                Err(parcel) => {
+                    for earlier in held.release() {
+                        self.put(&earlier, context);
+                    }
+                    parcel
+                }
+            },
+        };
+        self.put(&parcel, context);
+        None
+    }
+
+    /// Queues an element, and counts it.
+    pub(super) fn put(&mut self, parcel: &Parcel, context: &mut Context) {
+        if self.phase != Phase::Stream {
+            return self.refuse_delivery(std::slice::from_ref(&parcel.element), context);
         }
-        self.write_piece(&context.serialised);
-        self.note_unsent(element);
+        let size = self.write_parcel(parcel, context);
+        self.note_unsent(&parcel.element);
+        if self.managed.is_some() && parcel.element.is_stanza() {
+            self.count_sent(parcel, size, context);
+        }
         if self.out.len() > self.write_bound(context) {
             self.too_slow(context);
+        }
+    }
+
+    /// Queues the bytes of an element; how many.
+    pub(super) fn write_parcel(&mut self, parcel: &Parcel, context: &mut Context) -> usize {
+        let form = self.form();
+        match self.identity.as_deref().filter(|_| parcel.own) {
+            Some(identity) => {
+                context.serialise_for(&parcel.element, form, &identity.full);
+                self.write_piece(&context.addressed);
+                context.addressed.len()
+            }
+            None => {
+                context.serialise(&parcel.element, form);
+                self.write_piece(context.serialised());
+                context.serialised().len()
+            }
         }
     }
 
@@ -95,39 +131,23 @@ impl Session {
         }
     }
 
-    /// Adds the session's row to the table.
-    pub fn bind(&mut self, full: Str, context: &Context) {
-        let Some(bare_len) = full.find('/') else { return };
-        if self.phase != Phase::Stream || self.server.is_some() {
-            return;
-        }
-        self.unbind(context);
-        let identity = Identity { full, bare_len };
-        context
-            .shared
-            .routes
-            .bind(identity.bare(), identity.resource(), self.sid, self.tapped);
-        self.identity = Some(Box::new(identity));
+    /// Gives the session its address; false when it is over.
+    pub fn bind(&mut self, full: Str) -> bool {
+        let Some(bare_len) = full.find('/').filter(|_| self.phase == Phase::Stream) else {
+            return false;
+        };
+        self.identity = Some(Box::new(Identity { full, bare_len }));
+        true
     }
 
-    /// Sets the row's priority.
-    pub fn presence(&mut self, priority: Option<i8>, context: &Context) {
-        if let Some(identity) = &self.identity {
-            context.shared.routes.presence(identity.bare(), self.sid, priority);
-        }
-    }
-
-    /// Removes the row.
+    /// Takes the address away.
     pub fn unbind(&mut self, context: &Context) {
         self.forget_route(context);
     }
 
-    /// Makes every message from and to the session a miss, or not.
-    pub fn tap(&mut self, on: bool, context: &Context) {
+    /// Makes every message from the session a miss, or not.
+    pub fn tap(&mut self, on: bool) {
         self.tapped = on;
-        if let Some(identity) = &self.identity {
-            context.shared.routes.tap(identity.bare(), self.sid, on);
-        }
     }
 
     /// Ends the stream as Python wants it ended.
@@ -169,12 +189,12 @@ impl Session {
     pub fn linger_expired(&mut self, context: &mut Context) {
         if self.phase == Phase::Leaving {
             self.over = true;
-        } else {
+        } else if self.peer_closed {
             self.close(None, context);
         }
     }
 
-    fn release(&mut self, context: &mut Context) {
+    pub(super) fn release(&mut self, context: &mut Context) {
         self.hold = Hold::No;
         self.go_on(context);
     }

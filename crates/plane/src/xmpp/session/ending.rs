@@ -35,11 +35,17 @@ impl Session {
             return;
         }
         context.tally.slow_readers += 1;
+        if self.outlives_connection() {
+            return self.lose("the peer reads too slowly".into(), context);
+        }
         self.fail(Condition::ResourceConstraint, "the peer reads too slowly", context);
     }
 
     /// The peer sent nothing for too long.
     pub fn idle_expired(&mut self, context: &mut Context) {
+        if self.outlives_connection() {
+            return self.lose("nothing was received for too long".into(), context);
+        }
         self.fail(
             Condition::ConnectionTimeout,
             "nothing was received for too long",
@@ -88,8 +94,11 @@ impl Session {
         self.leave(format!("{}: {text}", condition.name()), context);
     }
 
-    /// Ends a session whose connection is gone.
+    /// Ends a session whose connection is gone, unless it can wait for its client.
     pub(super) fn lose(&mut self, reason: String, context: &mut Context) {
+        if self.outlives_connection() {
+            return self.detach(reason, context);
+        }
         self.leave(reason, context);
         self.over = true;
     }
@@ -135,6 +144,15 @@ impl Session {
             return;
         }
         self.forget_route(context);
+        if let Some(managed) = self.managed.take() {
+            let (elements, handled) = managed.end();
+            context.emit(Event::Unacknowledged {
+                sid: self.sid,
+                elements,
+                handled,
+            });
+        }
+        self.held = None;
         context.shared.drop_exporter(self.sid);
         if !self.silent && !context.is_busy() {
             self.announce(context);
@@ -152,8 +170,8 @@ impl Session {
     }
 
     pub(super) fn forget_route(&mut self, context: &Context) {
-        if let Some(identity) = self.identity.take() {
-            context.shared.routes.unbind(identity.bare(), self.sid);
+        if self.identity.take().is_some() || self.tapped {
+            context.shared.routes.unbind(self.sid);
         }
     }
 }

@@ -43,6 +43,9 @@ impl Session {
         } else {
             "the peer closed the connection"
         };
+        if self.outlives_connection() {
+            return self.detach(reason.into(), context);
+        }
         if self.opened {
             self.end_stream(None, &context.shared.domain);
         }
@@ -120,7 +123,11 @@ impl Session {
             }
             Err(error) => {
                 context.tally.tls_failures += 1;
-                self.leave(format!("TLS failed: {error}"), context);
+                if self.outlives_connection() {
+                    self.detach(format!("TLS failed: {error}"), context);
+                } else {
+                    self.leave(format!("TLS failed: {error}"), context);
+                }
             }
         }
         context.plain = plain;
@@ -270,7 +277,11 @@ impl Session {
             }
             Ok(Some(websocket::Piece::Close)) => {
                 websocket::close(self.out.buffer(), 1000);
-                self.leave("the peer closed the connection".into(), context);
+                if self.outlives_connection() {
+                    self.detach("the peer closed the connection".into(), context);
+                } else {
+                    self.leave("the peer closed the connection".into(), context);
+                }
             }
             Err(violation) => {
                 websocket::close(self.out.buffer(), violation.code);

@@ -12,9 +12,11 @@ use super::super::config::{ListenerOptions, Mode};
 use super::super::connect::Outgoing;
 use super::super::domains::Opener;
 use super::super::event::Event;
+use super::super::parcel::Parcel;
 use super::super::shared::{Accepted, Context, Pair};
+use super::super::sorting::split;
 use super::super::transport::{Queue, Stream};
-use super::stanza::{split, supported_version, UNAUTHENTICATED_EVENTS};
+use super::stanza::{supported_version, UNAUTHENTICATED_EVENTS};
 use super::{Hold, Phase, Session};
 use crate::tls::{client_config, TlsInfo};
 
@@ -434,7 +436,10 @@ impl Session {
     /// Something came for a stream that is ending, or not there yet.
     pub(super) fn refuse_delivery(&self, elements: &[Arc<Element>], context: &mut Context) {
         if self.server.is_some() {
-            context.undelivered(self.sid, elements);
+            return context.undelivered(self.sid, elements);
+        }
+        for element in elements {
+            context.missed(Parcel::sole(element.clone()));
         }
     }
 }

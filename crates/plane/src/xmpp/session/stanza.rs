@@ -7,6 +7,7 @@ use moim_wire::xml::{ns, Attr, Condition, Element, Str};
 use super::super::domains::Opener;
 use super::super::event::Event;
 use super::super::shared::Context;
+use super::super::sorting::{clean, split};
 use super::{Hold, Session};
 
 /// Events that may wait of a session that has not signed in.
@@ -82,19 +83,62 @@ impl Session {
                 self.hold = Hold::StartTls;
             }
             ns::SASL | ns::SASL2 if !self.authenticated => self.hold = Hold::Sasl,
+            ns::SM if self.authenticated && !self.management(&element, context) => return,
+            ns::CSI if self.authenticated => return self.client_state(&element, context),
             _ => {}
         }
-        let element = Arc::new(element);
-        if element.is("message", ns::CLIENT) && self.identity.is_some() {
-            if !self.tapped && route(&element, context) {
-                context.tally.routed += 1;
-                return;
+        if self.identity.is_some() && element.ns() == ns::CLIENT {
+            if let Some(managed) = &mut self.managed {
+                managed.receive();
             }
-            context.tally.missed += 1;
+            if element.name() == "message" {
+                match self.message_goes(element, context) {
+                    None => return,
+                    Some(miss) => element = miss,
+                }
+            }
         }
+        self.report(element, weight, context);
+    }
+
+    /// Sorts a message; gives it back when no row of the table decides.
+    fn message_goes(&mut self, mut message: Element, context: &mut Context) -> Option<Element> {
+        let traits = clean(&mut message, &context.shared);
+        let sorted = if self.tapped {
+            Err(message)
+        } else {
+            let records = context.sorter.records.len();
+            let sorted = context.sorter.sort(message, traits, true, &context.shared);
+            if context.sorter.records.len() > records {
+                let ticket = context.ticket();
+                if self
+                    .managed
+                    .as_deref_mut()
+                    .is_some_and(|managed| managed.wait_for(ticket))
+                {
+                    context.awaiting.push(self.sid);
+                }
+            }
+            sorted
+        };
+        match sorted {
+            Ok(recipients) => {
+                context.tally.routed += 1;
+                context.tally.delivered += recipients as u64;
+                None
+            }
+            Err(message) => {
+                context.tally.missed += 1;
+                Some(message)
+            }
+        }
+    }
+
+    /// Passes an element to Python.
+    fn report(&mut self, element: Element, weight: u32, context: &mut Context) {
         let event = Event::Stanza {
             sid: self.sid,
-            element,
+            element: Arc::new(element),
             weight,
             flow: self.flow.clone(),
         };
@@ -137,37 +181,6 @@ impl Session {
         stanza.stamp("from", identity.full.clone());
         Ok(())
     }
-}
-
-/// Queues a message for its recipients; false when no row of the table decides.
-fn route(message: &Arc<Element>, context: &mut Context) -> bool {
-    let headline = match message.attr("type") {
-        None | Some("chat" | "normal") => false,
-        Some("headline") => true,
-        Some(_) => return false,
-    };
-    let Some(to) = message.attr("to") else { return false };
-    let (bare, resource) = split(to);
-    context.targets.clear();
-    let routes = &context.shared.routes;
-    if bare.is_ascii() && bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        routes.find(&bare.to_ascii_lowercase(), resource, headline, &mut context.targets);
-    } else {
-        // Rows have prepared addresses; one that would have to be prepared beyond ASCII is not found, and goes up.
-        routes.find(bare, resource, headline, &mut context.targets);
-    }
-    if context.targets.is_empty() {
-        return false;
-    }
-    context.tally.delivered += context.targets.len() as u64;
-    let deliveries = context.targets.iter().map(|sid| (*sid, message.clone()));
-    context.deliveries.extend(deliveries);
-    true
-}
-
-pub(super) fn split(jid: &str) -> (&str, Option<&str>) {
-    jid.split_once('/')
-        .map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
 }
 
 /// Whether a peer's version is 1.0 or a later one, which falls back to it (RFC 6120 §4.7.5).

@@ -1,15 +1,12 @@
-//! Connections to other servers: how they begin, and what becomes of stanzas for one that is gone.
+//! Connections to other servers: how they begin.
 
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
 
 use mio::Token;
-use moim_wire::xml::Element;
 
 use super::super::connect::Outgoing;
 use super::super::event::Event;
 use super::super::session::Session;
-use super::super::shared::FIRST_SERVER_SID;
 use super::Shard;
 
 impl Shard {
@@ -44,18 +41,5 @@ impl Shard {
     fn undialled(&mut self, sid: u64, why: &str) {
         let reason = format!("the connection could not be made: {why}");
         self.context.emit(Event::Closed { sid, reason });
-    }
-
-    /// Whether this is a stream between servers of which nothing is left.
-    pub(super) fn is_lost(&self, sid: u64) -> bool {
-        sid >= FIRST_SERVER_SID && !self.sessions.contains_key(&sid)
-    }
-
-    /// Queues a message for its recipient.
-    pub(super) fn deliver(&mut self, sid: u64, element: Arc<Element>) {
-        if self.is_lost(sid) {
-            return self.context.undelivered(sid, &[element]);
-        }
-        self.with(sid, |session, context| session.deliver(&element, context));
     }
 }

@@ -20,6 +20,7 @@ impl Shard {
         let server = self.server_handshakes.front().map(|(due, _)| *due);
         let outgoing = self.context.deadlines.peek().map(|Reverse((due, _))| *due);
         let linger = self.context.lingering.front().map(|(due, _)| *due);
+        let nudge = self.context.nudges.front().map(|(due, _)| *due);
         let throttled = self.context.throttled.peek().map(|Reverse((due, _))| *due);
         let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
         let due = [
@@ -27,6 +28,7 @@ impl Shard {
             server,
             outgoing,
             linger,
+            nudge,
             throttled,
             sweep,
             self.accept_again,
@@ -52,6 +54,9 @@ impl Shard {
         }
         while let Some((_, sid)) = pop_due(&mut self.context.lingering, now) {
             self.with(sid, Session::linger_expired);
+        }
+        while let Some((_, sid)) = pop_due(&mut self.context.nudges, now) {
+            self.with(sid, Session::nudge);
         }
         while let Some(sid) = pop_earliest(&mut self.context.throttled, now) {
             self.with(sid, Session::unthrottle);
@@ -86,6 +91,15 @@ impl Shard {
             .filter(|found| is_idle(found))
             .map(|found| found.sid)
             .collect();
+        let mute: Vec<u64> = self
+            .sessions
+            .values()
+            .filter(|found| !config.ack_timeout.is_zero() && found.is_mute(now, config.ack_timeout))
+            .map(|found| found.sid)
+            .collect();
+        for sid in mute {
+            self.with(sid, Session::mute_expired);
+        }
         for sid in slow {
             self.with(sid, Session::too_slow);
         }

@@ -1,0 +1,342 @@
+//! Stream management of one session (XEP-0198), without a socket: what was counted, what waits for the client's word,
+//! and what keeps ours back. Counters are modulo 2^32.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use moim_wire::xml::{ns, Element, Node, Str};
+
+use super::parcel::Parcel;
+
+/// Stanzas that may go out before the client is asked for its count; a second of silence asks too.
+const ASK_EVERY: u32 = 16;
+/// An emptied queue keeps room for this many.
+const KEEP: usize = 16;
+
+/// A stanza that the client may not have got.
+#[derive(Debug)]
+struct Sent {
+    element: Arc<Element>,
+    size: u32,
+    own: bool,
+    sole: bool,
+}
+
+/// Stanzas of the client whose records are not on disk.
+#[derive(Debug)]
+struct Wait {
+    ticket: u64,
+    /// What was taken from the client before the first of them.
+    before: u32,
+}
+
+/// What a client's count means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// Noted.
+    Fine,
+    /// More than was ever sent.
+    TooHigh { sent: u32 },
+}
+
+/// The state that outlives a connection, if the client asked for that.
+#[derive(Debug)]
+pub struct Managed {
+    /// Whose session it is.
+    pub full: Str,
+    /// Whether the session outlives its connection.
+    pub resumable: bool,
+    /// Whether it stands in the thread's list of sessions to nudge.
+    pub nudged: bool,
+    /// Since when the client has not answered.
+    pub asked_since: Option<Instant>,
+    received: u32,
+    acknowledged: u32,
+    queue: VecDeque<Sent>,
+    bytes: usize,
+    /// Stanzas sent since the client was last asked.
+    unasked: u32,
+    /// Whether the client asked, and was not answered yet.
+    owing: bool,
+    waits: VecDeque<Wait>,
+}
+
+impl Managed {
+    /// Counts from zero.
+    pub fn new(full: Str, resumable: bool) -> Self {
+        Self {
+            full,
+            resumable,
+            nudged: false,
+            asked_since: None,
+            received: 0,
+            acknowledged: 0,
+            queue: VecDeque::new(),
+            bytes: 0,
+            unasked: 0,
+            owing: false,
+            waits: VecDeque::new(),
+        }
+    }
+
+    /// Stanzas taken from the client.
+    pub fn received(&self) -> u32 {
+        self.received
+    }
+
+    /// Counts a stanza of the client.
+    pub fn receive(&mut self) {
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// The stanza just counted must not be acknowledged before a ticket comes back; true for the first of a ticket.
+    pub fn wait_for(&mut self, ticket: u64) -> bool {
+        let first = self.waits.back().is_none_or(|last| last.ticket != ticket);
+        if first {
+            let before = self.received.wrapping_sub(1);
+            self.waits.push_back(Wait { ticket, before });
+        }
+        first
+    }
+
+    /// A ticket came back.
+    pub fn committed(&mut self, ticket: u64) {
+        self.waits.retain(|wait| wait.ticket != ticket);
+    }
+
+    /// The client wants to know our count.
+    pub fn ask(&mut self) {
+        self.owing = true;
+    }
+
+    /// The count to tell the client now; `None` when it did not ask, or when a little patience makes it a better one.
+    pub fn answer(&mut self, patient: bool) -> Option<u32> {
+        if !self.owing || (patient && !self.waits.is_empty()) {
+            return None;
+        }
+        self.owing = false;
+        Some(self.waits.front().map_or(self.received, |wait| wait.before))
+    }
+
+    /// Whether the client is to be asked for its count now, which is then noted.
+    pub fn request(&mut self, patient: bool, now: Instant) -> bool {
+        let due = self.asked_since.is_none() && (self.unasked >= ASK_EVERY || (!patient && self.unasked > 0));
+        if due {
+            self.asked_since = Some(now);
+            self.unasked = 0;
+        }
+        due
+    }
+
+    /// Whether time alone will make something due.
+    pub fn is_pending(&self) -> bool {
+        self.owing || self.unasked > 0
+    }
+
+    /// Notes a stanza that was sent, or would have been had there been a connection.
+    pub fn send(&mut self, parcel: &Parcel, size: usize) {
+        self.queue.push_back(Sent {
+            element: parcel.element.clone(),
+            size: size as u32,
+            own: parcel.own,
+            sole: parcel.sole,
+        });
+        self.bytes += size;
+        self.unasked = self.unasked.saturating_add(1);
+    }
+
+    /// Whether what waits is within bounds.
+    pub fn fits(&self, stanzas: usize, bytes: usize) -> bool {
+        self.queue.len() <= stanzas && self.bytes <= bytes
+    }
+
+    /// Checks a client's count without believing it.
+    pub fn check(&self, handled: u32) -> Handled {
+        let count = handled.wrapping_sub(self.acknowledged);
+        // A count behind the last one is late news, and no harm.
+        if count as usize <= self.queue.len() || count > u32::MAX / 2 {
+            return Handled::Fine;
+        }
+        let sent = self.acknowledged.wrapping_add(self.queue.len() as u32);
+        Handled::TooHigh { sent }
+    }
+
+    /// Forgets what the client has.
+    pub fn acknowledge(&mut self, handled: u32) -> Handled {
+        let checked = self.check(handled);
+        let count = handled.wrapping_sub(self.acknowledged) as usize;
+        if checked == Handled::Fine && count <= self.queue.len() {
+            self.bytes -= self.queue.drain(..count).map(|sent| sent.size as usize).sum::<usize>();
+            self.acknowledged = handled;
+            self.asked_since = None;
+            if self.queue.is_empty() && self.queue.capacity() > KEEP {
+                self.queue = VecDeque::new();
+            }
+        }
+        checked
+    }
+
+    /// The connection is gone: nobody owes anybody an answer.
+    pub fn disconnected(&mut self) {
+        self.asked_since = None;
+        self.owing = false;
+        self.unasked = 0;
+        self.nudged = false;
+    }
+
+    /// A new connection gets everything that waits once more.
+    pub fn reconnected(&mut self) -> impl Iterator<Item = Parcel> + '_ {
+        self.unasked = self.queue.len() as u32;
+        self.queue.iter().map(|sent| Parcel {
+            element: sent.element.clone(),
+            own: sent.own,
+            sole: sent.sole,
+        })
+    }
+
+    /// What somebody has to hear of when the session is over, and our count.
+    pub fn end(self) -> (Vec<Arc<Element>>, u32) {
+        let parcels = self.queue.into_iter().map(|sent| Parcel {
+            element: sent.element,
+            own: sent.own,
+            sole: sent.sole,
+        });
+        let missed = parcels
+            .filter(Parcel::is_missed)
+            .map(|parcel| parcel.addressed(&self.full));
+        (missed.collect(), self.received)
+    }
+}
+
+/// `<resumed/>`.
+pub fn resumed(previd: &str, handled: u32) -> Element {
+    Element::build(
+        "resumed",
+        ns::SM,
+        &[("h", &handled.to_string()), ("previd", previd)],
+        Vec::new(),
+    )
+}
+
+/// The children of the stream error that ends a client which counts wrongly (XEP-0198 §4).
+pub fn too_high(handled: u32, sent: u32) -> Vec<Node> {
+    let counts = [("h", &*handled.to_string()), ("send-count", &*sent.to_string())];
+    vec![
+        Node::Element(Element::build("undefined-condition", ns::STREAM_ERRORS, &[], Vec::new()).into()),
+        Node::Element(Element::build("handled-count-too-high", ns::SM, &counts, Vec::new()).into()),
+    ]
+}
+
+/// `<failed/>` for what is asked at the wrong moment.
+pub const UNEXPECTED: &[u8] = b"<failed xmlns='urn:xmpp:sm:3'>\
+    <unexpected-request xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn managed() -> Managed {
+        Managed::new(Str::value("a@x.test/r"), true)
+    }
+
+    fn message(id: &str) -> Parcel {
+        Parcel::sole(Element::build("message", ns::CLIENT, &[("id", id)], Vec::new()).into())
+    }
+
+    fn ids(elements: &[Arc<Element>]) -> Vec<&str> {
+        elements.iter().map(|element| element.attr("id").unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_forgotten_and_the_rest_comes_back() {
+        let mut managed = managed();
+        for id in ["1", "2", "3"] {
+            managed.send(&message(id), 10);
+        }
+        assert_eq!(managed.acknowledge(2), Handled::Fine);
+        assert_eq!(managed.acknowledge(1), Handled::Fine, "late news");
+        assert_eq!(managed.acknowledge(4), Handled::TooHigh { sent: 3 });
+        assert!(managed.fits(1, 10) && !managed.fits(0, 10) && !managed.fits(1, 9));
+        assert_eq!(managed.reconnected().count(), 1);
+        managed.receive();
+        let (left, received) = managed.end();
+        assert_eq!((ids(&left), received), (vec!["3"], 1));
+    }
+
+    #[test]
+    fn counters_wrap() {
+        let mut managed = managed();
+        managed.acknowledged = u32::MAX - 1;
+        managed.received = u32::MAX;
+        for id in ["1", "2", "3"] {
+            managed.send(&message(id), 1);
+        }
+        assert_eq!(managed.check(2), Handled::TooHigh { sent: 1 });
+        assert_eq!(managed.acknowledge(0), Handled::Fine);
+        assert_eq!(managed.acknowledge(2), Handled::TooHigh { sent: 1 });
+        assert_eq!(managed.reconnected().count(), 1);
+        managed.receive();
+        managed.ask();
+        assert_eq!(managed.answer(true), Some(0));
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_disk_but_not_for_ever() {
+        let mut managed = managed();
+        managed.receive();
+        managed.receive();
+        assert!(managed.wait_for(7) && !managed.wait_for(7));
+        managed.receive();
+        assert!(managed.wait_for(8));
+        managed.receive();
+        managed.ask();
+        assert_eq!(managed.answer(true), None);
+        managed.committed(8);
+        assert_eq!(managed.answer(true), None);
+        assert_eq!(
+            managed.answer(false),
+            Some(1),
+            "the first is not on disk yet, the one before it needs none"
+        );
+        managed.ask();
+        managed.committed(7);
+        assert_eq!(managed.answer(true), Some(4));
+        assert_eq!(managed.answer(false), None);
+    }
+
+    #[test]
+    fn the_client_is_asked_by_number_or_by_time() {
+        let mut managed = managed();
+        let now = Instant::now();
+        managed.send(&message("0"), 1);
+        assert!(!managed.request(true, now) && managed.is_pending());
+        assert!(managed.request(false, now) && !managed.is_pending());
+        for _ in 0..ASK_EVERY {
+            managed.send(&message("0"), 1);
+        }
+        assert!(!managed.request(false, now), "one question at a time");
+        assert_eq!(managed.acknowledge(1), Handled::Fine);
+        assert!(managed.request(true, now));
+    }
+
+    #[test]
+    fn copies_and_answers_need_nobody_to_hear_of_their_loss() {
+        let mut managed = managed();
+        let iq =
+            |kind| Parcel::sole(Element::build("iq", ns::CLIENT, &[("type", kind), ("id", kind)], Vec::new()).into());
+        managed.send(&iq("get"), 1);
+        managed.send(&iq("result"), 1);
+        managed.send(&Parcel::own(message("carbon").element), 1);
+        let presence = Element::build("presence", ns::CLIENT, &[], Vec::new());
+        managed.send(&Parcel::sole(presence.into()), 1);
+        let sole = Parcel {
+            own: true,
+            ..message("m")
+        };
+        managed.send(&sole, 1);
+        let (left, _) = managed.end();
+        assert_eq!(ids(&left), ["get", "m"]);
+        assert_eq!(left[1].attr("to"), Some("a@x.test/r"));
+    }
+}

@@ -1,0 +1,164 @@
+//! What a message is, seen from its children: whether carbons of it are made, whether archives keep it, and what in it
+//! only a server may say. The one place with these rules; Python asks it too.
+
+use moim_wire::xml::{ns, Element};
+
+/// What one look at a message finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Whether carbon copies are made (XEP-0280 §6).
+    pub copied: bool,
+    /// Whether it belongs into archives (XEP-0313 §5).
+    pub archived: bool,
+    /// Whether it says `<private/>`, which only servers need to see (XEP-0280 §9).
+    pub private: bool,
+    /// Whether it has a child that only a server may write; see [`is_forged`].
+    pub forged: bool,
+}
+
+impl Traits {
+    /// Looks at a message. Only chat and normal ones are copied or archived.
+    pub fn of(message: &Element, serves: impl Fn(&str) -> bool) -> Self {
+        let chat = match message.attr("type") {
+            Some("chat") => true,
+            None | Some("normal") => false,
+            Some(_) => {
+                return Self {
+                    forged: message.elements().any(|child| is_forged(child, &serves)),
+                    ..Self::default()
+                }
+            }
+        };
+        let mut traits = Self::default();
+        let (mut body, mut worth, mut store) = (false, false, false);
+        let (mut no_copy, mut no_store, mut room) = (false, false, false);
+        for child in message.elements() {
+            let name = child.name().as_str();
+            match child.ns().as_str() {
+                ns::CLIENT => body |= name == "body",
+                ns::CARBONS if name == "private" => traits.private = true,
+                ns::HINTS => match name {
+                    "store" => store = true,
+                    "no-store" | "no-permanent-store" => no_store = true,
+                    "no-copy" => no_copy = true,
+                    _ => {}
+                },
+                ns::MUC_USER => room = true,
+                namespace => worth |= is_worth_keeping(namespace, name),
+            }
+            traits.forged |= is_forged(child, &serves);
+        }
+        traits.copied = (chat || body) && !traits.private && !no_copy && !room;
+        traits.archived = !no_store && (store || body || worth);
+        traits
+    }
+}
+
+/// Payloads that a conversation would miss later, besides texts.
+fn is_worth_keeping(namespace: &str, name: &str) -> bool {
+    match namespace {
+        "urn:xmpp:receipts" => name == "received",
+        "urn:xmpp:chat-markers:0" => name != "markable",
+        "urn:xmpp:reactions:0"
+        | "urn:xmpp:message-retract:0"
+        | "urn:xmpp:message-retract:1"
+        | "urn:xmpp:fasten:0"
+        | "urn:xmpp:message-attaching:1"
+        | "urn:xmpp:jingle-message:0"
+        | "jabber:x:conference"
+        | "jabber:x:encrypted"
+        | "urn:xmpp:openpgp:0"
+        | "urn:xmpp:omemo:1"
+        | "urn:xmpp:omemo:2"
+        | "eu.siacs.conversations.axolotl" => true,
+        _ => false,
+    }
+}
+
+/// Whether a client's message must not have this child: archive ids, carbons, results of archives, and notes about
+/// delays in the name of a served domain are for the server to write.
+pub fn is_forged(child: &Element, serves: impl Fn(&str) -> bool) -> bool {
+    match child.ns().as_str() {
+        ns::STANZA_IDS => child.name() == "stanza-id",
+        ns::CARBONS => matches!(child.name().as_str(), "sent" | "received"),
+        ns::ARCHIVE => true,
+        ns::DELAY => child.attr("from").is_some_and(serves),
+        _ => false,
+    }
+}
+
+/// Whether archives keep a message.
+pub fn archivable(message: &Element) -> bool {
+    Traits::of(message, |_| false).archived
+}
+
+/// Whether carbon copies of a message are made.
+pub fn copied(message: &Element) -> bool {
+    Traits::of(message, |_| false).copied
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use moim_wire::xml::Node;
+
+    use super::*;
+
+    fn message(kind: &str, children: &[(&'static str, &'static str)]) -> Element {
+        let children = children
+            .iter()
+            .map(|(name, ns)| Node::Element(Arc::new(Element::build(name, ns, &[("from", "x.test")], Vec::new()))));
+        Element::build("message", ns::CLIENT, &[("type", kind)], children.collect())
+    }
+
+    const BODY: (&str, &str) = ("body", ns::CLIENT);
+
+    #[test]
+    fn what_is_copied() {
+        assert!(copied(&message("chat", &[BODY])));
+        assert!(copied(&message("chat", &[("composing", ns::CHAT_STATES)])));
+        assert!(copied(&message("normal", &[BODY])));
+        assert!(!copied(&message("normal", &[("request", "urn:xmpp:receipts")])));
+        assert!(!copied(&message("chat", &[BODY, ("private", ns::CARBONS)])));
+        assert!(!copied(&message("chat", &[BODY, ("no-copy", ns::HINTS)])));
+        assert!(!copied(&message("chat", &[BODY, ("x", ns::MUC_USER)])));
+        for kind in ["groupchat", "headline", "error", "nonsense"] {
+            assert!(!copied(&message(kind, &[BODY])), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_is_archived() {
+        assert!(archivable(&message("chat", &[BODY])));
+        assert!(archivable(&message("normal", &[BODY])));
+        assert!(archivable(&message("chat", &[("received", "urn:xmpp:receipts")])));
+        assert!(archivable(&message(
+            "chat",
+            &[("x", "urn:example:x"), ("store", ns::HINTS)]
+        )));
+        assert!(!archivable(&message("chat", &[("composing", ns::CHAT_STATES)])));
+        assert!(!archivable(&message("chat", &[("request", "urn:xmpp:receipts")])));
+        assert!(!archivable(&message("chat", &[BODY, ("no-store", ns::HINTS)])));
+        assert!(!archivable(&message(
+            "chat",
+            &[BODY, ("no-permanent-store", ns::HINTS)]
+        )));
+        assert!(!archivable(&message("groupchat", &[BODY])));
+        assert!(!archivable(&message("headline", &[BODY])));
+    }
+
+    #[test]
+    fn what_only_servers_write() {
+        let serves = |name: &str| name == "x.test";
+        let forged = |child| Traits::of(&message("chat", &[BODY, child]), serves).forged;
+        assert!(forged(("stanza-id", ns::STANZA_IDS)));
+        assert!(!forged(("origin-id", ns::STANZA_IDS)));
+        assert!(forged(("received", ns::CARBONS)) && forged(("sent", ns::CARBONS)));
+        assert!(!forged(("private", ns::CARBONS)));
+        assert!(forged(("result", ns::ARCHIVE)));
+        assert!(forged(("delay", ns::DELAY)));
+        assert!(Traits::of(&message("groupchat", &[("delay", ns::DELAY)]), serves).forged);
+        assert!(!Traits::of(&message("chat", &[("delay", ns::DELAY)]), |_| false).forged);
+    }
+}
