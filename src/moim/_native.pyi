@@ -201,6 +201,8 @@ class XmppServer:
         """
     def unlisten(self, listener: int) -> None:
         """Stops accepting; established sessions stay."""
+    def gather(self, on: bool) -> None:
+        """Gathers what is asked of sessions from now on; ``False`` hands all of it over at once."""
     def set_tls(self, chain_pem: bytes, key_pem: bytes, domain: str | None = None) -> None:
         """Sets the certificate of new handshakes: of those that name ``domain`` by SNI, or of all others. Raises
         UsageError when chain and key do not fit."""

@@ -231,6 +231,10 @@ impl XmppServer {
         self.0.unpair(sid, local, remote);
     }
 
+    fn gather(&self, on: bool) {
+        self.0.gather(on);
+    }
+
     fn fileno(&self) -> i32 {
         self.0.fileno()
     }

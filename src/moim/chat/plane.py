@@ -80,8 +80,21 @@ class Plane:
         self._engine.set_domains(domains, services=services)
 
     def start(self, handle: Callable[[Sequence[PlaneEvent]], None]) -> None:
-        """Begins to pass batches of events to ``handle`` in the running event loop."""
-        self._pump = Pump(self._engine, self.servers.split(handle))
+        """Begins to pass batches of events to ``handle`` in the running event loop.
+
+        What a batch asks of sessions is handed over when it is worked off: a thread woken for each word costs more
+        than the words.
+        """
+        engine, split = self._engine, self.servers.split(handle)
+
+        def gathered(batch: Sequence[PlaneEvent]) -> None:
+            engine.gather(True)
+            try:
+                split(batch)
+            finally:
+                engine.gather(False)
+
+        self._pump = Pump(engine, gathered)
         self._pump.start()
 
     def stop(self) -> None:

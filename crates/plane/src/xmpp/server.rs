@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,6 +56,7 @@ pub struct Server {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     next_listener: AtomicU64,
+    gathering: AtomicBool,
 }
 
 impl Server {
@@ -100,6 +101,7 @@ impl Server {
             shared: shared.clone(),
             threads: Mutex::default(),
             next_listener: AtomicU64::new(1),
+            gathering: AtomicBool::new(false),
         };
         for (index, poll) in polls.into_iter().enumerate() {
             let shard = Shard::new(index, poll, shared.clone());
@@ -113,6 +115,14 @@ impl Server {
                 .push(thread);
         }
         Ok(server)
+    }
+
+    /// Gathers what is asked of sessions from now on, or hands it to their threads, each woken once for all of it.
+    pub fn gather(&self, on: bool) {
+        self.gathering.store(on, Ordering::Relaxed);
+        if !on {
+            self.shared.inboxes.iter().for_each(Inbox::wake);
+        }
     }
 
     /// Binds a listener; its number and port. An address that begins with `/` is a Unix socket.
@@ -440,7 +450,12 @@ impl Server {
     }
 
     fn command(&self, sid: u64, command: Command) {
-        self.shared.inboxes[self.shared.owner(sid)].extend([command]);
+        let inbox = &self.shared.inboxes[self.shared.owner(sid)];
+        if self.gathering.load(Ordering::Relaxed) {
+            inbox.add(command);
+        } else {
+            inbox.extend([command]);
+        }
     }
 }
 

@@ -123,6 +123,23 @@ impl Inbox {
         }
     }
 
+    /// Adds a command without waking the thread; [`Inbox::wake`] has to follow.
+    pub fn add(&self, command: Command) {
+        self.commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(command);
+    }
+
+    /// Wakes the thread if commands wait and it may be asleep.
+    pub fn wake(&self) {
+        let waiting = !self.commands.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if waiting && !self.signalled.swap(true, Ordering::AcqRel) {
+            // The only failure is a full counter, and then the thread is awake.
+            let _ = self.waker.wake();
+        }
+    }
+
     /// Swaps the waiting commands into an empty `batch`.
     pub fn take(&self, batch: &mut Vec<Command>) {
         self.signalled.store(false, Ordering::Release);
