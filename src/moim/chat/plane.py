@@ -68,7 +68,6 @@ class Plane:
 
     def __init__(self, domain: str, *, also: Sequence[str], max_stanza: int, handshake_timeout: float) -> None:
         self._engine = XmppServer(domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
-        self._bound: dict[int, str] = {}
         self.servers = ServerPlane(self._engine)
         self._pump: Pump[PlaneEvent] | None = None
         self.elsewhere: Elsewhere | None = None
@@ -155,7 +154,7 @@ class Plane:
         if self.elsewhere is not None and sids and min(sids) < 0:
             self.elsewhere.fan_out(element, [sid for sid in sids if sid < 0])
             sids = [sid for sid in sids if sid >= 0]
-        self.send_many([(sid, element.with_attrs({"to": self._bound[sid]})) for sid in sids if sid in self._bound])
+        self._engine.fan_out(element, sids)
 
     def start_tls(self, sid: int) -> None:
         """Tells the client to proceed and begins the handshake."""
@@ -173,12 +172,10 @@ class Plane:
 
     def bind(self, sid: int, full: str) -> None:
         """Routes the full JID to the session."""
-        self._bound[sid] = full
         self._engine.bind(sid, full)
 
     def unbind(self, sid: int) -> None:
         """Takes the session out of the route table."""
-        self._bound.pop(sid, None)
         self._tapped.pop(sid, None)
         self._engine.unbind(sid)
 
