@@ -98,7 +98,7 @@ def read_data(element: Element) -> bytes:
     if len(text) > _MAX_DATA:
         raise ProtocolError("the SASL data is too long")
     try:
-        return base64.b64decode(text, validate=True)
+        return binascii.a2b_base64(text, strict_mode=True) if text else b""
     except (binascii.Error, ValueError):
         raise ProtocolError("the SASL data is not base64") from None
 

@@ -34,8 +34,15 @@ _SWEEP_SECONDS = 5.0
 _log = logging.getLogger("moim.chat.sessions")
 
 
+_tokens: list[str] = []
+
+
 def _token() -> str:
-    return secrets.token_urlsafe(15)
+    """Fresh unguessable text of 20 characters; random bytes are asked for many at once."""
+    if not _tokens:
+        text = secrets.token_urlsafe(15 * 64)
+        _tokens.extend(text[start : start + 20] for start in range(0, len(text), 20))
+    return _tokens.pop()
 
 
 class Sessions:

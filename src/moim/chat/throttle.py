@@ -37,7 +37,9 @@ class _Count:
     last: float
 
     def now(self, now: float) -> float:
-        return self.failures * math.pow(0.5, max(0.0, now - self.at) / _HALF_LIFE)
+        if now - self.at < 1.0:
+            return self.failures
+        return self.failures * math.pow(0.5, (now - self.at) / _HALF_LIFE)
 
 
 class _Counts:

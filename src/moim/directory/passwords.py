@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import argon2
@@ -74,6 +75,7 @@ def _encode(mechanism: ScramHash, verifier: ScramVerifier) -> str:
     return f"{mechanism}${verifier.iterations}:{salt}${stored}:{server}"
 
 
+@lru_cache(maxsize=8192)
 def _decode(text: str) -> ScramVerifier:
     _, rounds_and_salt, keys = text.split("$")
     rounds, salt = rounds_and_salt.split(":")

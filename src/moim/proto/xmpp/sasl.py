@@ -115,7 +115,7 @@ def decode(text: str) -> bytes:
     if len(stripped) > _MAX_ENCODED:
         raise ProtocolError("the SASL data is too long")
     try:
-        return base64.b64decode(stripped, validate=True)
+        return binascii.a2b_base64(stripped, strict_mode=True)
     except (binascii.Error, ValueError):
         raise ProtocolError("the SASL data is not base64") from None
 

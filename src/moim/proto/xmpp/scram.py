@@ -169,7 +169,7 @@ def _escape(name: str) -> str:
 
 def _unbase64(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return binascii.a2b_base64(text, strict_mode=True) if text else b""
     except (binascii.Error, ValueError):
         raise ProtocolError("the SCRAM message has an attribute that is not base64") from None
 
