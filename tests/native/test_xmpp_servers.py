@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -416,6 +416,30 @@ def test_connections_that_cannot_be_made(a: Side) -> None:
         accepted.close()
     a.until(lambda: a.server.stats()["sessions"] == 0)
     assert a.server.stats()["servers"] == 0
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port whose queue of connections is full: whoever connects gets no answer."""
+    with socket.socket() as listening, ExitStack() as waiting:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(3):
+            caller = waiting.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+def test_an_address_that_does_not_answer(a: Side, silent: int) -> None:
+    sid = a.server.connect("127.0.0.1", silent, tls=False, server_name=B, timeout=0.2)
+    assert a.next("closed") == ("closed", sid, "the connection could not be made: no answer within 0.2 s")
+    sid = a.server.connect("127.0.0.1", silent, tls=True, server_name=B, timeout=60.0)
+    a.server.send(sid, [message(1)])
+    a.server.close(sid)
+    assert a.next("undelivered") == ("undelivered", sid, [message(1)])
+    assert a.next("closed") == ("closed", sid, "the server ended the stream")
+    a.until(lambda: a.server.stats()["servers"] == 0)
 
 
 def test_the_source_address_is_used(a: Side, b: Side) -> None:

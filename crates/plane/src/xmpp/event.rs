@@ -83,9 +83,10 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Notes one more event; true when the session must stop reading.
-    pub fn add(&self, limit: u32) -> bool {
-        let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+    /// Notes one more event of this weight; true when the session must stop reading.
+    pub fn add(&self, weight: u32, limit: u32) -> bool {
+        let units = units(weight);
+        let waiting = self.waiting.fetch_add(units, Ordering::SeqCst) + units;
         if waiting < limit {
             return false;
         }
@@ -95,8 +96,9 @@ impl Flow {
     }
 
     /// Notes that an event was taken; true when the session may read again.
-    pub fn take(&self, limit: u32) -> bool {
-        let waiting = self.waiting.fetch_sub(1, Ordering::SeqCst) - 1;
+    pub fn take(&self, weight: u32, limit: u32) -> bool {
+        let units = units(weight);
+        let waiting = self.waiting.fetch_sub(units, Ordering::SeqCst) - units;
         waiting <= limit / 2 && self.paused.swap(false, Ordering::SeqCst)
     }
 
@@ -104,6 +106,11 @@ impl Flow {
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
     }
+}
+
+/// What an event counts for among those that wait: a large one as several, so that few sessions cannot fill the engine.
+fn units(weight: u32) -> u32 {
+    1 + weight / 16_384
 }
 
 /// The account of the whole engine, in bytes.
@@ -208,12 +215,19 @@ mod tests {
     fn a_session_pauses_at_the_limit_and_goes_on_at_half() {
         let flow = Flow::default();
         assert_eq!(
-            (0..4).map(|_| flow.add(4)).collect::<Vec<_>>(),
+            (0..4).map(|_| flow.add(100, 4)).collect::<Vec<_>>(),
             [false, false, false, true]
         );
-        assert!(!flow.take(4));
+        assert!(!flow.take(100, 4));
         assert!(flow.is_paused());
-        assert!(flow.take(4));
-        assert!(!flow.is_paused() && !flow.take(4));
+        assert!(flow.take(100, 4));
+        assert!(!flow.is_paused() && !flow.take(100, 4));
+    }
+
+    #[test]
+    fn a_large_event_counts_for_many() {
+        let flow = Flow::default();
+        assert!(flow.add(256 << 10, 17) && flow.is_paused());
+        assert!(flow.take(256 << 10, 17) && !flow.is_paused());
     }
 }

@@ -233,8 +233,8 @@ impl Server {
         let mut cost = 0;
         for event in &batch {
             cost += event.cost();
-            if let Event::Stanza { sid, flow, .. } = event {
-                if flow.take(self.shared.config.pending_events) {
+            if let Event::Stanza { sid, flow, weight, .. } = event {
+                if flow.take(*weight, self.shared.config.pending_events) {
                     self.command(*sid, Command::Resume(*sid));
                 }
             }

@@ -161,6 +161,8 @@ impl Session {
         if self.announced {
             context.emit(Event::Closed { sid: self.sid, reason });
         }
+        // A connection that is not there yet has nobody to say goodbye to.
+        self.over |= self.is_connecting();
         self.phase = Phase::Leaving;
         self.hold = Hold::No;
         self.pending = Vec::new();

@@ -21,7 +21,7 @@ use super::{Hold, Phase, Session};
 use crate::tls::{client_config, TlsInfo};
 
 /// Events that may wait of a server that speaks for many people.
-const PEER_EVENTS: u32 = 1024;
+const PEER_EVENTS: u32 = 512;
 /// Pairs of domains that one stream may have (XEP-0220 §2.2.3 lets a stream serve many).
 const MAX_PAIRS: usize = 256;
 
@@ -269,7 +269,7 @@ impl Session {
         } else {
             UNAUTHENTICATED_EVENTS.min(context.shared.config.pending_events)
         };
-        if self.flow.add(limit) {
+        if self.flow.add(weight, limit) {
             context.tally.pauses += 1;
         }
     }

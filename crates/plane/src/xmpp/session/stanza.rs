@@ -149,7 +149,7 @@ impl Session {
         } else {
             configured.min(UNAUTHENTICATED_EVENTS)
         };
-        if self.flow.add(limit) {
+        if self.flow.add(weight, limit) {
             context.tally.pauses += 1;
         }
     }
