@@ -110,7 +110,7 @@ class SigningIn:
             self._step(session, step)
 
     def _step(self, session: Session, step: steps.Output) -> None:
-        sid = session.sid
+        sid = session.connection.sid
         if isinstance(step, steps.Send):
             self._plane.send(sid, step.elements)
         elif isinstance(step, steps.OpenStream):

@@ -134,7 +134,7 @@ def downgrade_hash(mechanism: ScramHash, mechanisms: Collection[str], types: Col
     return base64.b64encode(hashlib.new(_DIGESTS[mechanism], offer).digest()).decode()
 
 
-def _attributes(message: bytes) -> tuple[str, list[tuple[str, str]]]:
+def _text(message: bytes) -> str:
     if len(message) > _MAX_MESSAGE:
         raise ProtocolError("the SCRAM message is too long")
     try:
@@ -143,6 +143,11 @@ def _attributes(message: bytes) -> tuple[str, list[tuple[str, str]]]:
         raise ProtocolError("the SCRAM message is not UTF-8") from None
     if "\0" in text:
         raise ProtocolError("the SCRAM message has a NUL")
+    return text
+
+
+def _attributes(message: bytes) -> tuple[str, list[tuple[str, str]]]:
+    text = _text(message)
     return text, _split(text)
 
 
@@ -214,15 +219,10 @@ class ScramServer:
 
     def first(self, message: bytes) -> None:
         """Reads the client's first message; ``username`` and ``authzid`` are known afterwards."""
-        if len(message) > _MAX_MESSAGE:
-            raise ProtocolError("the SCRAM message is too long")
-        try:
-            text = message.decode()
-        except UnicodeDecodeError:
-            raise ProtocolError("the SCRAM message is not UTF-8") from None
+        text = _text(message)
         flag, comma, rest = text.partition(",")
         authzid, comma2, bare = rest.partition(",")
-        if not comma or not comma2 or (authzid and not authzid.startswith("a=")) or "\0" in text:
+        if not comma or not comma2 or (authzid and not authzid.startswith("a=")):
             raise ProtocolError("the SCRAM message does not begin with a GS2 header")
         self._gs2 = f"{flag},{authzid},"
         self.authzid = _unescape(authzid[2:])
@@ -264,12 +264,12 @@ class ScramServer:
         """Checks the client's final message. With ACCEPTED comes the server's final message, else empty bytes."""
         if self._verifier is None:
             raise ProtocolError("the SCRAM messages came out of order")
-        text, pairs = _attributes(message)
-        names = [name for name, _ in pairs]
-        if names[:2] != ["c", "r"] or names[-1] != "p" or "m" in names or names.count("p") != 1:
+        text = _text(message)
+        without_proof, _, shown = text.rpartition(",p=")
+        pairs = _split(without_proof)
+        if [name for name, _ in pairs[:2]] != ["c", "r"] or any(name in "mp" for name, _ in pairs[2:]):
             raise ProtocolError("the SCRAM final message has not the attributes it should")
-        without_proof = text.rpartition(",p=")[0]
-        proof = _unbase64(pairs[-1][1])
+        proof = _unbase64(shown)
         if len(proof) != _SIZES[self.mechanism]:
             raise ProtocolError("the SCRAM proof has the wrong length")
         nonce_ok = hmac.compare_digest(pairs[1][1].encode(), self._nonce.encode())
