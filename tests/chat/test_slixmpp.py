@@ -151,7 +151,10 @@ async def test_discovery_ping_version_time_and_vcard(person: MakePerson) -> None
     for feature in info["disco_info"]["features"]:
         assert not feature.startswith("urn:xmpp:mam"), "only what exists is announced"
     items = await alice.plugin["xep_0030"].get_items("chat.test", timeout=WAIT)
-    assert items["disco_items"]["items"] == {("rooms.chat.test", None, "Rooms")}
+    assert items["disco_items"]["items"] == {
+        ("rooms.chat.test", None, "Rooms"),
+        ("upload.chat.test", None, "File upload"),
+    }
     assert await alice.plugin["xep_0199"].ping("chat.test", timeout=WAIT) >= 0
     assert await alice.plugin["xep_0199"].ping(bob.boundjid.full, timeout=WAIT) >= 0
     version = await alice.plugin["xep_0092"].get_version("chat.test", timeout=WAIT)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -14,6 +15,7 @@ from moim.chat.bosh.connections import Bosh
 from moim.proto.xmpp import bosh
 
 PATH = "/http-bind"
+_BODY_S = 20.0
 _TYPE = "text/xml; charset=utf-8"
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "POST, OPTIONS",
@@ -65,7 +67,12 @@ def bosh_routes(connections: Callable[[], Bosh | None], origins: Callable[[], Co
         manager = connections()
         if manager is None:
             return PlainTextResponse("BOSH is not available\n", 503, headers={**headers, "Retry-After": "10"})
-        data = await _body(request)
+        try:
+            data = await _body(request)
+        except TimeoutError:
+            return PlainTextResponse("the request did not arrive in time\n", 408, headers={**headers, "Connection": "close"})
+        except ClientDisconnect:
+            return Response(status_code=400)
         answer = bosh.ending("policy-violation") if data is None else None
         if data is not None:
             answer = await manager.request(data, source, outside=outside)
@@ -84,8 +91,9 @@ def _may(origin: str, authority: str, origins: Collection[str]) -> bool:
 async def _body(request: Request) -> bytes | None:
     """The request's body; None when it is too large."""
     data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > bosh.MAX_BODY:
-            return None
+    async with asyncio.timeout(_BODY_S):
+        async for piece in request.stream():
+            data += piece
+            if len(data) > bosh.MAX_BODY:
+                return None
     return bytes(data)
