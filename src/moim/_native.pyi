@@ -264,12 +264,13 @@ class XmppServer:
         """Holds back what a client need not hear at once (XEP-0352), as if it had sent ``<inactive/>``; or no more."""
     def manage(self, sid: int, answer: Element | None, *, resume: bool) -> None:
         """Begins stream management (XEP-0198): sends ``answer``, counts from there on in both directions, and takes what
-        the client sent after its request. ``resume``: a connection that breaks leaves the session waiting."""
-    def resume(self, sid: int, old: int, handled: int, previd: str, answer: Element | None = None) -> None:
+        the client sent after its request; without an answer, inside a sign-in, once that is answered. ``resume``: a
+        connection that breaks leaves the session waiting."""
+    def resume(self, sid: int, old: int, handled: int, previd: str, answer: Sequence[Element] = ...) -> None:
         """Moves the connection ``sid``, whose client got ``handled`` stanzas (mod 2^32), into the session ``old``, whose
-        own connection ends if it still has one. The client is sent ``<resumed/>``, as last child of ``answer`` when there
-        is one, then what it did not get. 'resumed' or 'unresumed' follows; a ``handled`` that cannot be ends the
-        connection ``sid``. Until then nothing of what the client sent on is taken."""
+        own connection ends if it still has one. The client is sent ``<resumed/>``, as last child of the first element of
+        ``answer`` when there is one, then what it did not get. 'resumed' or 'unresumed' follows; a ``handled`` that
+        cannot be ends the connection ``sid``. Until then nothing of what the client sent on is taken."""
     def archive(self, bare: str, on: bool) -> None:
         """Keeps records of the messages of an account (prepared bare JID) from now on, or no more."""
     def committed(self, ticket: int) -> None:
@@ -281,8 +282,8 @@ class XmppServer:
         """Delivers messages as if local sessions had sent them, whatever is tapped: to their recipients, with carbons,
         stanza ids and archive records. Those that no row decides come back, and nothing was done about them."""
     def copy(self, messages: Sequence[Element]) -> None:
-        """Sends the carbons of messages that are delivered otherwise, to other sessions of a local sender and to those of
-        a local recipient."""
+        """Sends the carbons of messages that are delivered otherwise: to other sessions of a local sender, and to those of
+        a local recipient that the rules of RFC 6121 do not deliver to."""
     def fan_out(self, element: Element, sids: Sequence[int]) -> None:
         """Sends one element to many sessions, each with its own full JID as ``to``; serialised once."""
     def close(self, sid: int, error: Element | None = None) -> None:

@@ -331,14 +331,14 @@ impl XmppServer {
         self.0.manage(sid, answer.map(|answer| answer.get().0.clone()), resume);
     }
 
-    #[pyo3(signature = (sid, old, handled, previd, answer=None))]
+    #[pyo3(signature = (sid, old, handled, previd, answer=Vec::new()))]
     fn resume(
         &self,
         sid: u64,
         old: u64,
         handled: u32,
         previd: &str,
-        answer: Option<&Bound<'_, PyElement>>,
+        answer: Vec<Bound<'_, PyElement>>,
     ) -> PyResult<()> {
         let probe = Attr {
             key: Str::Static("previd"),
@@ -346,7 +346,7 @@ impl XmppServer {
         };
         Element::checked(Str::Static("resumed"), Str::Static(ns::SM), vec![probe], Vec::new())
             .map_err(|message| raise(Fault::Usage, message))?;
-        let answer = answer.map(|answer| answer.get().0.clone());
+        let answer = answer.iter().map(|element| element.get().0.clone()).collect();
         self.0.resume(sid, old, handled, previd, answer);
         Ok(())
     }

@@ -327,7 +327,7 @@ impl Server {
     }
 
     /// Makes the connection `sid` that of the session `old`, whose client has `handled` stanzas. An event says whether.
-    pub fn resume(&self, sid: u64, old: u64, handled: u32, previd: &str, answer: Option<Arc<Element>>) {
+    pub fn resume(&self, sid: u64, old: u64, handled: u32, previd: &str, answer: Vec<Arc<Element>>) {
         let resumption = Box::new(Resumption {
             old,
             handled,

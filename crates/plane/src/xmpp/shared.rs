@@ -70,7 +70,8 @@ pub struct Resumption {
     pub old: u64,
     pub handled: u32,
     pub previd: String,
-    pub answer: Option<Arc<Element>>,
+    /// What to send; `<resumed/>` is put into the first, or sent alone.
+    pub answer: Vec<Arc<Element>>,
 }
 
 /// Why a session is not resumed.

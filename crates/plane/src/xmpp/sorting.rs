@@ -83,7 +83,7 @@ impl Sorter {
             Some(owner) if keeps => with_id(&message, owner, &id),
             _ => message.clone(),
         };
-        let sole = self.found.len() == 1;
+        let sole = received == 1;
         let shown = stamped(&bare, keeps);
         for sid in &self.found[..recipients] {
             let element = shown.clone();
@@ -124,15 +124,24 @@ impl Sorter {
             return;
         }
         self.found.clear();
-        for (kind, address) in [("received", to), ("sent", from)] {
-            let (bare, resource) = split(address);
-            let before = self.found.len();
-            shared
-                .routes
-                .look(bare, |account| account.copies(resource, &mut self.found));
-            if self.found.len() > before {
-                self.copy(kind, &Str::value(bare), message, before..self.found.len());
-            }
+        let headline = false;
+        let (bare, resource) = split(to);
+        let recipients = shared.routes.look(bare, |account| {
+            account.find(resource, headline, false, &mut self.found);
+            let recipients = self.found.len();
+            account.copies(None, &mut self.found);
+            recipients
+        });
+        let received = self.found.len();
+        if let Some(recipients) = recipients.filter(|recipients| *recipients < received) {
+            self.copy("received", &Str::value(bare), message, recipients..received);
+        }
+        let (bare, resource) = split(from);
+        shared
+            .routes
+            .look(bare, |account| account.copies(resource, &mut self.found));
+        if self.found.len() > received {
+            self.copy("sent", &Str::value(bare), message, received..self.found.len());
         }
     }
 

@@ -94,7 +94,8 @@ impl Session {
         if let (Some(identity), None) = (&self.identity, &self.managed) {
             self.managed = Some(Box::new(Managed::new(identity.full.clone(), resumable)));
         }
-        if matches!(self.hold, Hold::Management | Hold::Sasl) {
+        // Without an answer the client still waits for the one to its sign-in.
+        if self.hold == Hold::Management || (self.hold == Hold::Sasl && answer.is_some()) {
             self.release(context);
         }
     }
@@ -231,15 +232,15 @@ impl Session {
         // It was checked before.
         managed.acknowledge(resumption.handled);
         let answer = resumed(&resumption.previd, managed.received());
-        let answer = match &resumption.answer {
-            Some(around) => {
+        match resumption.answer.split_first() {
+            Some((around, more)) => {
                 let mut whole = Element::clone(around);
                 whole.push(answer.into());
-                whole
+                self.write_element(&whole.into(), context);
+                more.iter().for_each(|element| self.write_element(element, context));
             }
-            None => answer,
-        };
-        self.write_element(&answer.into(), context);
+            None => self.write_element(&answer.into(), context),
+        }
         managed.disconnected();
         let missed: Vec<_> = managed.reconnected().collect();
         self.managed = Some(managed);
