@@ -10,6 +10,8 @@ import pytest
 from starlette.applications import Starlette
 
 from moim import chat
+from moim.chat.bosh import serving
+from moim.net.http_server import HttpServer
 from moim.proto.xmpp import Element, ns, sasl
 from moim.proto.xmpp.scram import ScramClient
 
@@ -216,3 +218,19 @@ async def test_a_copy_of_a_request_acts_once(house: Any) -> None:
         assert await browser.post(text + ping, rid=browser.rid) == first
         await bob.receive()
         await bob.quiet()
+
+
+async def test_a_body_that_does_not_come(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_BODY_S", 0.05)
+    server = HttpServer(
+        Starlette(routes=chat.public_routes(house.service, websocket_url="ws://x")), address=house.address
+    )
+    await server.start()
+    try:
+        reader, writer = await asyncio.open_connection(server.address, server.port)
+        writer.write(b"POST /http-bind HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n<body")
+        status = (await asyncio.wait_for(reader.read(), WAIT)).split(b" ")[1]
+        assert status == b"408"
+        writer.close()
+    finally:
+        await server.stop()

@@ -70,7 +70,9 @@ def bosh_routes(connections: Callable[[], Bosh | None], origins: Callable[[], Co
         try:
             data = await _body(request)
         except TimeoutError:
-            return PlainTextResponse("the request did not arrive in time\n", 408, headers={**headers, "Connection": "close"})
+            return PlainTextResponse(
+                "the request did not arrive in time\n", 408, headers={**headers, "Connection": "close"}
+            )
         except ClientDisconnect:
             return Response(status_code=400)
         answer = bosh.ending("policy-violation") if data is None else None
