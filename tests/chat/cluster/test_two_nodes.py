@@ -239,3 +239,17 @@ async def test_a_node_that_dies_is_noticed_and_what_it_did_not_take_is_kept(pair
     await again.sync()
     left = await here.store.read(lambda c: c.execute(sa.select(sa.func.count()).select_from(tables.offline)).scalar())
     assert left == 0
+
+
+async def test_what_went_to_a_dying_node_finds_who_came_back_meanwhile(pair: Pair, hub: Hub) -> None:
+    here, there = pair
+    alice, bob = await here.online("alice", "a"), await there.online("bob", "b")
+    cluster = there.service._cluster
+    cluster.membership._task.cancel()
+    for task in cluster._tasks:
+        task.cancel()
+    hub.buses.remove(there.bus)
+    alice.send(f"<message to='{Jid.parse(bob.jid).bare}' type='chat'><body>to the dead</body></message>")
+    await alice.sync()
+    again = await here.online("bob", "c")
+    assert body(await until(again, "message")) == "to the dead"

@@ -10,7 +10,7 @@ from moim.proto.xmpp import Element, Jid
 SESSION: Final = "session"  # [_, jid, state]: bound, or changed
 GONE: Final = "gone"  # [_, jid]
 LIVE: Final = "live"  # [_]: every session was told
-DELIVER: Final = "deliver"  # [_, xml, [jid…]]: the stanza as it is to each of these sessions
+DELIVER: Final = "deliver"  # [_, xml, [jid…], covered]: the stanza as it is to each of these sessions
 FAN_OUT: Final = "fan-out"  # [_, xml, [jid…]]: the stanza to each of these sessions, with its address as ``to``
 END: Final = "end"  # [_, jid, xml]: close the session with this stream error
 COMPONENT: Final = "component"  # [_, xml]: a stanza for a part of the server that the other node runs
@@ -51,3 +51,8 @@ def jids(item: list[Any], place: int) -> list[Jid]:
     if not isinstance(value, list):
         raise ValueError(f"'{item[0]}' has no list at {place}")
     return [jid([item[0], one], 1) for one in value]
+
+
+def flag(item: list[Any], place: int) -> bool:
+    """Whether there is a yes at a place of an item."""
+    return place < len(item) and item[place] is True

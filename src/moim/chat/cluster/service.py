@@ -269,9 +269,18 @@ class Cluster:
                     self._missed(element.with_attrs({"to": address}), Jid.parse(address))
 
     def _send_stanza(self, node: str, stanza: Element, targets: list[str]) -> None:
-        if not self.tell(node, [codec.DELIVER, stanza.to_xml(""), targets]):
+        covered = self._covered(node, stanza)
+        if not self.tell(node, [codec.DELIVER, stanza.to_xml(""), targets, covered]):
             for target in targets:
-                self._missed(stanza, Jid.parse(target))
+                self._missed(stanza, Jid.parse(target), covered=covered)
+
+    def _covered(self, node: str, stanza: Element) -> bool:
+        """Whether sessions that ``node`` does not hold get the same message: then none is lost with that node's."""
+        to = stanza.get("to") or ""
+        if stanza.name != "message" or not to or "/" in to:
+            return False
+        account = self._needed().accounts.get(to)
+        return account is not None and any(session.node != node for session in account.receiving())
 
     def _end_elsewhere(self, session: Session, error: Element | None) -> None:
         """Another node's session is to end; its address is free at once."""
@@ -403,14 +412,16 @@ class Cluster:
 
     def _deliver(self, _peer: str, item: Item) -> None:
         parts = self._needed()
-        stanza, batch = codec.element(item, 1), []
+        stanza, batch, missed = codec.element(item, 1), [], []
         for jid in codec.jids(item, 2):
             session = parts.accounts.session(jid)
             if session is not None and not session.node:
                 batch.append((session.sid, stanza))
             else:
-                self._missed(stanza, jid)
+                missed.append(jid)
         parts.plane.send_many(batch)
+        for jid in missed:
+            self._missed(stanza, jid, covered=bool(batch) or codec.flag(item, 3))
 
     def _fan_out(self, _peer: str, item: Item) -> None:
         parts = self._needed()
@@ -493,9 +504,9 @@ class Cluster:
         for item in items:
             try:
                 if item[0] == codec.DELIVER:
-                    stanza = codec.element(item, 1)
-                    for jid in codec.jids(item, 2):
-                        self._missed(stanza, jid)
+                    stanza, covered = codec.element(item, 1), codec.flag(item, 3)
+                    for number, jid in enumerate(codec.jids(item, 2)):
+                        self._missed(stanza, jid, covered=covered or number > 0)
                 elif item[0] == codec.FAN_OUT:
                     stanza = codec.element(item, 1)
                     for jid in codec.jids(item, 2):
@@ -505,16 +516,15 @@ class Cluster:
             except ValueError as error:
                 _log.error("what a node did not confirm is lost: %s", error)
 
-    def _missed(self, stanza: Element, session: Jid) -> None:
-        """A stanza was for a session that is not there any more."""
+    def _missed(self, stanza: Element, session: Jid, *, covered: bool = False) -> None:
+        """A stanza was for a session that is not there any more; ``covered``: others of the account have it."""
         parts = self._needed()
         to = stanza.get("to") or ""
         if stanza.name == "message":
             if message_type(stanza) == "error" or any(c.ns == "urn:xmpp:carbons:2" for c in stanza.elements()):
                 return
-            account = parts.accounts.get(str(session.bare))
-            if "/" not in to and account is not None and account.receiving():
-                return  # its other sessions have it
+            if covered and "/" not in to:
+                return
             parts.router.deliver([(Jid.parse(to) if to else session, stanza)])
         elif stanza.name == "iq" and stanza.get("type") in ("get", "set") and stanza.get("from"):
             parts.router.reply(stanza, StanzaError("service-unavailable"))

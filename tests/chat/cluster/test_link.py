@@ -1,0 +1,159 @@
+"""The link between two nodes: once and in order over a bus that loses, repeats and reorders; lives that begin anew."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moim.chat.cluster.link import MAX_BATCH, Began, Link, Received, read
+
+
+class Wire:
+    """Two links and what is on its way between them, in both directions."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.one, self.two = Link("one", "two", 1), Link("two", "one", 2)
+        self.got: dict[str, list[object]] = {"one": [], "two": []}
+        self.began: dict[str, list[Began]] = {"one": [], "two": []}
+        self.way: dict[str, deque[bytes]] = {"one": deque(), "two": deque()}
+
+    def collect(self) -> None:
+        for link, to in ((self.one, "two"), (self.two, "one")):
+            while link.output:
+                self.way[to].append(link.output.popleft())
+
+    def deliver(self, to: str, place: int = 0) -> None:
+        """One of the messages on their way arrives."""
+        body = self.way[to][place]
+        del self.way[to][place]
+        link = self.one if to == "one" else self.two
+        for event in link.receive(read(body), self.now):
+            if isinstance(event, Received):
+                self.got[to].extend(item[1] for item in event.items)
+            else:
+                self.began[to].append(event)
+        link.flush(self.now)
+        self.collect()
+
+    def settle(self) -> None:
+        """Everything arrives, and what was lost is repeated."""
+        for _ in range(200):
+            self.now += 1.1
+            for link in (self.one, self.two):
+                link.flush(self.now)
+                link.tick(self.now)
+            self.collect()
+            while self.way["one"] or self.way["two"]:
+                for to in ("one", "two"):
+                    if self.way[to]:
+                        self.deliver(to)
+            if self.one.idle and self.two.idle and self.one.begun and self.two.begun:
+                return
+        raise AssertionError("the links do not come to rest")
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 60))
+def test_everything_arrives_once_and_in_order(chance: random.Random, count: int) -> None:
+    wire = Wire()
+    wire.settle()
+    for number in range(count):
+        for link in (wire.one, wire.two):
+            assert link.send(["x", number])
+            if chance.random() < 0.5:
+                link.flush(wire.now)
+        wire.collect()
+        for to in ("one", "two"):
+            way = wire.way[to]
+            if way and (fate := chance.random()) < 0.7:
+                place = chance.randrange(len(way))
+                if fate < 0.2:
+                    del way[place]  # lost
+                elif fate < 0.3:
+                    way.append(way[place])  # twice
+                else:
+                    wire.deliver(to, place)
+    wire.settle()
+    assert wire.got == {"one": list(range(count)), "two": list(range(count))}
+    assert [len(events) for events in wire.began.values()] == [1, 1]
+
+
+def test_a_new_life_gives_back_what_was_not_confirmed() -> None:
+    wire = Wire()
+    wire.settle()
+    wire.one.send(["x", "lost"])
+    wire.one.flush(wire.now)
+    wire.collect()
+    wire.way["two"].clear()
+    wire.one.send(["x", "waiting"])
+    wire.two = Link("two", "one", 3)
+    wire.got["two"].clear()
+    wire.settle()
+    assert wire.began["one"][-1].undelivered == (["x", "lost"], ["x", "waiting"])
+    wire.one.send(["x", "new"])
+    wire.settle()
+    assert wire.got["two"] == ["new"]
+
+
+def test_a_buried_life_is_not_heard_any_more() -> None:
+    wire = Wire()
+    wire.settle()
+    wire.one.send(["x", "unconfirmed"])
+    assert wire.one.bury() == (["x", "unconfirmed"],)
+    wire.two.send(["x", "from the grave"])
+    wire.two.flush(wire.now)
+    wire.collect()
+    wire.deliver("one")
+    assert wire.got["one"] == []
+    assert not wire.one.begun
+    assert not wire.one.send(["x", "nobody there"])
+    wire.two = Link("two", "one", 4)
+    wire.settle()
+    wire.two.send(["x", "alive"])
+    wire.settle()
+    assert wire.got["one"] == ["alive"]
+
+
+def test_large_items_are_split_into_messages_that_the_bus_takes() -> None:
+    wire = Wire()
+    wire.settle()
+    for _ in range(10):
+        assert wire.one.send(["x", "y" * 150_000])
+    wire.one.flush(wire.now)
+    assert len(wire.one.output) >= 4
+    assert all(len(body) < MAX_BATCH + 1000 for body in wire.one.output)
+
+
+def test_what_waits_is_bounded() -> None:
+    wire = Wire()
+    wire.settle()
+    sent = 0
+    while wire.one.send(["x", "y" * 200_000]):
+        sent += 1
+    assert 300 < sent < 400
+    wire.settle()
+    assert wire.one.send(["x", "room again"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[1]", b"{}", b'{"v":9,"from":"two"}', b'{"v":1,"from":3}', b"x" * 3_000_000, b'{"v":1'],
+)
+def test_what_no_node_says_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        read(body)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epoch": "1"}, {"epoch": -1}, {"to": None}, {"got": True}, {"seq": "1"}, {"seq": 1}, {"seq": 1, "items": [1]}],
+)
+def test_messages_with_wrong_parts_are_refused(change: dict[str, object]) -> None:
+    document = {"v": 1, "from": "two", "epoch": 2, "to": 1, "got": 0} | change
+    with pytest.raises(ValueError):
+        Link("one", "two", 1).receive(read(json.dumps(document).encode()), 0.0)

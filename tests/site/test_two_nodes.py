@@ -1,0 +1,132 @@
+"""Two inside nodes as real programs: chat across them, and what happens when a node, the bus or the database dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from slixmpp.exceptions import IqError
+
+from two_nodes import Person, TwoNodes
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+
+ROOM = "tea@rooms.moim.test"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
+    nodes = TwoNodes(tmp_path_factory.mktemp("subcluster"))
+    yield nodes
+    nodes.remove()
+
+
+@pytest.fixture
+async def people(nodes: TwoNodes) -> AsyncIterator[Any]:
+    made: list[Person] = []
+
+    async def sign_in(name: str, node: str, *, room: str = "") -> Person:
+        person = Person(nodes, name, room=room)
+        made.append(person)
+        await person.reach(prefer=node)
+        return person
+
+    yield sign_in
+    for person in made:
+        await person.leave()
+
+
+def says(text: str) -> Any:
+    return lambda message: message[1] == text
+
+
+async def written(person: Person) -> None:
+    """Changes the contact list; while the database is on its way back, this is refused and tried again."""
+    while True:
+        try:
+            await person.update_roster("dave@moim.test", name="Dave")
+        except IqError as error:
+            if error.condition != "internal-server-error":
+                raise
+        else:
+            return
+
+
+async def open_room(person: Person) -> None:
+    """Lets everybody into the room that the person made."""
+    muc: Any = person.plugin["xep_0045"]
+    form = await muc.get_room_config(ROOM)
+    form["type"] = "submit"
+    form.set_values({"muc#roomconfig_persistentroom": True})
+    await muc.set_room_config(ROOM, form)
+
+
+async def test_chat_across_the_nodes(nodes: TwoNodes, people: Any) -> None:
+    alice = await people("alice", "inside")
+    bob = await people("bob", "inside2")
+    await alice.until_seen(bob.boundjid.full, "available")
+    alice.send_message("bob@moim.test", "hello", mtype="chat")
+    assert await bob.message() == ("alice@moim.test", "hello")
+    bob.send_message(alice.boundjid.full, "hi", mtype="chat")
+    assert await alice.message() == ("bob@moim.test", "hi")
+
+
+async def test_a_node_is_killed(nodes: TwoNodes, people: Any) -> None:
+    alice = await people("alice", "inside", room=ROOM)
+    await open_room(alice)
+    bob = await people("bob", "inside2", room=ROOM)
+    carol = await people("carol", "inside2", room=ROOM)
+    bob.send_message(ROOM, "before", mtype="groupchat")
+    await alice.until_message(says("before"))
+    await bob.leave()  # what is said to him now waits for him
+    await carol.until_seen(bob.boundjid.full, "unavailable")
+    nodes.kill("inside")
+    # In order: on the dead node's link, to the dead node's user, and after her program found the other node.
+    carol.send_message("alice@moim.test", "are you there?", mtype="chat")
+    carol.send_message("bob@moim.test", "for later", mtype="chat")
+    await asyncio.wait_for(alice.joined.wait(), 60)
+    while alice.at != nodes.addresses["inside2"]:
+        await alice.joined.wait()
+        await asyncio.sleep(0)
+    await alice.until_message(says("are you there?"))
+    alice.send_message(ROOM, "after", mtype="groupchat")
+    await carol.until_message(says("after"))
+    carol.send_message("alice@moim.test", "again", mtype="chat")
+    await alice.until_message(says("again"))
+    bob = await people("bob", "inside2")
+    await bob.until_message(says("for later"))
+    nodes.start("inside")
+    dave = await people("carol", "inside")
+    dave.send_message("bob@moim.test", "from the new life", mtype="chat")
+    await bob.until_message(says("from the new life"))
+
+
+async def test_the_bus_is_killed(nodes: TwoNodes, people: Any) -> None:
+    alice, carol = await people("alice", "inside"), await people("carol", "inside")
+    bob = await people("bob", "inside2")
+    await alice.until_seen(bob.boundjid.full, "available")
+    nodes.nats.kill()
+    alice.send_message(bob.boundjid.full, "over a dead bus", mtype="chat")
+    alice.send_message(carol.boundjid.full, "local", mtype="chat")
+    await carol.until_message(says("local"))
+    nodes.nats.start()
+    await bob.until_message(says("over a dead bus"))
+    bob.send_message(alice.boundjid.full, "back", mtype="chat")
+    await alice.until_message(says("back"))
+
+
+async def test_the_database_is_stopped(nodes: TwoNodes, people: Any) -> None:
+    alice, bob = await people("alice", "inside"), await people("bob", "inside2")
+    await alice.until_seen(bob.boundjid.full, "available")
+    nodes.postgres.stop()
+    alice.send_message(bob.boundjid.full, "without a database", mtype="chat")
+    await bob.until_message(says("without a database"))
+    with pytest.raises(IqError) as refused:
+        await alice.update_roster("dave@moim.test", name="Dave")
+    assert refused.value.condition == "internal-server-error"
+    nodes.postgres.start()
+    await written(alice)
+    bob.send_message(alice.boundjid.full, "still here", mtype="chat")
+    await alice.until_message(says("still here"))
