@@ -9,7 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+
+from moim import chat
+from moim.net.http_server import HttpServer
 
 pytestmark = pytest.mark.interop
 
@@ -88,3 +93,29 @@ async def test_profanity(place: Any, profanity: Terminal) -> None:
     bob.send("<presence type='unavailable'/>")
     await profanity.shows("offline")
     await profanity.type("/quit")
+
+
+async def test_profanity_sends_a_file(place: Any, profanity: Terminal, tmp_path: Path) -> None:
+    """Slot, PUT and the link in a message, by a program and an HTTP library that did not come from us."""
+    routes = chat.public_routes(place.service, websocket_url="ws://x")
+    server = HttpServer(Starlette(routes=routes), address=place.address)
+    await server.start()
+    place.service.uploads._base = lambda: f"http://{server.address}:{server.port}"
+    try:
+        await profanity.shows("alice@chat.test/prof logged in successfully")
+        bob = await place.online("bob", "desk")
+        picture = b"\x89PNG\r\n\x1a\n" + os.urandom(50_000)
+        (tmp_path / "바다.png").write_bytes(picture)
+        await profanity.type("/msg bob@chat.test")
+        await profanity.type(f"/sendfile {tmp_path}/바다.png")
+        got = await bob.receive()
+        while got.name != "message" or got.find("body") is None:
+            got = await bob.receive()
+        url = got.find("x", "jabber:x:oob").find("url", "jabber:x:oob").text
+        assert got.find("body").text == url
+        async with httpx.AsyncClient() as http:
+            answer = await http.get(url)
+        assert (answer.content, answer.headers["content-type"]) == (picture, "image/png")
+        await profanity.type("/quit")
+    finally:
+        await server.stop()
