@@ -29,7 +29,7 @@ class Dialler(Protocol):
 
 
 class Connector:
-    """``keys`` are dialback's; times are seconds. ``said`` hears each step in words, for ``moim federation check``."""
+    """``keys`` are dialback's; times are seconds."""
 
     def __init__(
         self,
@@ -46,15 +46,16 @@ class Connector:
         self._handshake = handshake_seconds
         self._clock = clock
 
-    async def connect(self, local: str, remote: str, policy: Policy, *, verify_only: bool = False) -> Stream:
-        """An open stream, or with ``verify_only`` one that keys can be put to.
+    async def connect(
+        self, local: str, remote: str, policy: Policy, *, verify_only: bool = False, external: bool = True
+    ) -> Stream:
+        """An open stream, or with ``verify_only`` one that keys can be put to; without ``external`` by dialback.
 
         Raises NotFound when the DNS knows no server, PeerUnreachable, PeerTimeout or StreamFailed with a sentence.
         """
         located = await self._locator.locate(remote, policy.tls)
         where = await self._locator.endpoints(located, remote)
         rest, problems = where.found, where.problems
-        external = True
         for _ in range(_MAX_NEGOTIATIONS):
             if not rest:
                 break

@@ -151,6 +151,11 @@ class Locator:
                     result.found.append(Endpoint(*place, target.host))
         return result
 
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """The addresses of a host, whatever they are; none when it has none or nobody tells."""
+        found = await self._addresses(host)
+        return () if isinstance(found, str) else found
+
     async def _addresses(self, host: str) -> tuple[str, ...] | str:
         try:
             answer = await self._dns.addresses(host)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from moim.errors import NotFound
+from moim.errors import NotFound, UsageError
 from moim.federation.policies import Override
 from moim.federation.service import Service
 from moim.federation.settings import pattern
+from moim.model import domain_name
 from moim.net.http_json import json_object
 
 _MAX_BODY = 16 * 1024
@@ -22,7 +25,8 @@ def admin_routes(service: Service) -> list[BaseRoute]:
 
     ``GET /federation``, ``GET /federation/peers``, ``GET`` and ``DELETE /federation/peers/{domain}`` (ends its streams
     and lets it be tried at once), ``GET /federation/policies``, ``GET``, ``PUT`` and ``DELETE
-    /federation/policies/{domain}``.
+    /federation/policies/{domain}``; ``POST /federation/check`` answers with a JSON object
+    in each line, the verdict last.
     """
 
     async def overview(_request: Request) -> Response:
@@ -59,7 +63,21 @@ def admin_routes(service: Service) -> list[BaseRoute]:
         await service.drop_policy(request.path_params["domain"])
         return Response(status_code=204)
 
+    async def check(request: Request) -> Response:
+        given = await json_object(request, limit=_MAX_BODY)
+        domain = given.get("domain")
+        if not isinstance(domain, str):
+            raise UsageError("'domain' is the domain to check")
+        steps = service.check(domain_name(domain))
+
+        async def lines() -> AsyncIterator[str]:
+            async for step in steps:
+                yield json.dumps(step, ensure_ascii=False) + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
     return [
+        Route("/federation/check", check, methods=["POST"]),
         Route("/federation", overview, methods=["GET"]),
         Route("/federation/peers", peers, methods=["GET"]),
         Route("/federation/peers/{domain}", peer, methods=["GET"]),

@@ -6,16 +6,18 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from moim.bus import Bus
 from moim.errors import ConfigError, MoimError, Unavailable, UsageError
 from moim.federation import status
 from moim.federation.chains import Anchors, load_files, system_anchors
+from moim.federation.checking import Checker, Own
 from moim.federation.connecting import Connector
 from moim.federation.fetching import Fetcher
 from moim.federation.guard import Guard
@@ -72,6 +74,8 @@ class Running:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.chat = chat
+        self.keys = keys
+        self.clock = clock
         self.dns = dns
         self.guard = Guard(settings.target_networks, own)
         self.locator = Locator(self.dns, self.guard)
@@ -298,6 +302,39 @@ class Service:
     async def _certificate_changed(self, fact: CertificateChanged) -> None:
         if fact.purpose == _PURPOSE:
             await self._load_certificate()
+
+    def check(self, domain: str) -> AsyncIterator[dict[str, Any]]:
+        """Tries everything with a domain (see ``Checker``). Raises Unavailable while federation does not run."""
+        running = self._running
+        if running is None:
+            raise Unavailable("federation does not run", hint="start the site: moim up, with federation.enabled")
+        checker = Checker(
+            self._own,
+            locator=running.locator,
+            streams=running.streams,
+            connector=running.connector,
+            verifier=running.verifier,
+            proofs=running.proofs,
+            policies=self.policies,
+            keys=running.keys,
+            clock=running.clock,
+            patience=self.settings.connect_seconds,
+        )
+        return checker.check(domain)
+
+    def _own(self) -> Own:
+        nodes, ports = self.site.settings.nodes, self.site.settings.ports
+        leaves = set()
+        for purpose in ("cup-xmpp", _PURPOSE):
+            found = load_files([self._credential(purpose).chain])
+            leaves.add(found[0].public_bytes(Encoding.DER))
+        return Own(
+            self.site.domain,
+            self.settings.advertised_host or self.site.host("edge"),
+            (nodes.edge.public_address or nodes.edge.address,),
+            self.settings.advertised_port or ports.bind(SERVER_PORT),
+            frozenset(leaves),
+        )
 
     # --- for administrators -------------------------------------------------------------------------------------
 

@@ -92,6 +92,8 @@ class Stream:
         self._closing = False
         self.undelivered: list[Element] = []
         self.gone = asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set when an outgoing stream is open, for whatever it is for, or over."""
         self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for future in (self.connected, self.ready):
@@ -200,6 +202,8 @@ class Stream:
         """Does what the machine wants done."""
         while not self.over and (step := self.machine.next_output()) is not None:
             self._step(step)
+        if isinstance(self.machine, s2s.Outgoing) and self.machine.stage == "open":
+            self.settled.set()
 
     def _step(self, step: s2s.Step) -> None:
         match step:
@@ -258,6 +262,7 @@ class Stream:
             if not future.done():
                 future.set_exception(failed)
         self.gone.set()
+        self.settled.set()
         self._owner.ended(self)
 
     def failure(self) -> PeerError:
