@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moim.errors import ProtocolError
 from moim.proto.xmpp import ClientLogin, Element, Failed, Received, SignedIn, StartTlsNow, XmlStream, ns, sasl
-from moim.proto.xmpp.scram import ScramServer, make_verifier
+from moim.proto.xmpp.scram import ScramServer, downgrade_hash, make_verifier
 
 HEADER = (
     "<?xml version='1.0'?><stream:stream from='example.com' id='s1' version='1.0' xmlns='jabber:client'"
@@ -283,3 +283,103 @@ def test_any_order_ends_in_an_event_at_worst(parts: list[str]) -> None:
                 assert not isinstance(event, SignedIn)
                 if isinstance(event, StartTlsNow):
                     login.tls_started(0.0)
+
+
+def at_once(*names: str, bind: bool = True, types: str = "") -> str:
+    """Features of a server that can sign in at once."""
+    listed = "".join(f"<mechanism>{name}</mechanism>" for name in names)
+    inline = f"<inline><bind xmlns='{ns.BIND2}'/></inline>" if bind else ""
+    offer = f"<authentication xmlns='{ns.SASL2}'>{listed}{inline}</authentication>"
+    old = f"<mechanisms xmlns='{ns.SASL}'><mechanism>SCRAM-SHA-1</mechanism></mechanisms>"
+    return f"<stream:features>{offer}{old}{types}</stream:features>"
+
+
+def answer_at_once(script: Script, *, extra: str, protection: str = "") -> str:
+    """The server's success after a whole exchange in the way of XEP-0388, with ``extra`` in it."""
+    sent = script.sent[-1]
+    server = ScramServer(
+        "SCRAM-SHA-256", nonce="sn", plus=False, plus_offered=False, bindings={}, protection=protection
+    )
+    initial = sent.find("initial-response", ns.SASL2)
+    assert initial is not None
+    server.first(sasl.decode(initial.text))
+    challenge = server.challenge(make_verifier("SCRAM-SHA-256", "pencil", b"salt", 4096))
+    script.takes(f"<challenge xmlns='{ns.SASL2}'>{base64.b64encode(challenge).decode()}</challenge>")
+    assert script.sent[-1].ns == ns.SASL2
+    _, success = server.final(sasl.decode(script.sent[-1].text))
+    data = f"<additional-data>{base64.b64encode(success).decode()}</additional-data>"
+    return f"<success xmlns='{ns.SASL2}'>{data}{extra}</success>"
+
+
+WHO = "<authorization-identifier>alice@example.com/r1</authorization-identifier>"
+
+
+def test_everything_at_once() -> None:
+    script = direct()
+    script.collect()
+    assert b'from="alice@example.com"' in script.raw
+    script.takes(HEADER + at_once("SCRAM-SHA-256"))
+    assert script.sent[-1].find("bind", ns.BIND2) is not None
+    protection = downgrade_hash("SCRAM-SHA-256", ["SCRAM-SHA-256"], [])
+    script.takes(answer_at_once(script, extra=f"{WHO}<bound xmlns='{ns.BIND2}'/>", protection=protection))
+    event = script.event()
+    assert isinstance(event, SignedIn)
+    assert str(event.jid) == "alice@example.com/r1"
+    script.takes("<stream:features/><message/>")
+    assert isinstance(script.event(), Received)
+    assert script.event() is None
+
+
+@pytest.mark.parametrize("wanted", ["r1", ""])
+def test_the_resource_in_the_older_way_when_the_newer_one_cannot_be(wanted: str) -> None:
+    script = direct(resource=wanted)
+    script.takes(HEADER + at_once("SCRAM-SHA-256", bind=bool(wanted)))
+    assert script.sent[-1].find("bind", ns.BIND2) is None
+    script.takes(answer_at_once(script, extra="<authorization-identifier>alice@example.com</authorization-identifier>"))
+    script.takes(BIND)
+    script.takes(BOUND)
+    assert isinstance(script.event(), SignedIn)
+    assert script.raw.count(b"<stream:stream") == 1
+
+
+def test_an_offer_that_lost_its_best_is_noticed() -> None:
+    script = direct()
+    script.takes(HEADER + at_once("SCRAM-SHA-256"))
+    protection = downgrade_hash("SCRAM-SHA-256", ["SCRAM-SHA-256", "SCRAM-SHA-512"], [])
+    with pytest.raises(ProtocolError):  # the client says no more
+        answer_at_once(script, extra=WHO, protection=protection)
+    failed = script.event()
+    assert isinstance(failed, Failed)
+    assert "changed the offer" in failed.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (f"<failure xmlns='{ns.SASL2}'><not-authorized xmlns='{ns.SASL}'/></failure>", "credentials"),
+        (
+            f"<failure xmlns='{ns.SASL2}'><temporary-auth-failure xmlns='{ns.SASL}'/><text>wait</text></failure>",
+            "refused",
+        ),
+        (f"<continue xmlns='{ns.SASL2}'><tasks><task>X</task></tasks></continue>", "refused"),
+        (f"<success xmlns='{ns.SASL2}'>{WHO}</success>", "protocol"),
+        (f"<success xmlns='{ns.SASL}'/>", "protocol"),
+        (f"<what xmlns='{ns.SASL2}'/>", "protocol"),
+    ],
+)
+def test_what_does_not_sign_in_at_once(text: str, kind: str) -> None:
+    script = direct()
+    script.takes(HEADER + at_once("SCRAM-SHA-256") + text)
+    failed = script.event()
+    assert isinstance(failed, Failed)
+    assert failed.kind == kind
+
+
+def test_a_server_without_the_binding_that_we_can_is_signed_in_to_without() -> None:
+    login = ClientLogin("alice@example.com", "pencil", tls="direct", nonce=lambda: "cn")
+    login.start(0.0, binding=bytes(32))
+    script = Script(login)
+    kind = "<channel-binding type='tls-unique'/>"
+    types = f"<sasl-channel-binding xmlns='{ns.CHANNEL_BINDING}'>{kind}</sasl-channel-binding>"
+    script.takes(HEADER + at_once("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", types=types))
+    assert script.sent[-1].get("mechanism") == "SCRAM-SHA-256"

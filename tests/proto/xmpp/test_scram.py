@@ -15,6 +15,7 @@ from moim.proto.xmpp.scram import (
     ScramClient,
     ScramHash,
     ScramServer,
+    downgrade_hash,
     made_up_verifier,
     make_verifier,
     saslprep,
@@ -302,3 +303,44 @@ def test_saslprep_follows_the_rfc() -> None:
     for bad in ("\u0007", "\u0627\u0031"):
         with pytest.raises(ProtocolError):
             saslprep(bad)
+
+
+def test_the_hash_of_the_offer_as_the_xep_has_it() -> None:
+    names, types = ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1"], ["tls-server-end-point", "tls-exporter"]
+    assert downgrade_hash("SCRAM-SHA-1", names, types) == "G6k/rBLDqgOhRRaCuuatSDFkJ08="
+    assert downgrade_hash("SCRAM-SHA-1", names, []) != downgrade_hash("SCRAM-SHA-1", names, types)
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-1", "SCRAM-SHA-256"])
+def test_an_offer_that_was_changed_on_the_way_is_noticed(mechanism: ScramHash) -> None:
+    offered = downgrade_hash(mechanism, [mechanism, "SCRAM-SHA-512"], [])
+    seen = downgrade_hash(mechanism, [mechanism], [])
+    server = ScramServer(mechanism, nonce="srv", plus=False, plus_offered=False, bindings={}, protection=offered)
+    for protection, ok in ((offered, True), (seen, False), ("", True)):
+        client = ScramClient(mechanism, "a", "b", nonce="n", protection=protection)
+        server.first(client.first())
+        challenge = server.challenge(make_verifier(mechanism, "b", b"salt", 4096))
+        assert challenge.endswith(f",h={offered}".encode())
+        if ok:
+            assert server.final(client.final(challenge))[0] is Outcome.ACCEPTED
+        else:
+            with pytest.raises(ProtocolError, match="changed the offer"):
+                client.final(challenge)
+    # Whoever changes the hash as well changes what the proof is made of.
+    client = ScramClient(mechanism, "a", "b", nonce="n", protection=seen)
+    server.first(client.first())
+    challenge = server.challenge(make_verifier(mechanism, "b", b"salt", 4096))
+    assert server.final(client.final(challenge.replace(offered.encode(), seen.encode())))[0] is Outcome.WRONG_PROOF
+
+
+def test_the_binding_to_the_certificate() -> None:
+    bindings = {"tls-exporter": BINDING, "tls-server-end-point": bytes(48)}
+    for binding, outcome in ((bytes(48), Outcome.ACCEPTED), (BINDING, Outcome.BINDING_MISMATCH)):
+        client = ScramClient(
+            "SCRAM-SHA-256", "a", "b", nonce="n", plus=True, binding=binding, binding_type="tls-server-end-point"
+        )
+        server = ScramServer("SCRAM-SHA-256", nonce="s", plus=True, plus_offered=True, bindings=bindings)
+        server.first(client.first())
+        assert (
+            server.final(client.final(server.challenge(make_verifier("SCRAM-SHA-256", "b", b"s", 4096))))[0] is outcome
+        )

@@ -1,0 +1,34 @@
+"""Who has nothing in a table is known without asking; who gets something, or might have it elsewhere, is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from moim import chat
+from moim.chat import tables
+from moim.chat.owners import Owners
+from moim.store import Store, migrate
+
+
+async def test_owners_are_those_with_rows_and_those_to_come(tmp_path: Path) -> None:
+    store = Store(tmp_path / "moim.db")
+    migrate(store.path, [Path(chat.__file__).with_name("migrations")])
+    try:
+        row = {"owner": "a@x", "node": "n", "config": "{}"}
+        await store.write(lambda connection: connection.execute(sa.insert(tables.pep_nodes).values(row)))
+        owners = Owners(tables.pep_nodes.c.owner, alone=True)
+        assert "b@x" in owners
+        await owners.load(store)
+        assert "a@x" in owners
+        assert "b@x" not in owners
+        owners.add("b@x")
+        assert "b@x" in owners
+        owners.discard("b@x")
+        assert "b@x" not in owners
+        among_others = Owners(tables.pep_nodes.c.owner, alone=False)
+        await among_others.load(store)
+        assert "b@x" in among_others
+    finally:
+        store.close()
