@@ -324,7 +324,7 @@ async def test_authors_retract_in_the_archive_what_is_theirs(new_world: NewWorld
     for who in (FARTHER, FAR):
         retract = f"<retract xmlns='{ns.RETRACTION}' id='{identifier}'/>"
         world.put(who, f"<message type='groupchat' id='r' to='{HALL}'>{retract}</message>")
-        await asyncio.gather(*world.rooms._tasks)
+        await world.rooms._tasks.settled()
         assert ("oops" in kept.message.to_xml()) is (who == FARTHER)
 
 
@@ -332,7 +332,7 @@ async def test_the_archive_of_a_destroyed_room_goes(world: World) -> None:
     await world.open(OWNER, "O")
     world.put(OWNER, f"<message type='groupchat' to='{HALL}'><body>hello</body></message>")
     await world.ask(OWNER, f"<query xmlns='{ns.MUC_OWNER}'><destroy/></query>", kind="set")
-    await asyncio.gather(*world.rooms._tasks)
+    await world.rooms._tasks.settled()
     assert HALL not in world.archive.kept
 
 

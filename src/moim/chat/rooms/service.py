@@ -11,13 +11,14 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 from moim.chat.audience import Audience
-from moim.chat.rooms import archiving, describing, entering, lists, messages, owners, requests, retracting
+from moim.chat.rooms import archiving, entering, lists, messages, owners
+from moim.chat.rooms.answering import Answers
 from moim.chat.rooms.archiving import RoomArchive
 from moim.chat.rooms.budget import Budgets
 from moim.chat.rooms.config import Bounds, RoomConfig
@@ -26,10 +27,10 @@ from moim.chat.rooms.keeping import RoomStore
 from moim.chat.rooms.output import Fan, Output
 from moim.chat.rooms.ranks import Affiliation, Role
 from moim.chat.rooms.relay import Relay
-from moim.chat.rooms.requests import Key, Request
 from moim.chat.rooms.room import Room
+from moim.chat.rooms.tasks import Tasks
 from moim.errors import MoimError, ProtocolError
-from moim.proto.xmpp import Element, Jid, StanzaError, check_iq, error_reply, message_type, ns, result
+from moim.proto.xmpp import Element, Jid, StanzaError, check_iq, error_reply, message_type, ns
 from moim.store import Store
 
 Deliver = Callable[[Sequence[tuple[Jid, Element]]], None]
@@ -48,8 +49,6 @@ class Seats(Protocol):
 
 _BYTES_PER_UNIT = 8192
 _INVITATION_COST = 5
-_MAX_WAITING = 200
-"""Requests that wait for the archive at once."""
 
 _log = logging.getLogger("moim.chat.rooms")
 
@@ -91,12 +90,12 @@ class Rooms:
         self.host = settings.host
         self.name = settings.name
         self._settings = settings
-        self._deliver = deliver
+        self.deliver = deliver
         self._fan_out = fan_out
         self._archive = archive
         self._seats = seats
         self._new_id = archive.next_id if archive is not None else _token
-        self._clock = clock
+        self.now = clock
         self._bounds = Bounds(
             settings.occupants,
             settings.history,
@@ -116,7 +115,16 @@ class Rooms:
         """Rooms of which the store may have an older state than what was written last."""
         self._inbox: deque[Element] = deque()
         self._working = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
+        self._answers = Answers(
+            self,
+            name=settings.name,
+            rooms=self._rooms,
+            directory=self._directory,
+            relay=self._relay,
+            archive=archive,
+            tasks=self._tasks,
+        )
 
     async def start(self) -> None:
         """Reads the rooms that are kept. Raises Unavailable when the store cannot be read."""
@@ -145,32 +153,30 @@ class Rooms:
             for session in left:
                 entering.vanished(room, session)
             if left:
-                self._settle(room)
+                self.settle(room)
 
     def sweep(self) -> None:
         """Ends the rooms that nothing keeps any more."""
         for room in tuple(self._rooms.values()):
             if room.is_over:
-                self._settle(room)
+                self.settle(room)
 
     async def hand_over(self) -> None:
         """Another node goes on with the rooms: nobody is told. Returns when everything is on disk."""
         for room in tuple(self._rooms.values()):
             if room.changed:
-                self._settle(room)
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+                self.settle(room)
+        await self._tasks.settled()
         await self._store.drain()
 
     async def stop(self) -> None:
         """Tells everybody that the service stops (status 332); returns when everything is on disk."""
         for room in tuple(self._rooms.values()):
             if room.changed:
-                self._settle(room)
+                self.settle(room)
             owners.shut_down(room)
             self._say(room)
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        await self._tasks.settled()
         await self._store.drain()
 
     async def account_removed(self, bare: str) -> None:
@@ -178,7 +184,7 @@ class Rooms:
         saving = [
             task
             for room in tuple(self._rooms.values())
-            if lists.forget(room, bare) and (task := self._settle(room)) is not None
+            if lists.forget(room, bare) and (task := self.settle(room)) is not None
         ]
         await asyncio.gather(*saving)
 
@@ -204,12 +210,13 @@ class Rooms:
         try:
             self._stanza(stanza)
         except StanzaError as error:
-            self._refuse(stanza, error)
+            self.refuse(stanza, error)
         except Exception:
             _log.exception("a stanza for %s could not be handled", stanza.get("to"))
-            self._refuse(stanza, StanzaError("internal-server-error"))
+            self.refuse(stanza, StanzaError("internal-server-error"))
 
-    def _refuse(self, stanza: Element, error: StanzaError) -> None:
+    def refuse(self, stanza: Element, error: StanzaError) -> None:
+        """Answers with an error, where one may be sent."""
         reply = error_reply(stanza, error)
         if reply is None:
             return
@@ -217,7 +224,7 @@ class Rooms:
         if reply.name == "presence":
             # Clients tell a room's refusal from a contact's by this (the examples of XEP-0045 section 7.2).
             reply = reply.with_children((Element("x", ns.MUC), *reply.children))
-        self._deliver([(Jid.parse(reply.get("to") or ""), reply)])
+        self.deliver([(Jid.parse(reply.get("to") or ""), reply)])
 
     def _stanza(self, stanza: Element) -> None:
         try:
@@ -253,7 +260,7 @@ class Rooms:
                 entering.unavailable(room, sender, stanza)
             elif messages.bounced(room, sender, stanza):
                 entering.vanished(room, sender)
-            self._settle(room)
+            self.settle(room)
         elif kind is None:
             self._available(sender, to, stanza)
         elif kind == "subscribe":
@@ -273,9 +280,9 @@ class Rooms:
                 raise StanzaError("item-not-found", "there is no such room")
             room, created = self._create(sender, to), True
         try:
-            entering.available(room, sender, to.resource, stanza, self._clock(), created=created)
+            entering.available(room, sender, to.resource, stanza, self.now(), created=created)
         finally:
-            self._settle(room)
+            self.settle(room)
 
     def _create(self, sender: Jid, to: Jid) -> Room:
         limits, creator = self._settings, str(sender.bare)
@@ -317,8 +324,8 @@ class Rooms:
             if to.resource:
                 messages.to_occupant(room, sender, to.resource, message)
             else:
-                messages.to_room(room, sender, message, self._clock())
-        self._settle(room)
+                messages.to_room(room, sender, message, self.now())
+        self.settle(room)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -327,127 +334,14 @@ class Rooms:
         if payload is None:
             passed = self._relay.answer(sender, iq)
             if passed is not None:
-                self._deliver([passed])
+                self.deliver([passed])
             return
         self._spend(sender, iq)
-        key = (iq.get("type"), payload.ns, payload.name)
-        if not to.local:
-            if to.resource:
-                raise StanzaError("service-unavailable")
-            self._answer(sender, iq, self._service_request(key, payload))
-            return
-        room = self._rooms.get(to.local)
-        if room is None:
-            raise StanzaError("item-not-found", "there is no such room")
-        if to.resource:
-            self._deliver([self._relay.ask(room, sender, to.resource, iq, payload)])
-        elif (work := self._slow_request(key, room, sender, iq, payload)) is not None:
-            self._answer_later(iq, work)
-        elif (handler := requests.ROOM.get(key)) is not None:
-            answer = handler(Request(room, sender, payload))
-            saving = self._settle(room)
-            if saving is None:
-                self._answer(sender, iq, answer)
-            else:
-                saving.add_done_callback(lambda task: self._saved(task, sender, iq, answer))
-        else:
-            raise StanzaError("service-unavailable")
-
-    def _service_request(self, key: Key, payload: Element) -> Sequence[Element]:
-        if key == ("get", ns.DISCO_INFO, "query"):
-            return (describing.service_info(payload, self.name),)
-        if key == ("get", ns.DISCO_ITEMS, "query"):
-            return (self._directory.items(payload),)
-        if key == ("get", ns.CHANNEL_SEARCH, "search"):
-            return (self._directory.search(payload),)
-        if key == ("get", ns.MUC_UNIQUE, "unique"):
-            return (Element("unique", ns.MUC_UNIQUE, {}, (secrets.token_hex(8),)),)
-        if key == ("get", ns.VCARD, "vCard"):
-            return (Element("vCard", ns.VCARD, {}, (Element("FN", ns.VCARD, {}, (self.name,)),)),)
-        if key == ("get", ns.PING, "ping"):
-            return ()
-        raise StanzaError("service-unavailable")
-
-    def _slow_request(
-        self, key: Key, room: Room, sender: Jid, iq: Element, payload: Element
-    ) -> Coroutine[None, None, None] | None:
-        """A request that may have to wait for the archive. Raises StanzaError when it is not theirs to make."""
-        if key == ("set", ns.MODERATION, "moderate"):
-            order = retracting.read_order(room, sender, payload, self._clock())
-            return self._moderate(room, sender, iq, order)
-        if self._archive is None or payload.ns != ns.ARCHIVE:
-            return None
-        real = archiving.check_reader(room, sender)
-        if key == ("get", ns.ARCHIVE, "query"):
-            return self._read(self._archive.fields, sender, iq)
-        if key == ("get", ns.ARCHIVE, "metadata"):
-            return self._read_metadata(self._archive, room, sender, iq)
-        if key == ("set", ns.ARCHIVE, "query"):
-            return self._query(self._archive, room, sender, iq, payload, real=real)
-        return None
-
-    async def _read(self, read: Callable[[], Element], sender: Jid, iq: Element) -> None:
-        self._answer(sender, iq, (read(),))
-
-    async def _read_metadata(self, archive: RoomArchive, room: Room, sender: Jid, iq: Element) -> None:
-        self._answer(sender, iq, (await archive.metadata(room.address),))
-
-    async def _query(
-        self, archive: RoomArchive, room: Room, sender: Jid, iq: Element, payload: Element, *, real: bool
-    ) -> None:
-        found, fin = await archive.query(room.address, payload, sender, real=real)
-        self._deliver([*((sender, message) for message in found), (sender, result(iq, fin))])
-
-    async def _moderate(self, room: Room, sender: Jid, iq: Element, order: retracting.Order) -> None:
-        """Carries a moderator's order out: in the archive first where the history has the message no more."""
-        if not retracting.knows(room, order):
-            buried = (
-                self._archive is not None
-                and room.logged
-                and await archiving.bury(self._archive, room.address, order.tombstone)
-            )
-            if not buried or self._rooms.get(room.jid.local) is not room:
-                raise StanzaError("item-not-found", "the room has no such message, or it was taken back already")
-        retracting.carry_out(room, order, self._clock())
-        self._settle(room)
-        self._answer(sender, iq, ())
-
-    def _answer_later(self, iq: Element, work: Coroutine[None, None, None]) -> None:
-        if len(self._tasks) >= _MAX_WAITING:
-            work.close()
-            raise StanzaError("resource-constraint", "too many requests wait for the archive", kind="wait")
-
-        async def answer() -> None:
-            try:
-                await work
-            except StanzaError as error:
-                self._refuse(iq, error)
-            except MoimError as error:
-                _log.error("a request for %s could not be answered: %s", iq.get("to"), error)
-                self._refuse(iq, StanzaError("internal-server-error", kind="wait"))
-            except Exception:
-                _log.exception("a request for %s could not be answered", iq.get("to"))
-                self._refuse(iq, StanzaError("internal-server-error"))
-
-        self._spawn(answer())
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work, name="chat:rooms")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _answer(self, sender: Jid, iq: Element, payload: Sequence[Element]) -> None:
-        self._deliver([(sender, result(iq, *payload))])
-
-    def _saved(self, task: asyncio.Task[None], sender: Jid, iq: Element, payload: Sequence[Element]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._refuse(iq, StanzaError("internal-server-error", "the change could not be stored", kind="wait"))
-        else:
-            self._answer(sender, iq, payload)
+        self._answers.iq(sender, to, iq, payload)
 
     # --- what follows -------------------------------------------------------------------------------------------
 
-    def _settle(self, room: Room) -> asyncio.Task[None] | None:
+    def settle(self, room: Room) -> asyncio.Task[None] | None:
         """Sends and keeps what a step left behind; gives the write that makes it durable, if there is one."""
         over = room.is_over
         if self._seats is not None:
@@ -480,13 +374,13 @@ class Rooms:
         for item in output:
             if isinstance(item, Fan):
                 if batch:
-                    self._deliver(batch)
+                    self.deliver(batch)
                     batch = []
                 self._fan_out(item.stanza, item.audience, item.skip)
             else:
                 batch.append(item)
         if batch:
-            self._deliver(batch)
+            self.deliver(batch)
 
     def _keep_words(self, room: Room) -> None:
         """Gives what was said and taken back to the history on disk and to the archive."""
@@ -502,7 +396,7 @@ class Rooms:
             for entry in archived:
                 archiving.keep(self._archive, room, entry)
             if tombstones:
-                self._spawn(archiving.bury_all(self._archive, room.address, tombstones))
+                self._tasks.spawn(archiving.bury_all(self._archive, room.address, tombstones))
 
     def _save(self, room: Room) -> asyncio.Task[None] | None:
         name = room.jid.local
@@ -517,7 +411,7 @@ class Rooms:
         else:
             self._kept.discard(name)
             if self._archive is not None:
-                self._spawn(self._forget_words(self._archive, room.address))
+                self._tasks.spawn(self._forget_words(self._archive, room.address))
         task = self._store.save(room, whole=whole)
         self._unsure.discard(name)
         task.add_done_callback(lambda done: self._check_saved(done, room))
