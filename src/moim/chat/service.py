@@ -149,6 +149,7 @@ class Service:
             day=settings.uploads_daily_bytes,
             total=settings.uploads_total_bytes,
             free=settings.uploads_free_bytes,
+            files=settings.uploads_user_files,
             lifetime=settings.uploads_days * DAY,
             slot=settings.uploads_slot_seconds,
         )

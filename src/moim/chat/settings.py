@@ -121,6 +121,8 @@ class Settings(Section):
     """The largest file. Through the edge no request is larger than ``edge.limits.body_bytes``."""
     uploads_user_bytes: int = Field(default=2_147_483_648, ge=1)
     """Bytes of all files that one person keeps here at once."""
+    uploads_user_files: int = Field(default=10_000, ge=1)
+    """Files that one person keeps here at once."""
     uploads_daily_bytes: int = Field(default=1_073_741_824, ge=1)
     """Bytes that one person may upload in 24 hours."""
     uploads_total_bytes: int = Field(default=53_687_091_200, ge=1)

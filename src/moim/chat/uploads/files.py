@@ -38,7 +38,7 @@ _log = logging.getLogger("moim.chat.uploads")
 class Quotas:
     """Bounds in bytes; ``lifetime`` and ``slot`` in seconds, a ``lifetime`` of 0 is for ever.
 
-    ``free`` is what has to stay free on the disk.
+    ``free`` is what has to stay free on the disk, ``files`` how many one person may have.
     """
 
     file: int
@@ -46,6 +46,7 @@ class Quotas:
     day: int
     total: int
     free: int
+    files: int
     lifetime: float
     slot: float
 
@@ -131,8 +132,9 @@ class Files:
     def _reserve(self, connection: sa.Connection, upload: Upload) -> None:
         quotas, now, size = self.quotas, upload.created_at, upload.size
         used = sa.select(sa.func.coalesce(sa.func.sum(table.c.size), 0)).where(table.c.expires_at > now)
-        own = used.where(table.c.owner == upload.owner)
-        if connection.execute(own).scalar_one() + size > quotas.user:
+        own = used.where(table.c.owner == upload.owner).add_columns(sa.func.count())
+        taken, count = connection.execute(own).one()
+        if taken + size > quotas.user or count >= quotas.files:
             raise NoRoom("user", "your uploads take as much room as they may")
         today = sa.select(table.c.created_at, table.c.size).where(
             table.c.owner == upload.owner, table.c.created_at > now - DAY
@@ -163,9 +165,16 @@ class Files:
         try:
             await self._write(draft, upload.size, pieces)
             await asyncio.to_thread(self._put_in_place, draft, upload.id)
-            if not await self._store.write(lambda connection: self._fill(connection, upload.id, kind)):
+            try:
+                filled = await self._store.write(lambda connection: self._fill(connection, upload.id, kind))
+            except BaseException:
+                await asyncio.to_thread(self.path(upload.id).unlink, missing_ok=True)
+                raise
+            if not filled:
                 await asyncio.to_thread(self.path(upload.id).unlink, missing_ok=True)
                 raise Conflict("this slot is used already, or its time is over")
+        except FileExistsError:
+            raise Conflict("this slot is used already") from None
         except TimeoutError:
             raise  # an OSError by descent, but the peer's fault
         except OSError as error:
@@ -202,7 +211,7 @@ class Files:
     def _put_in_place(self, draft: Path, identifier: str) -> None:
         place = self.path(identifier)
         place.parent.mkdir(mode=0o700, exist_ok=True)
-        draft.rename(place)
+        os.link(draft, place)  # unlike a rename it never replaces what another node was faster with
 
     def _fill(self, connection: sa.Connection, identifier: str, kind: str) -> bool:
         now = self._clock()
