@@ -17,19 +17,20 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from moim.chat.audience import Audience
-from moim.chat.rooms import archiving, entering, lists, messages, owners
+from moim.chat.rooms import entering, lists, messages, owners
 from moim.chat.rooms.answering import Answers
 from moim.chat.rooms.archiving import RoomArchive
 from moim.chat.rooms.budget import Budgets
 from moim.chat.rooms.config import Bounds, RoomConfig
 from moim.chat.rooms.directory import Directory
 from moim.chat.rooms.keeping import RoomStore
+from moim.chat.rooms.lasting import Lasting
 from moim.chat.rooms.output import Fan, Output
 from moim.chat.rooms.ranks import Affiliation, Role
 from moim.chat.rooms.relay import Relay
 from moim.chat.rooms.room import Room
 from moim.chat.rooms.tasks import Tasks
-from moim.errors import MoimError, ProtocolError
+from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, check_iq, error_reply, message_type, ns
 from moim.store import Store
 
@@ -110,12 +111,10 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._directory = Directory(self._rooms.values)
         self._made: Counter[str] = Counter()
-        self._kept: set[str] = set()
-        self._unsure: set[str] = set()
-        """Rooms of which the store may have an older state than what was written last."""
         self._inbox: deque[Element] = deque()
         self._working = False
         self._tasks = Tasks()
+        self._lasting = Lasting(self._store, archive, self._tasks, temporary=seats is not None)
         self._answers = Answers(
             self,
             name=settings.name,
@@ -134,7 +133,7 @@ class Rooms:
                 continue
             self._rooms[room.jid.local] = room
             self._made[room.creator] += 1
-            self._kept.add(room.jid.local)
+            self._lasting.loaded(room)
         self._directory.changed()
 
     def seat(self, room: str, session: Jid, nick: str, role: Role, words: Sequence[Element], *, visible: bool) -> None:
@@ -346,8 +345,11 @@ class Rooms:
         over = room.is_over
         if self._seats is not None:
             self._seats.note(room)
-        saving = self._save(room) if room.changed or over else None
-        self._keep_words(room)
+        saving = None
+        if room.changed or over:
+            self._directory.changed()
+            saving = self._lasting.save(room)
+        self._lasting.words(room)
         if over and self._rooms.get(room.jid.local) is room:
             del self._rooms[room.jid.local]
             self._directory.changed()
@@ -381,54 +383,6 @@ class Rooms:
                 batch.append(item)
         if batch:
             self.deliver(batch)
-
-    def _keep_words(self, room: Room) -> None:
-        """Gives what was said and taken back to the history on disk and to the archive."""
-        recorded, room.recorded = room.recorded, []
-        rewritten, room.rewritten = room.rewritten, []
-        archived, room.archived = room.archived, []
-        tombstones, room.tombstones = room.tombstones, []
-        if recorded:
-            self._store.record(room, recorded)
-        if rewritten:
-            self._store.rewrite(room, rewritten)
-        if self._archive is not None:
-            for entry in archived:
-                archiving.keep(self._archive, room, entry)
-            if tombstones:
-                self._tasks.spawn(archiving.bury_all(self._archive, room.address, tombstones))
-
-    def _save(self, room: Room) -> asyncio.Task[None] | None:
-        name = room.jid.local
-        room.changed = False
-        self._directory.changed()
-        keep = (room.config.persistent or self._seats is not None) and not room.locked and not room.is_over
-        if not keep and name not in self._kept:
-            return None
-        whole = name not in self._kept or name in self._unsure
-        if keep:
-            self._kept.add(name)
-        else:
-            self._kept.discard(name)
-            if self._archive is not None:
-                self._tasks.spawn(self._forget_words(self._archive, room.address))
-        task = self._store.save(room, whole=whole)
-        self._unsure.discard(name)
-        task.add_done_callback(lambda done: self._check_saved(done, room))
-        return task
-
-    async def _forget_words(self, archive: RoomArchive, room: str) -> None:
-        try:
-            await archive.remove(room)
-        except MoimError as error:
-            _log.error("the archive of %s, which is no more, could not be removed: %s", room, error)
-
-    def _check_saved(self, task: asyncio.Task[None], room: Room) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("the room %s could not be stored: %s", room.address, error)
-            self._kept.add(room.jid.local)
-            self._unsure.add(room.jid.local)
-            room.changed = True  # with the next step it is tried again
 
 
 def _token() -> str:
