@@ -183,6 +183,24 @@ async def test_one_program_sleeps_while_another_is_there(house: Any) -> None:
     assert app.sent.empty()
 
 
+async def test_what_the_plane_delivered_to_another_program_wakes_as_well(house: Any) -> None:
+    app = AppServer(house)
+    phone = await house.online("alice", "phone")
+    await enable(phone)
+    await phone.close()
+    await house.online("alice", "desk")
+    push = house.service._parts.push
+    words = Element.parse("<message xmlns='jabber:client' id='1' type='chat'><body>1</body></message>")
+    sender, owners = "bob@chat.test/desk", ["alice@chat.test", "bob@chat.test"]
+    push.recorded([(7, sender, "alice@chat.test/desk", owners, words)])
+    push.recorded([(7, sender, "alice@chat.test", owners, words)])  # the same once more
+    push.recorded([(8, sender, "alice@chat.test", ["bob@chat.test"], words.with_attrs({"id": "2"}))])
+    push.recorded([(9, "alice@chat.test/desk", "bob@chat.test", owners, words.with_attrs({"id": "3"}))])
+    assert summary(await app.woken()) == {"message-count": ("1",)}
+    await settled(house)
+    assert app.sent.empty()
+
+
 async def test_an_app_server_that_refuses_is_not_asked_again(house: Any) -> None:
     app = AppServer(house)
     alice, bob = await house.online("alice"), await house.online("bob")

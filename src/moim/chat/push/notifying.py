@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Literal
 
 from moim.chat.accounts import Session
@@ -29,8 +29,12 @@ Summary = Literal["none", "count", "sender", "body"]
 
 Deliver = Callable[[Sequence[tuple[Jid, Element]]], None]
 
+Record = tuple[int, str, str, Collection[str], Element]
+"""A message for archives: its id, the sender's full JID, its ``to``, the bare JIDs of the owners, the message."""
+
 _MAX_TEXT = 4096
 _MAX_ASKED = 10_000
+_MAX_HEARD = 2_000
 _FAILURES = 10
 _TAP = "push"
 _FINAL = frozenset(
@@ -92,6 +96,7 @@ class Push:
         self._asleep: set[Session] = set()
         self._counts: OrderedDict[str, int] = OrderedDict()
         self._waiting: dict[str, Element] = {}
+        self._heard: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._late: dict[tuple[str, Key], asyncio.TimerHandle] = {}
         self._asked: OrderedDict[str, Registration] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,9 +196,16 @@ class Push:
 
     # --- what comes in ------------------------------------------------------------------------------------------
 
+    def recorded(self, records: Iterable[Record]) -> None:
+        """Messages that the plane delivered by its table and that belong into archives: see ``incoming``."""
+        for _, sender, to, owners, message in records:
+            owner = to.partition("/")[0]
+            if owner in self.registrations and owner in owners:
+                self.incoming(owner, message.with_attrs({"from": sender}))
+
     def incoming(self, owner: str, message: Element) -> None:
         """A message for an account, whether anybody is there or not: programs that are not connected are woken."""
-        if owner not in self.registrations or not wakes(message):
+        if owner not in self.registrations or not wakes(message) or self._heard_before(owner, message):
             return
         self._counts[owner] = self._counts.pop(owner, 0) + 1
         while len(self._counts) > _MAX_ASKED:
@@ -201,6 +213,19 @@ class Push:
         if owner not in self._waiting:
             self._spawn(self._tell(owner))
         self._waiting[owner] = message  # those that come while the registrations are read are told together
+
+    def _heard_before(self, owner: str, message: Element) -> bool:
+        """Whether a message came both ways: through Python, and as a record of the plane's."""
+        identifier = message.get("id")
+        if not identifier:
+            return False
+        key = (owner, message.get("from") or "", identifier)
+        if key in self._heard:
+            return True
+        self._heard[key] = None
+        while len(self._heard) > _MAX_HEARD:
+            self._heard.popitem(last=False)
+        return False
 
     async def _tell(self, owner: str) -> None:
         try:
