@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from moim import provisioning, settings
 from moim.bus import Bus
 from moim.errors import ConfigError, Unavailable
 from moim.model import Address
-from moim.provisioning import Endpoints, documents
+from moim.provisioning import Endpoints, Settings, documents
+from moim.settings import Site, SiteSettings
 
 ENDPOINTS = Endpoints("inside.example.com", uds=18443, xmpp=15222, web=18080, web_scheme="http")
 
@@ -238,3 +240,21 @@ def test_any_value_stays_well_formed(values: dict[str, str]) -> None:
     options = root.find("Options")
     assert options is not None
     assert [child.tag for child in options] == list(values)
+
+
+def test_the_profile_names_every_inside_node_and_the_relogin_limits() -> None:
+    nodes = {"inside": {"address": "192.0.2.1"}, "others": {"inside2": {"address": "192.0.2.2"}}}
+    site = Site(Path("/x"), SiteSettings.model_validate({"domain": "example.com", "nodes": nodes}), {})
+    for seen in (site, site.as_node("inside2")):
+        profile = fromstring(documents.service_profile(Endpoints.of(seen), {}, relogin=(60, 90)))
+        section = {name: profile.findtext(f"IMandPresence/{name}") for name in (
+            "PrimaryAddress", "Backup1Address", "Backup1Port", "Backup2Address",
+            "ClientReLoginLowerLimit", "ClientReLoginUpperLimit",
+        )}  # fmt: skip
+        assert list(section.values()) == ["inside.example.com", "inside2.example.com", "15222", "", "60", "90"]
+        assert profile.findtext("Directory/Backup1Address") == "inside2.example.com"
+
+
+def test_limits_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValidationError, match="above"):
+        Settings(relogin_lower_seconds=100, relogin_upper_seconds=99)

@@ -54,8 +54,9 @@ class _StandardFiles:
 class _Links:
     """What UDS answers point to, with the ports that are really bound."""
 
-    def __init__(self, host: str, port: Callable[[], int], files: FileLinks) -> None:
-        self.host = host
+    def __init__(self, site: Site, port: Callable[[], int], files: FileLinks) -> None:
+        self.host = site.host("inside")
+        self.nodes = tuple(f"{name}.{site.domain}" for name in site.inside_nodes)
         self._port = port
         self._files = files
 
@@ -110,7 +111,7 @@ class Service:
         self._port = site.settings.ports.bind(settings.port) if settings.port else 0
         self.uds = Uds(
             self.users,
-            _Links(site.host("inside"), lambda: self.port, files or _StandardFiles(site)),
+            _Links(site, lambda: self.port, files or _StandardFiles(site)),
             search_needs_sign_in=settings.search_needs_sign_in,
             lookups_per_second=settings.lookups_per_second,
         )

@@ -10,7 +10,7 @@ import base64
 import binascii
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 from xml.etree.ElementTree import Element
 
@@ -54,6 +54,11 @@ class Links(Protocol):
     @property
     def host(self) -> str:
         """The node's DNS name."""
+        ...
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """The names of all inside nodes: any of them answers."""
         ...
 
     @property

@@ -26,6 +26,9 @@ class Links(Protocol):
     def host(self) -> str: ...
 
     @property
+    def nodes(self) -> Sequence[str]: ...
+
+    @property
     def base(self) -> str: ...
 
     @property
@@ -51,7 +54,8 @@ def version(links: Links, *, search_needs_sign_in: bool) -> Element:
 
 def servers(links: Links) -> Element:
     """``servers``: every node that answers UDS."""
-    return element("servers", element("server", links.host), version=VERSION, uri=f"{links.base}/servers")
+    found = (element("server", host) for host in links.nodes)
+    return element("servers", *found, version=VERSION, uri=f"{links.base}/servers")
 
 
 def cluster_user(links: Links, user: Profile | None) -> Element:
@@ -158,7 +162,7 @@ def user(links: Links, one: Profile) -> Element:
         element("selfServiceId"),
         element("accountType", one.account_type, useLdapAuth=one.account_type == "ldap"),
         element("homeCluster", True, enableImAndPresence=True, enableCalendarPresence=False),
-        element("imAndPresence", element("server", links.host)),
+        element("imAndPresence", *(element("server", host) for host in links.nodes)),
         element("primaryExtension"),
         element("callForwardAllDestination", element("sendToVoiceMailPilotNumber", False), element("destination")),
         element("enableDoNotDisturb", False),

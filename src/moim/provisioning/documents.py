@@ -33,25 +33,34 @@ class Endpoints:
     xmpp: int
     web: int
     web_scheme: str = "https"
+    backups: tuple[str, ...] = ()
+    """Further inside nodes, which offer the same."""
 
     @classmethod
     def of(cls, site: Site) -> Endpoints:
         """The catalogue's ports; the web app is plain HTTP where only this machine reaches it."""
         bind, loopback = site.settings.ports.bind, site.settings.nodes.inside.loopback
         web, scheme = (bind(8080), "http") if loopback else (bind(443), "https")
-        return cls(site.host("inside"), bind(8443), bind(5222), web, scheme)
+        first, *others = (f"{name}.{site.domain}" for name in site.inside_nodes)
+        return cls(first, bind(8443), bind(5222), web, scheme, tuple(others[:2]))
 
 
-def service_profile(endpoints: Endpoints, own: Parameters) -> bytes:
+def service_profile(endpoints: Endpoints, own: Parameters, *, relogin: tuple[int, int] = (120, 537)) -> bytes:
     """``SPDefault.cnf.xml``. Every section has its primary and backups, empty where the site has no such service.
 
-    ``own`` is what the administrator set: it wins.
+    ``own`` is what the administrator set: it wins. ``relogin`` are the limits in seconds between which a client waits
+    before it signs in again after a failure.
     """
     host = endpoints.host
     known: Parameters = {
         "Conferencing": _primary(host, endpoints.web, endpoints.web_scheme.upper()),
-        "Directory": {"UseUDS": "true", "UseUserCredential": "true"} | _primary(host, endpoints.uds, "HTTPS"),
-        "IMandPresence": {"ProductType": PRODUCT} | _primary(host, endpoints.xmpp, "TCP"),
+        "Directory": {"UseUDS": "true", "UseUserCredential": "true"} | _servers(endpoints, endpoints.uds, "HTTPS"),
+        "IMandPresence": {
+            "ProductType": PRODUCT,
+            "ClientReLoginLowerLimit": str(relogin[0]),
+            "ClientReLoginUpperLimit": str(relogin[1]),
+        }
+        | _servers(endpoints, endpoints.xmpp, "TCP"),
     }
     empty = {f"{place}{part}": "" for place in _PLACES for part in _PLACE_PARTS}
     sections = {name: empty | known.get(name, {}) | own.get(name, {}) for name in PROFILE_SECTIONS}
@@ -82,6 +91,14 @@ def device_config(name: str, user_id: str, protocol: str) -> bytes:
 
 def _primary(host: str, port: int, protocol: str) -> dict[str, str]:
     return {"PrimaryAddress": host, "PrimaryPort": str(port), "PrimaryProtocol": protocol}
+
+
+def _servers(endpoints: Endpoints, port: int, protocol: str) -> dict[str, str]:
+    """Every inside node: the first is the primary, the others back it up."""
+    found: dict[str, str] = {}
+    for place, host in zip(_PLACES, (endpoints.host, *endpoints.backups), strict=False):
+        found |= {f"{place}Address": host, f"{place}Port": str(port), f"{place}Protocol": protocol}
+    return found
 
 
 def _sections(root: str, names: tuple[str, ...], values: Mapping[str, Mapping[str, str]]) -> Element:

@@ -90,9 +90,13 @@ class Service:
         settings = site.section(Settings)
         self._requests = RateLimit(per_s=settings.requests_per_second, burst=5 * settings.requests_per_second)
         endpoints = endpoints or Endpoints.of(site)
-        self._host = endpoints.host
+        self._host = site.host("inside") if site.peers else endpoints.host
         self._files = {
-            "SPDefault.cnf.xml": documents.service_profile(endpoints, settings.profile),
+            "SPDefault.cnf.xml": documents.service_profile(
+                endpoints,
+                settings.profile,
+                relogin=(settings.relogin_lower_seconds, settings.relogin_upper_seconds),
+            ),
             "jabber-config.xml": documents.client_config(settings.config),
         }
         self._address = site.settings.nodes.inside.address

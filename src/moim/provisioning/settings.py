@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from moim.settings import Section
 
@@ -34,10 +34,21 @@ class Settings(Section):
     """Catalogue port of the files over HTTPS."""
     requests_per_second: float = Field(default=200, gt=0, le=100_000)
     """Requests that one source may make per second; five times as many in a burst."""
+    relogin_lower_seconds: int = Field(default=120, ge=0, le=86_400)
+    """After its server has failed, a client waits at least this long before it signs in again (client re-login lower
+    limit). Each draws its own moment between the limits, so that they do not all come at once."""
+    relogin_upper_seconds: int = Field(default=537, ge=0, le=86_400)
+    """And at most this long (client re-login upper limit)."""
     profile: Parameters = Field(default_factory=dict)
     """Parameters of the service profile by section, for example ``profile.Voicemail.PrimaryAddress``."""
     config: Parameters = Field(default_factory=dict)
     """Parameters of ``jabber-config.xml`` by section, for example ``config.Options.StartCallWithVideo``."""
+
+    @model_validator(mode="after")
+    def _limits(self) -> Settings:
+        if self.relogin_lower_seconds > self.relogin_upper_seconds:
+            raise ValueError("relogin_lower_seconds is above relogin_upper_seconds")
+        return self
 
     @field_validator("profile")
     @classmethod
