@@ -134,13 +134,11 @@ def _open_store(site: Site) -> Store:
     settings = site.section(StoreSettings)
     where: Where = settings.database(site.root) or site.node_dir("inside") / "moim.db"
     store = Store(where, readers=settings.connections) if settings.url else Store(where)
-    migrate(
-        where,
-        [
-            Path(room.__path__[0]) / "migrations"
-            for room in (chat, chat.cluster, chat.fast, chat.push, chat.rooms, chat.uploads, directory, federation, meetings)
-        ],
+    rooms = (
+        *(chat, chat.archive, chat.cluster, chat.fast, chat.push, chat.rooms, chat.uploads),
+        *(directory, federation, meetings),
     )
+    migrate(where, [Path(room.__path__[0]) / "migrations" for room in rooms])
     return store
 
 

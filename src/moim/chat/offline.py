@@ -11,7 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
@@ -34,6 +34,22 @@ _log = logging.getLogger("moim.chat.offline")
 Bounce = Callable[[Element, StanzaError], None]
 
 
+class Archive(Protocol):
+    """Where messages go before they come here."""
+
+    def got(self, session: Session, message: Element) -> bool:
+        """Whether a session has read the message there already."""
+        ...
+
+    def coming(self, owner: str) -> bool:
+        """Whether messages for a bare JID are on their way through it."""
+        ...
+
+    async def settled(self) -> None:
+        """Returns when these are through."""
+        ...
+
+
 def worth_keeping(message: Element) -> bool:
     """Whether a message is kept for later: not when it is only about the moment, or asks not to be (XEP-0334)."""
     if message_type(message) not in ("normal", "chat"):
@@ -45,7 +61,11 @@ def worth_keeping(message: Element) -> bool:
 
 
 class OfflineMessages:
-    """The queue of every account that is away. ``bounce`` tells a sender that a message could not be kept."""
+    """The queue of every account that is away.
+
+    ``bounce`` tells a sender that a message could not be kept. What a session has read from its archive it need not
+    get once more (XEP-0313 section 5.1.1).
+    """
 
     def __init__(
         self,
@@ -58,6 +78,7 @@ class OfflineMessages:
         max_messages: int,
         max_bytes: int,
         alone: bool = True,
+        archive: Archive | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._domain = domain
@@ -67,6 +88,7 @@ class OfflineMessages:
         self._bounce = bounce
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._archive = archive
         self._clock = clock
         self._writing: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._count = 0
@@ -80,13 +102,19 @@ class OfflineMessages:
             on_account_removed=self._drop,
         )
 
-    def keep(self, owner: str, message: Element) -> None:
-        """Begins to keep a message for a bare JID; order is kept. Raises StanzaError when there is no room for it."""
-        if not self._max_messages:
-            raise StanzaError("service-unavailable")
-        if self._count >= _MAX_WRITING:
+    def keep(self, owner: str, message: Element, *, archived: bool = False) -> None:
+        """Begins to keep a message for a bare JID; order is kept. Raises StanzaError when there is no room for it.
+
+        ``archived``: the owner's archive has it, so it is not lost when there is no room here, and nobody is told.
+        """
+        if not self._max_messages or self._count >= _MAX_WRITING:
+            if archived:
+                return
+            if not self._max_messages:
+                raise StanzaError("service-unavailable")
             raise StanzaError("resource-constraint", "too many messages are being stored at this moment")
-        task = asyncio.create_task(self._keep(owner, message), name="chat:offline")
+        bounce = self._unheard if archived else self._bounce
+        task = asyncio.create_task(self._keep(owner, message, bounce), name="chat:offline")
         self._count += 1
         self._owners.add(owner)
         self._writing[owner].add(task)
@@ -99,11 +127,15 @@ class OfflineMessages:
         if not writing:
             del self._writing[owner]
 
-    async def _keep(self, owner: str, message: Element) -> None:
+    @staticmethod
+    def _unheard(message: Element, error: StanzaError) -> None:
+        _log.info("a message for %s is in the archive alone: %s", message.get("to"), error.message)
+
+    async def _keep(self, owner: str, message: Element, bounce: Bounce) -> None:
         text = self._without_forged_delay(message).to_xml("")
         size = len(text.encode())
         if size > _MAX_STANZA:
-            self._bounce(message, StanzaError("policy-violation", "the message is too large to be stored"))
+            bounce(message, StanzaError("policy-violation", "the message is too large to be stored"))
             return
         now = self._clock().timestamp()
         table = tables.offline
@@ -120,10 +152,10 @@ class OfflineMessages:
             kept = await self._store.write(insert)
         except MoimError as error:
             _log.error("a message for %s could not be kept: %s", owner, error.message)
-            self._bounce(message, StanzaError("internal-server-error", "the message could not be stored", kind="wait"))
+            bounce(message, StanzaError("internal-server-error", "the message could not be stored", kind="wait"))
             return
         if not kept:
-            self._bounce(message, StanzaError("service-unavailable", "the recipient's offline messages are full"))
+            bounce(message, StanzaError("service-unavailable", "the recipient's offline messages are full"))
             return
         account = self._accounts.get(owner)
         if account is not None and (receiving := account.receiving()):
@@ -141,11 +173,16 @@ class OfflineMessages:
         await self._owners.load(self._store)
 
     def _before_available(self, session: Session, priority: int) -> Awaitable[None] | None:
-        if priority < 0 or session.receives or session.bare not in self._owners:
+        if priority < 0 or session.receives or not (session.bare in self._owners or self._coming(session.bare)):
             return None
         return self._give(session, session.bare)
 
+    def _coming(self, owner: str) -> bool:
+        return self._archive is not None and self._archive.coming(owner)
+
     async def _give(self, session: Session, owner: str) -> None:
+        if self._archive is not None and self._archive.coming(owner):
+            await self._archive.settled()
         while writing := self._writing.get(owner):
             await asyncio.wait(tuple(writing))
         try:
@@ -166,9 +203,13 @@ class OfflineMessages:
                     self._owners.discard(owner)
                 if not rows or session.gone:
                     break
-                self._plane.send(session.sid, [stanza for row in rows if (stanza := self._delayed(row)) is not None])
+                waiting = (stanza for row in rows if (stanza := self._delayed(row)) is not None)
+                self._plane.send(session.sid, [stanza for stanza in waiting if not self._had(session, stanza)])
                 last = rows[-1].id
                 await self._handed_out(owner, last)
+
+    def _had(self, session: Session, message: Element) -> bool:
+        return self._archive is not None and self._archive.got(session, message)
 
     async def _page(self, owner: str, after: int) -> Sequence[sa.Row[Any]]:
         table = tables.offline

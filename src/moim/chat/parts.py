@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from moim.chat import entity_time, jid_escaping, ping, session_request, version
 from moim.chat.accounts import Accounts, Session
 from moim.chat.administration import Administration, administrators
+from moim.chat.archive import Archive, Share
+from moim.chat.archive import Limits as ArchiveLimits
+from moim.chat.archive.rows import Record
 from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
@@ -84,6 +87,7 @@ class Parts:
         self.verifiers = Verifiers(users, secret)
         self.tokens = self._make_tokens(domain, settings, store, users, secret) if settings.fast else None
         self.registration = self._make_registration(domain, settings, registrar)
+        self.archive = self._make_archive(domain, settings, store) if settings.archive else None
         self.offline = OfflineMessages(
             domain,
             accounts=self.accounts,
@@ -93,6 +97,7 @@ class Parts:
             max_messages=settings.offline_messages,
             max_bytes=settings.offline_bytes,
             alone=cluster is None,
+            archive=self.archive,
         )
         subscriptions = Subscriptions(
             domain,
@@ -133,7 +138,10 @@ class Parts:
             events,
             plane=self.plane,
             max_caps=settings.caps_cache,
-            defaults={ns.BOOKMARKS: bookmarks_config(settings.pep_items)},
+            defaults={
+                ns.BOOKMARKS: bookmarks_config(settings.pep_items),
+                ns.DISPLAYED: bookmarks_config(settings.pep_items),  # XEP-0490 section 3.1 asks for the same
+            },
         )
         avatars = Avatars(pep, pep_store, events, accounts=self.accounts, refresh=self._refresh)
         bookmarks = Bookmarks(pep, pep_store)
@@ -161,6 +169,7 @@ class Parts:
 
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
+            *((self.archive.feature,) if self.archive is not None else ()),  # before what waits for its messages
             avatars.feature,
             self.blocking.feature,
             bookmarks.feature,
@@ -213,6 +222,7 @@ class Parts:
             plane=self.plane,
             block_lists=self.block_lists,
             offline=self.offline,
+            archive=self.archive,
             presence=self.presence,
             subscriptions=subscriptions,
             features=self.features,
@@ -259,6 +269,7 @@ class Parts:
             on_bound=self._bound,
             tokens=self.tokens,
             strangers=self.registration.stranger if self.registration is not None else None,
+            records=self._recorded,
             secret=secret,
             max_per_account=settings.max_sessions_per_user,
             max_pending=settings.max_pending_stanzas,
@@ -288,6 +299,44 @@ class Parts:
             per_hour=settings.registrations_per_hour,
             farewell=lambda session, last: self.sessions.farewell(session, last, _removed()),
         )
+
+    def _make_archive(self, domain: str, settings: Settings, store: Store) -> Archive:
+        limits = ArchiveLimits(
+            usual=settings.archive_default,
+            listed=settings.archive_preferences,
+            page=settings.archive_page,
+            page_most=settings.archive_page_max,
+            page_bytes=settings.archive_page_bytes,
+            patience=settings.archive_patience_seconds,
+            share=Share(settings.archive_days, settings.archive_messages, settings.archive_bytes),
+        )
+        return Archive(
+            domain,
+            limits,
+            store=store,
+            plane=self.plane,
+            accounts=self.accounts,
+            local=self.people.__contains__,
+            contact=self._contact,
+            refuse=self._unarchived,
+        )
+
+    def _recorded(self, ticket: int, records: Sequence[Record]) -> None:
+        if self.push is not None:
+            self.push.recorded(records)
+        if self.archive is None:
+            raise AssertionError("records are made of nobody's messages")
+        self.archive.records(ticket, records)
+
+    async def _contact(self, owner: str, address: str) -> bool:
+        return (await self.rosters.get(owner)).item(address).listed
+
+    def _unarchived(self, senders: Collection[str]) -> None:
+        """The messages of these sessions were delivered, but cannot be kept: they must not count as taken."""
+        error = stream_error("resource-constraint", "the server cannot store messages at the moment")
+        for address in senders:
+            if (session := self.accounts.session(Jid.parse(address))) is not None:
+                self.sessions.end(session, error)
 
     def _make_external(self, domain: str, attachments: Attachments) -> ExternalComponents:
         for host in attachments.secrets:
@@ -361,6 +410,7 @@ class Parts:
             seats=seats,
             deliver=lambda batch: self.router.deliver(batch),
             fan_out=lambda stanza, audience, skip: self.router.fan_out(stanza, audience, skip),
+            archive=self.archive.rooms if self.archive is not None else None,
         )
 
     def _bounce(self, message: Element, error: StanzaError) -> None:

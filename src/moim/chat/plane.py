@@ -211,6 +211,14 @@ class Plane:
         """The next id of an archived message: records get theirs from the same source."""
         return self._engine.next_id()
 
+    def deliver(self, messages: Sequence[Element]) -> list[Element]:
+        """Delivers messages as if local sessions had sent them; those that the table does not decide come back."""
+        return self._engine.deliver(messages)
+
+    def copy(self, messages: Sequence[Element]) -> None:
+        """Sends the carbons (XEP-0280) of messages that are delivered otherwise."""
+        self._engine.copy(messages)
+
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream."""
         self._engine.close(sid, error)

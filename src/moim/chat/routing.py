@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from inspect import isawaitable
 from typing import Protocol
 
 from moim.chat.accounts import Accounts, Session
+from moim.chat.archive import Archive
+from moim.chat.archive.rules import cleaned
 from moim.chat.audience import Audience
 from moim.chat.block_lists import BlockLists, matches
 from moim.chat.blocking import blocked_error
@@ -27,6 +29,7 @@ from moim.proto.xmpp import (
     Element,
     Jid,
     StanzaError,
+    archivable,
     check_iq,
     error_reply,
     message_type,
@@ -71,6 +74,7 @@ class Router:
         plane: Plane,
         block_lists: BlockLists,
         offline: OfflineMessages,
+        archive: Archive | None,
         presence: Presence,
         subscriptions: Subscriptions,
         features: Sequence[Feature],
@@ -84,6 +88,7 @@ class Router:
         self._plane = plane
         self._block_lists = block_lists
         self._offline = offline
+        self._archive = archive
         self._presence = presence
         self._subscriptions = subscriptions
         self._federation = federation
@@ -101,6 +106,13 @@ class Router:
         if stanza.ns != ns.CLIENT or stanza.name not in ("message", "presence", "iq"):
             raise StanzaError("bad-request", "only message, presence and iq are stanzas")
         to = _address(stanza, "to")
+        if (
+            self._archive is not None
+            and stanza.name != "message"
+            and to is not None
+            and self._archive.waiting(session.full, to)
+        ):
+            return self._in_turn(session, stanza)
         if to is not None and self._block_lists.blocks(session.bare, to):
             if stanza.name == "presence" and stanza.get("type") == "unavailable":
                 return None  # they saw it leave when it began to block them
@@ -110,6 +122,14 @@ class Router:
         if stanza.name == "presence":
             return self._client_presence(session, stanza, to)
         return self._iq(session, stanza, session.full, to or session.full.bare)
+
+    async def _in_turn(self, session: Session, stanza: Element) -> None:
+        """What comes after messages that wait for their commit does not overtake them (RFC 6120 section 10.1)."""
+        if self._archive is not None:
+            await self._archive.settled()
+        work = self.stanza(session, stanza)
+        if work is not None:
+            await work
 
     def reply(self, stanza: Element, error: StanzaError, session: Session | None = None) -> None:
         """Answers ``stanza`` with an error, where one may be sent (RFC 6120 section 8.3.1).
@@ -160,7 +180,11 @@ class Router:
             if to.domain != self._domain:
                 self._send_out(stanza)
             elif to.resource and (session := self._accounts.session(to)) is not None:
-                if not self._shut_out(session, stanza):
+                if self._archive is not None and stanza.name == "message" and archivable(stanza):
+                    self._plane.send_many(local)
+                    local = []
+                    self._in_private(to, stanza)
+                elif not self._shut_out(session, stanza):
                     local.append((session.sid, stanza))
             elif stanza.name != "presence":
                 self._plane.send_many(local)
@@ -182,6 +206,14 @@ class Router:
         if session is None or self._block_lists.of(session.bare):
             return None
         return session.sid
+
+    def _in_private(self, to: Jid, message: Element) -> None:
+        """A component's message for a session that is there, and for its account's archive."""
+        try:
+            if (sender := _address(message, "from")) is not None:
+                self._message(message, sender, to)
+        except StanzaError as error:
+            self.reply(message, error)
 
     def _shut_out(self, session: Session, stanza: Element) -> bool:
         """Whether the session's account blocks the sender, a whole room or one of its occupants; answers pass."""
@@ -223,7 +255,9 @@ class Router:
     def _message(self, message: Element, sender: Jid, to: Jid) -> Work:
         message = _canonical(message, to)
         if to.domain != self._domain:
-            self.remote(message)
+            if self._federation is None and to.domain not in self._components:
+                self.remote(message)  # it says why not
+            self._keep(message, sender, to, self._away)
             return None
         kind = message_type(message)
         if self._block_lists.blocks(str(to.bare), sender):
@@ -232,33 +266,73 @@ class Router:
             raise StanzaError("service-unavailable")
         for hook in self._on_incoming:
             hook(str(to.bare), message)
-        if to.resource and (session := self._accounts.session(to)) is not None:
-            self._plane.send(session.sid, [message])
+        if to.resource and self._accounts.session(to) is not None:
+            self._keep(message, sender, to, self._deliver, delivered=True)
             return None
         if kind == "error":
             return None
         if kind == "headline":
-            receiving = self._receiving(to) if to.is_bare else []
-        elif kind == "groupchat" or not to.local:
+            if to.is_bare:
+                self._plane.send_many([(session.sid, message) for session in self._receiving(to)])
+            return None
+        if kind == "groupchat" or not to.local:
             raise StanzaError("service-unavailable")
-        else:
-            receiving = self._receiving(to)
-            if not receiving:
-                return self._store(message, to.bare)
-        self._plane.send_many([(session.sid, message) for session in receiving])
+        if not self._receiving(to):
+            return self._store(message, sender, to)
+        self._keep(message, sender, to, self._deliver, delivered=True)
         return None
+
+    def _keep(
+        self,
+        message: Element,
+        sender: Jid,
+        to: Jid,
+        go_on: Callable[[Element, Jid, Jid, frozenset[str]], None],
+        *,
+        delivered: bool = False,
+        kept: frozenset[str] = frozenset(),
+    ) -> None:
+        """Archives a message, then goes on with it; its sender hears when it cannot. See ``Archive.message``."""
+        if self._archive is None:
+            go_on(message, sender, to, kept)
+            return
+
+        def then(stamped: Element, owners: frozenset[str]) -> None:
+            try:
+                go_on(stamped, sender, to, owners)
+            except StanzaError as error:
+                self.reply(message, error)
+
+        def failed(error: StanzaError) -> None:
+            self.reply(message, error)
+
+        self._archive.message(message, sender, to, delivered=delivered, then=then, failed=failed, kept=kept)
+
+    def _deliver(self, message: Element, sender: Jid, to: Jid, kept: frozenset[str]) -> None:
+        """To the sessions that the message is for, by the plane's table."""
+        for missed in self._plane.deliver([message]):
+            self._keep(missed, sender, to, self._away, kept=kept)
+
+    def _away(self, message: Element, sender: Jid, to: Jid, kept: frozenset[str]) -> None:
+        """To other domains and components; for those who are away, to their offline messages."""
+        self._plane.copy([cleaned(message, (str(to.bare),))])  # the sender's other devices have another archive
+        if to.domain != self._domain:
+            self.remote(message)
+        elif to.resource and (session := self._accounts.session(to)) is not None:
+            self._plane.send(session.sid, [message])
+        elif receiving := self._receiving(to):
+            self._plane.send_many([(session.sid, message) for session in receiving])
+        elif message_type(message) in ("normal", "chat") and worth_keeping(message):
+            self._offline.keep(str(to.bare), message, archived=str(to.bare) in kept)
 
     def _receiving(self, to: Jid) -> list[Session]:
         account = self._accounts.get(str(to.bare))
         return account.receiving() if account is not None else []
 
-    async def _store(self, message: Element, to: Jid) -> None:
-        if not await self._people.exists(to):
+    async def _store(self, message: Element, sender: Jid, to: Jid) -> None:
+        if not await self._people.exists(to.bare):
             raise StanzaError("service-unavailable")
-        if receiving := self._receiving(to):
-            self._plane.send_many([(session.sid, message) for session in receiving])
-        elif worth_keeping(message):
-            self._offline.keep(str(to), message)
+        self._keep(message, sender, to, self._away)
 
     # --- presence -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from moim import log
 from moim.chat.accounts import Accounts, Connection, Session
+from moim.chat.archive.rows import Record
 from moim.chat.feature import Feature, hooks
 from moim.chat.negotiation import Negotiation, Policy
 from moim.chat.plane import Listener, Plane
@@ -62,6 +63,7 @@ class Sessions:
         on_bound: Callable[[Session], Awaitable[None] | None],
         tokens: Tokens | None,
         strangers: Strangers | None,
+        records: Callable[[int, Sequence[Record]], None],
         secret: bytes,
         max_per_account: int,
         max_pending: int,
@@ -74,6 +76,7 @@ class Sessions:
         self._router = router
         self._presence = presence
         self._on_bound = on_bound
+        self._records = records
         self._on_gone = hooks(features, lambda feature: feature.on_gone)
         self._max_pending = max_pending
         self._bind_timeout = bind_timeout
@@ -152,6 +155,8 @@ class Sessions:
             self._connected(*event[1:])
         elif event[0] == "closed":
             self._closed(event[1], event[2])
+        elif event[0] == "records":
+            self._records(event[1], event[2])
         else:
             session = self._sessions.get(event[1])
             if session is None or session.gone:

@@ -42,6 +42,26 @@ class Settings(Section):
     """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
     offline_bytes: int = Field(default=4_194_304, ge=0)
     """Bytes of messages kept for one account while it is away."""
+    archive: bool = True
+    """Keep the messages that people send and get, so that all their devices see the same (XEP-0313)."""
+    archive_default: Literal["always", "roster", "never"] = "always"
+    """Whose messages are archived until an account chooses for itself: everybody's, those of contacts, or nobody's."""
+    archive_days: int = Field(default=365, ge=0, le=36_500)
+    """Days after which archived messages go; 0 keeps them for ever."""
+    archive_messages: int = Field(default=1_000_000, ge=100)
+    """Messages that one archive, of an account or of a room, keeps; beyond that the oldest go."""
+    archive_bytes: int = Field(default=1_073_741_824, ge=1_000_000)
+    """Bytes of messages that one archive keeps, likewise."""
+    archive_page: int = Field(default=50, ge=1, le=1000)
+    """Messages in one answer of an archive when the client does not say how many it wants."""
+    archive_page_max: int = Field(default=250, ge=1, le=1000)
+    """Messages in one answer of an archive at the most."""
+    archive_page_bytes: int = Field(default=524_288, ge=10_000, le=4_194_304)
+    """Bytes of messages in one answer of an archive at the most."""
+    archive_preferences: int = Field(default=500, ge=0, le=10_000)
+    """Addresses that an account may list as always or as never archived, each."""
+    archive_patience_seconds: float = Field(default=30.0, ge=1)
+    """How long the disk may refuse messages that were delivered already before the streams of their senders end."""
     admins: tuple[str, ...] = ()
     """Addresses of people who may administer this server with their client's commands (XEP-0133)."""
     admin_addresses: tuple[str, ...] = ()
@@ -92,7 +112,7 @@ class Settings(Section):
     rooms_history_bytes: int = Field(default=1_048_576, ge=10_000)
     """Characters of all messages that a room remembers, whatever their number."""
     rooms_archive: bool = True
-    """Whether a new persistent room keeps an archive (XEP-0313), unless its owner decides otherwise; entering says so."""
+    """Whether a new persistent room keeps an archive (XEP-0313), unless its owner decides otherwise; entering tells."""
     rooms_affiliations: int = Field(default=5000, ge=10, le=100_000)
     """Members, admins, owners and banned people that one room may have, all together."""
     rooms_stanzas_per_second: float = Field(default=20.0, gt=0)

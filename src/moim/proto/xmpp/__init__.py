@@ -2,7 +2,7 @@
 
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.client import ClientLogin, Failed, Received, SignedIn, StartTlsNow
-from moim.proto.xmpp.element import Element, XmlStream
+from moim.proto.xmpp.element import Element, XmlStream, archivable
 from moim.proto.xmpp.errors import STANZA_CONDITIONS, STREAM_CONDITIONS, StanzaError, error_reply, stream_error
 from moim.proto.xmpp.jid import Jid, prepare_domain, prepare_local, prepare_resource
 from moim.proto.xmpp.scram import ScramVerifier, made_up_verifier, make_verifier, saslprep
@@ -33,6 +33,7 @@ __all__ = [
     "StanzaError",
     "StartTlsNow",
     "XmlStream",
+    "archivable",
     "check_iq",
     "delay",
     "error_reply",

@@ -8,6 +8,6 @@ ProtocolError whose ``condition`` is the stream error to answer.
 
 from __future__ import annotations
 
-from moim._native import Element, XmlStream
+from moim._native import Element, XmlStream, archivable
 
-__all__ = ["Element", "XmlStream"]
+__all__ = ["Element", "XmlStream", "archivable"]
