@@ -263,9 +263,10 @@ class SigningIn:
                 told = [element for tell in self._in_bound if (element := await tell(session)) is not None]
             if self._tokens is not None and token_due:
                 token = await self._tokens.issue(step.jid.local, request.client, token_due)
-        except MoimError as error:
+        except Exception as error:
+            expected = isinstance(error, MoimError)
             with log.session(f"xmpp-{session.sid}"):
-                _log.error("the sign-in of %s cannot be finished: %s", step.jid, error)
+                _log.error("the sign-in of %s cannot be finished: %s", step.jid, error, exc_info=not expected)
             self._end(session, stream_error("internal-server-error", "the server cannot do this at the moment"))
             return
         if not session.gone:
