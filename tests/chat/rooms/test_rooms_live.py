@@ -300,3 +300,33 @@ def test_migrations_make_the_tables(tmp_path: Path) -> None:
         assert others == []
         assert set(found.tables) == set(tables.metadata.tables)
     engine.dispose()
+
+
+async def test_the_archive_of_a_room_tells_what_was_taken_back(new_house: Any) -> None:
+    house = await new_house(default_contacts=False, rooms_history=0)
+    alice, bob = await house.online("alice"), await house.online("bob")
+    await enter(alice, "A")
+    assert (await configure(alice, persistentroom="1")).get("type") == "result"
+    await enter(bob, "B")
+    for words in ("DM me", "fine"):
+        bob.send(f"<message type='groupchat' id='{words[:2]}' to='{ROOM}'><body>{words}</body></message>")
+    said = [stanza for stanza in await drain(bob) if stanza.find("body") is not None]
+    mark = said[0].find("stanza-id", ns.STANZA_IDS)
+    assert mark is not None
+    order = f"<moderate xmlns='{ns.MODERATION}' id='{mark.get('id')}'><retract xmlns='{ns.RETRACTION}'/></moderate>"
+    assert (await alice.request(order, kind="set", to=ROOM)).get("type") == "result"
+    assert condition(await alice.request(order, kind="set", to=ROOM)) == "item-not-found"
+    await drain(bob)
+    bob.send(f"<iq type='set' id='mam' to='{ROOM}'><query xmlns='{ns.ARCHIVE}'/></iq>")
+    found = []
+    while (stanza := await bob.receive()).name != "iq":
+        forwarded = stanza.elements()[0].find("forwarded", ns.FORWARD)
+        assert forwarded is not None
+        found.append(forwarded.find("message", ns.CLIENT))
+    bodies = [message.find("body").text if message.find("body") is not None else "" for message in found]
+    assert bodies == ["", "fine", ""]
+    stone = found[0].find("retracted", ns.RETRACTION)
+    assert stone is not None
+    assert stone.find("moderated", ns.MODERATION).get("by") == f"{ROOM}/A"
+    assert found[0].get("from") == f"{ROOM}/B"
+    assert found[2].find("retract", ns.RETRACTION).get("id") == mark.get("id")

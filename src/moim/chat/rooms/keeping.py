@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat.rooms import tables
 from moim.chat.rooms.config import Bounds, RoomConfig
@@ -21,7 +20,7 @@ from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.room import Room
 from moim.errors import ProtocolError, Unavailable
 from moim.proto.xmpp import Element, Jid
-from moim.store import Store
+from moim.store import Store, insert
 
 _MAX_WRITING = 10_000
 
