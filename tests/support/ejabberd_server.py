@@ -6,13 +6,13 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prosody_server import free_port
 
 _CONFIG = """
-hosts: ["{domain}"]
+hosts: [{hosts}]
 loglevel: debug
 certfiles: ["{root}/both.pem"]
 ca_file: "{root}/trusted.pem"
@@ -47,7 +47,7 @@ class EjabberdServer:
     """One server in a process of its own; ``stop`` and ``start`` again as often as wanted.
 
     ``dns`` is the name server (address, port) that it asks; ``chain`` and ``key`` (PEM) its certificate; ``trusted``
-    further authorities. ``starttls`` is ``optional``, ``required`` or ``false``.
+    further authorities; ``hosts`` more domains it serves. ``starttls`` is ``optional``, ``required`` or ``false``.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class EjabberdServer:
         chain: bytes,
         key: bytes,
         trusted: bytes = b"",
+        hosts: Sequence[str] = (),
         starttls: str = "required",
         address: str = "127.0.0.1",
         s2s_port: int = 0,
@@ -76,7 +77,13 @@ class EjabberdServer:
         )
         (root / "ejabberd.yml").write_text(
             _CONFIG.format(
-                root=root, domain=domain, address=address, c2s=self.c2s_port, s2s=self.s2s_port, starttls=starttls
+                root=root,
+                domain=domain,
+                address=address,
+                c2s=self.c2s_port,
+                s2s=self.s2s_port,
+                starttls=starttls,
+                hosts=", ".join(f'"{host}"' for host in (domain, *hosts)),
             )
         )
         register = "\n".join(

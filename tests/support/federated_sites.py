@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from moim import app
 from running_site import RunningSite, loopback_pair
@@ -26,8 +27,14 @@ def federation_toml(*, resolvers: str, trusted: Path | None = None, more: str = 
     return "\n".join([*lines, more])
 
 
-def start_all(*sites: RunningSite) -> None:
-    """Starts sites side by side."""
+class Startable(Protocol):
+    """A site, or another server."""
+
+    def start(self) -> None: ...
+
+
+def start_all(*sites: Startable) -> None:
+    """Starts sites and servers side by side."""
     with ThreadPoolExecutor(len(sites)) as pool:
         list(pool.map(lambda site: site.start(), sites))
 

@@ -31,6 +31,8 @@ class Person(ClientXMPP):
         self.events: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         for plugin in ("xep_0004", "xep_0030", "xep_0045", "xep_0060", "xep_0115", "xep_0163", "xep_0118", "xep_0199"):
             self.register_plugin(plugin)
+        if ca is None:
+            self.plugin["feature_mechanisms"].unencrypted_scram = True
         self.auto_authorize = self.auto_subscribe = True
         self.add_event_handler("session_start", self._start)
         self.add_event_handler("presence_available", lambda p: self.seen.put_nowait((p["from"].bare, "there")))

@@ -1,0 +1,167 @@
+"""A real Prosody and a real ejabberd as the other domain, each way: contacts, chat, rooms; TLS or not; refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from ejabberd_server import EjabberdServer
+from federated_sites import federation_toml, make_site, start_all
+from federation_person import Person
+from peer_certificates import authority, leaf
+from prosody_server import ProsodyServer
+from running_site import RunningSite
+from tiny_dns import TinyDns
+
+DOMAIN, OTHER, WRONG = "moim.test", "other.test", "wrong.test"
+ALICE, ROMEO = f"alice@{DOMAIN}", f"romeo@{OTHER}"
+PASSWORD = "correct horse"
+
+pytestmark = pytest.mark.interop
+
+
+@dataclass
+class Two:
+    """The site and the other server."""
+
+    site: RunningSite
+    other: ProsodyServer | EjabberdServer
+
+    def streams(self, domain: str = OTHER) -> list[dict[str, object]]:
+        peers = json.loads(self.site.moim("federation", "status", "--json").stdout)["peers"]
+        found: list[dict[str, object]] = next((one["streams"] for one in peers if one["domain"] == domain), [])
+        return [one for one in found if one["state"] == "open"]
+
+    def policy(self, domain: str, *options: str) -> None:
+        self.site.moim("federation", "policy", "set", domain, *options)
+
+    def default(self, *domains: str) -> None:
+        for domain in domains:
+            self.site.moim("federation", "policy", "remove", domain)
+
+
+@pytest.fixture(scope="module", params=["prosody", "ejabberd"])
+def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    folder = tmp_path_factory.mktemp(request.param)
+    root = authority("The peers' authority")
+    own = leaf([OTHER, f"rooms.{OTHER}"], root)
+    (folder / "peers.pem").write_bytes(root.chain_pem)
+    dns = TinyDns()
+    toml = federation_toml(resolvers=dns.place, trusted=folder / "peers.pem")
+    site, inside = make_site(folder / "site", DOMAIN, toml)
+    for name in (DOMAIN, f"rooms.{DOMAIN}"):
+        dns.add(f"_xmpp-server._tcp.{name}. 60 IN SRV 0 0 15269 x.{DOMAIN}.")
+    dns.add(f"x.{DOMAIN}. 60 IN A {inside}", f"x.{OTHER}. 60 IN A {inside}")
+    accounts, trusted = {"romeo": PASSWORD}, (site.root / "ca.pem").read_bytes()
+    other: ProsodyServer | EjabberdServer
+    if request.param == "prosody":
+        places = dict.fromkeys((DOMAIN, f"rooms.{DOMAIN}"), (inside, 15269))
+        other = ProsodyServer(
+            folder / "other", OTHER, accounts, places=places, chain=own.chain_pem, key=own.key_pem, trusted=trusted,
+            hosts=[WRONG], encrypt=False, address=inside,
+        )  # fmt: skip
+    else:
+        other = EjabberdServer(
+            folder / "other", OTHER, accounts, dns=(dns.address, dns.port), chain=own.chain_pem, key=own.key_pem,
+            trusted=trusted, hosts=[WRONG], starttls="optional", address=inside,
+        )  # fmt: skip
+    for name in (OTHER, f"rooms.{OTHER}", WRONG):
+        dns.add(f"_xmpp-server._tcp.{name}. 60 IN SRV 0 0 {other.s2s_port} x.{OTHER}.")
+    start_all(site, other)
+    yield Two(site, other)
+    other.stop()
+    site.stop()
+    dns.close()
+
+
+@pytest.fixture
+async def pair(two: Two) -> AsyncIterator[tuple[Person, Person]]:
+    alice, romeo = Person.of(two.site, ALICE), Person(ROMEO, PASSWORD)
+    await asyncio.gather(
+        alice.sign_in(*two.site.place("xmpp-client")), romeo.sign_in(two.other.address, two.other.c2s_port)
+    )
+    yield alice, romeo
+    await asyncio.gather(alice.leave(), romeo.leave())
+
+
+async def chats(alice: Person, romeo: Person, word: str) -> None:
+    alice.send_message(ROMEO, f"{word} there", mtype="chat")
+    assert await romeo.chat() == (ALICE, f"{word} there")
+    romeo.send_message(ALICE, f"{word} back", mtype="chat")
+    assert await alice.chat() == (ROMEO, f"{word} back")
+
+
+async def test_contacts_chat_and_rooms_each_way(two: Two, pair: tuple[Person, Person]) -> None:
+    alice, romeo = pair
+    await alice.befriend(romeo)
+    await chats(alice, romeo, "first")
+    for room, host, guest in (
+        (f"ours@rooms.{DOMAIN}", (alice, "alice"), (romeo, "romeo")),
+        (f"theirs@rooms.{OTHER}", (romeo, "romeo"), (alice, "alice")),
+    ):
+        await host[0].open_room(room, host[1])
+        await guest[0].join(room, guest[1])
+        guest[0].send_message(room, "I am a guest", mtype="groupchat")
+        await host[0].says(guest[1], "I am a guest")
+        host[0].send_message(room, "welcome", mtype="groupchat")
+        await guest[0].says(host[1], "welcome")
+    streams = two.streams()
+    assert {one["certificate"] for one in streams} == {"pkix"}
+    assert {one["authenticatedBy"] for one in streams} == {"external"}
+    await romeo.leave()
+    await alice.sees(ROMEO, "gone")
+
+
+async def test_dialback_where_certificates_are_not_looked_at(two: Two, pair: tuple[Person, Person]) -> None:
+    two.policy(OTHER, "--certificates", "off")
+    await chats(*pair, "dialback")
+    assert {one["authenticatedBy"] for one in two.streams()} == {"dialback"}
+    assert all(one["tls"] for one in two.streams())
+    two.default(OTHER)
+
+
+async def test_without_encryption_where_both_say_so(two: Two, pair: tuple[Person, Person]) -> None:
+    two.policy(OTHER, "--tls", "off", "--certificates", "off")
+    await chats(*pair, "plain")
+    assert [one["tls"] for one in two.streams()] == [None] * len(two.streams())
+    two.default(OTHER)
+
+
+async def test_a_wrong_certificate_is_refused_each_way(two: Two, pair: tuple[Person, Person]) -> None:
+    alice, _ = pair
+    two.policy(WRONG, "--certificates", "required")
+    alice.send_message(f"somebody@{WRONG}", "who are you?", mtype="chat")
+    condition, text = await alice.error()
+    assert condition == "remote-server-timeout"
+    assert f"not for {WRONG}" in text
+    two.default(WRONG)
+
+
+async def test_a_domain_that_is_not_allowed(two: Two, pair: tuple[Person, Person]) -> None:
+    alice, romeo = pair
+    two.policy(OTHER, "--access", "deny")
+    alice.send_message(ROMEO, "hello?", mtype="chat")
+    assert (await alice.error())[0] == "not-allowed"
+    romeo.send_message(ALICE, "hello?", mtype="chat")
+    condition, _ = await romeo.error()
+    assert condition in ("remote-server-not-found", "remote-server-timeout", "policy-violation", "not-authorized")
+    assert alice.chats.empty()
+    two.default(OTHER)
+
+
+async def test_a_peer_that_dies_and_comes_back(two: Two) -> None:
+    alice = Person.of(two.site, ALICE)
+    await alice.sign_in(*two.site.place("xmpp-client"))
+    await asyncio.to_thread(two.other.stop)
+    alice.send_message(ROMEO, "are you there?", mtype="chat")
+    assert (await alice.error())[0] == "remote-server-timeout"
+    await asyncio.to_thread(two.other.start)
+    two.site.moim("federation", "reset", OTHER)
+    romeo = Person(ROMEO, PASSWORD)
+    await romeo.sign_in(two.other.address, two.other.c2s_port)
+    await chats(alice, romeo, "again")
+    await asyncio.gather(alice.leave(), romeo.leave())
