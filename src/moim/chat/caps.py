@@ -90,7 +90,7 @@ class Caps:
         info = answer.find("query", ns.DISCO_INFO)
         if answer.get("type") != "result" or info is None:
             return None
-        known.wants = _wanted(info)
+        known.wants = wanted(info)
         kind, _, claimed = known.claim
         if kind in HASHES and verification(info, kind) == claimed:
             self._cache[kind, claimed] = known.wants
@@ -99,7 +99,8 @@ class Caps:
         return self._on_wants(session) if session.available else None
 
 
-def _wanted(info: Element) -> frozenset[str]:
+def wanted(info: Element) -> frozenset[str]:
+    """The nodes that a client asks to be notified of, by its features."""
     found = []
     for child in info.elements():
         var = child.get("var") or ""

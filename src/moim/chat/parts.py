@@ -35,6 +35,7 @@ from moim.chat.private import PrivateStorage
 from moim.chat.push import Push, Registrations
 from moim.chat.registration import Registrar, Registration
 from moim.chat.remote import RemoteStanzas
+from moim.chat.remote_readers import RemoteReaders
 from moim.chat.rooms import Rooms, RoomSettings
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Item, Roster, Rosters
@@ -230,6 +231,8 @@ class Parts:
             components=components,
             gateways=self.external.components if self.external is not None else (),
         )
+        readers = RemoteReaders(events, rosters=self.rosters, send=self._remote)
+        events.elsewhere = readers
         self.hosts = (domain, *components)
         self.remote_stanzas = RemoteStanzas(
             domain,
@@ -238,6 +241,7 @@ class Parts:
             presence=self.presence,
             subscriptions=subscriptions,
             components=components,
+            hears=(readers,),
         )
         policy = Policy(
             domain,

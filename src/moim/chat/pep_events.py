@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Protocol
 
 from moim.chat.accounts import Accounts, Session
 from moim.chat.block_lists import BlockLists
@@ -12,6 +13,18 @@ from moim.chat.pep_store import Item, PepStore, pubsub_error
 from moim.chat.plane import Plane
 from moim.chat.rosters import Roster, Rosters
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
+
+
+class Elsewhere(Protocol):
+    """The clients of contacts at other domains."""
+
+    def wanting(self, owner: str, contact: str, node: str) -> Iterator[Jid]:
+        """Those of a contact that want to hear of a node of ``owner``."""
+        ...
+
+    def tell(self, stanza: Element) -> None:
+        """Takes a stanza for one of them."""
+        ...
 
 
 class PepEvents:
@@ -26,6 +39,8 @@ class PepEvents:
         self._block_lists = block_lists
         self._plane = plane
         self._told: dict[Session, set[str]] = {}
+        self.elsewhere: Elsewhere | None = None
+        """The clients of other domains; there are none without it."""
 
     async def check(self, owner: str, config: Config, reader: Jid) -> None:
         """Whether somebody may read a node. Raises StanzaError as XEP-0060 section 6.5.9 has it."""
@@ -57,8 +72,24 @@ class PepEvents:
         for bare in (owner, *_readers(config, roster)):
             for session in self._accounts.available(bare):
                 if node in caps.wants(session) and not self._block_lists.parted(sender, session.full):
-                    batch.append((session.sid, _message(owner, session, event)))
+                    batch.append((session.sid, _message(owner, session.full, event)))
+            if self.elsewhere is not None and bare != owner:
+                for reader in self.elsewhere.wanting(owner, bare, node):
+                    if not self._block_lists.parted(sender, reader):
+                        self.elsewhere.tell(_message(owner, reader, event))
         self._plane.send_many(batch)
+
+    async def introduce_remote(self, owner: str, reader: Jid, nodes: Collection[str]) -> None:
+        """A client of another domain is there and what it wants is known: it gets the last items that it may read."""
+        if self.elsewhere is None or self._block_lists.parted(Jid.parse(owner), reader):
+            return
+        roster = await self._rosters.get(owner)
+        for item, config in await self._store.last([owner], sorted(nodes)):
+            if config.send_last_published_item != "on_sub_and_presence" or not config.persist_items:
+                continue
+            if _may(config, roster, str(reader.bare)):
+                event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(item.node, ns.PUBSUB_EVENT, item),))
+                self.elsewhere.tell(_message(owner, reader, event))
 
     async def introduce(self, session: Session, caps: Caps, *, anew: bool) -> None:
         """A session is there and what it wants is known: it gets the last item of each such node that it may read.
@@ -82,7 +113,7 @@ class PepEvents:
                 continue
             if item.owner == session.bare or _may(config, await self._rosters.get(item.owner), session.bare):
                 event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(item.node, ns.PUBSUB_EVENT, item),))
-                batch.append((session.sid, _message(item.owner, session, event)))
+                batch.append((session.sid, _message(item.owner, session.full, event)))
         if session.available and not session.gone:
             self._plane.send_many(batch)
 
@@ -100,8 +131,8 @@ def items_element(node: str, namespace: str, *items: Item) -> Element:
     return Element("items", namespace, {"node": node}, children)
 
 
-def _message(owner: str, session: Session, event: Element) -> Element:
-    attrs = {"from": owner, "to": str(session.full), "type": "headline"}
+def _message(owner: str, reader: Jid, event: Element) -> Element:
+    attrs = {"from": owner, "to": str(reader), "type": "headline"}
     return Element("message", ns.CLIENT, attrs, (event,))
 
 

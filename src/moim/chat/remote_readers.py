@@ -1,0 +1,136 @@
+"""Personal events across domains (XEP-0163 section 4.3): what the clients of contacts elsewhere want to hear of.
+
+A contact's client shows its capabilities in the presence that it sends to an account; they are asked for once, on the
+account's behalf. A hash that vouches for the answer is believed for every client that shows it. Only those who see the
+account's presence are looked at, and what is remembered is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from moim.chat.caps import wanted
+from moim.chat.pep_events import PepEvents
+from moim.chat.rosters import Rosters
+from moim.proto.xmpp import Element, Jid, ns
+from moim.proto.xmpp.caps import HASHES, verification
+
+_MAX_CLIENTS = 20_000
+_MAX_CACHED = 2000
+_MAX_TASKS = 1000
+
+
+@dataclass(slots=True)
+class _Client:
+    claim: tuple[str, str, str]
+    wants: frozenset[str] = frozenset()
+    asked: str = ""
+    owners: set[str] = field(default_factory=set)
+
+
+class RemoteReaders:
+    """``send`` takes a stanza for another domain."""
+
+    def __init__(self, events: PepEvents, *, rosters: Rosters, send: Callable[[Element], None]) -> None:
+        self._events = events
+        self._rosters = rosters
+        self._send = send
+        self._clients: OrderedDict[Jid, _Client] = OrderedDict()
+        self._by_bare: dict[str, set[Jid]] = {}
+        self._cache: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wanting(self, owner: str, contact: str, node: str) -> Iterator[Jid]:
+        """The clients of a contact that want to hear of a node of ``owner``."""
+        for jid in tuple(self._by_bare.get(contact, ())):
+            client = self._clients[jid]
+            if owner in client.owners and node in client.wants:
+                yield jid
+
+    def tell(self, stanza: Element) -> None:
+        """Takes a stanza for one of them."""
+        self._send(stanza)
+
+    def presence(self, owner: Jid, sender: Jid, stanza: Element) -> None:
+        """Somebody's presence came to an account."""
+        if stanza.get("type") == "unavailable":
+            for jid in [sender] if sender.resource else tuple(self._by_bare.get(str(sender), ())):
+                self._lost(jid, str(owner))
+        elif sender.resource and len(self._tasks) < _MAX_TASKS:
+            shown = stanza.find("c", ns.CAPS)
+            if shown is not None:
+                claim = (shown.get("hash") or "", shown.get("node") or "", shown.get("ver") or "")
+                self._spawn(self._shown(owner, sender, claim))
+
+    async def _shown(self, owner: Jid, sender: Jid, claim: tuple[str, str, str]) -> None:
+        roster = await self._rosters.get(str(owner))
+        if not roster.item(str(sender.bare)).state.seen:
+            return
+        client = self._clients.get(sender)
+        if client is None or client.claim != claim:
+            owners = client.owners if client is not None else set()
+            client = self._clients[sender] = _Client(claim, owners=owners)
+            self._by_bare.setdefault(str(sender.bare), set()).add(sender)
+            if len(self._clients) > _MAX_CLIENTS:
+                self._forget(next(iter(self._clients)))
+        self._clients.move_to_end(sender)
+        new = str(owner) not in client.owners
+        client.owners.add(str(owner))
+        cached = self._cache.get((claim[0], claim[2]))
+        if cached is not None:
+            client.wants = cached
+        elif not client.wants and not client.asked:
+            client.asked = f"caps-of-{next(self._numbers)}"
+            query = Element("query", ns.DISCO_INFO, {"node": f"{claim[1]}#{claim[2]}"})
+            attrs = {"type": "get", "id": client.asked, "from": str(owner), "to": str(sender)}
+            self._send(Element("iq", ns.CLIENT, attrs, (query,)))
+            return
+        if new and client.wants:
+            await self._events.introduce_remote(str(owner), sender, client.wants)
+
+    def answer(self, owner: Jid, sender: Jid, answer: Element) -> bool:
+        """An answer to an account came; whether it was asked for here."""
+        client = self._clients.get(sender)
+        if client is None or not client.asked or answer.get("id") != client.asked:
+            return False
+        client.asked = ""
+        info = answer.find("query", ns.DISCO_INFO)
+        if answer.get("type") == "result" and info is not None and str(owner) in client.owners:
+            client.wants = wanted(info)
+            kind, _, claimed = client.claim
+            if kind in HASHES and verification(info, kind) == claimed:
+                self._cache[kind, claimed] = client.wants
+                if len(self._cache) > _MAX_CACHED:
+                    self._cache.popitem(last=False)
+            if client.wants:
+                self._spawn(self._introduce(sender, client))
+        return True
+
+    async def _introduce(self, sender: Jid, client: _Client) -> None:
+        for owner in sorted(client.owners):
+            await self._events.introduce_remote(owner, sender, client.wants)
+
+    def _lost(self, jid: Jid, owner: str) -> None:
+        client = self._clients.get(jid)
+        if client is not None:
+            client.owners.discard(owner)
+            if not client.owners:
+                self._forget(jid)
+
+    def _forget(self, jid: Jid) -> None:
+        del self._clients[jid]
+        siblings = self._by_bare[str(jid.bare)]
+        siblings.discard(jid)
+        if not siblings:
+            del self._by_bare[str(jid.bare)]
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="chat:remote-reader")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
