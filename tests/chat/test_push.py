@@ -173,7 +173,7 @@ async def test_one_program_sleeps_while_another_is_there(house: Any) -> None:
     push = house.service._parts.push
     session = house.service._parts.accounts.session(Jid.parse("alice@chat.test/phone"))
     push.detached(session)
-    bob.send(HELLO)
+    bob.send(HELLO.replace("<message", "<message id='1'"))
     assert summary(await app.woken()) == {"message-count": ("1",)}
     assert (await desk.receive()).name == "message"
     push.resumed(session)
@@ -197,6 +197,22 @@ async def test_what_the_plane_delivered_to_another_program_wakes_as_well(house: 
     push.recorded([(8, sender, "alice@chat.test", ["bob@chat.test"], words.with_attrs({"id": "2"}))])
     push.recorded([(9, "alice@chat.test/desk", "bob@chat.test", owners, words.with_attrs({"id": "3"}))])
     assert summary(await app.woken()) == {"message-count": ("1",)}
+    await settled(house)
+    assert app.sent.empty()
+
+
+async def test_a_phone_is_woken_for_what_the_desk_got(new_house: Any) -> None:
+    """The plane delivers by its table; what it tells the archive wakes the phone."""
+    house = await new_house(default_contacts=False, archive_default="always")
+    app = AppServer(house)
+    phone = await house.online("alice", "phone")
+    await enable(phone)
+    await phone.close()
+    desk, bob = await house.online("alice", "desk"), await house.online("bob")
+    for number in (1, 2):
+        bob.send(f"<message to='alice@chat.test' type='chat' id='{number}'><body>안녕</body></message>")
+        assert (await desk.receive()).name == "message"
+        assert summary(await app.woken()) == {"message-count": (str(number),)}
     await settled(house)
     assert app.sent.empty()
 

@@ -95,7 +95,7 @@ class Push:
         self._enabled: dict[str, dict[Session, set[Key]]] = {}
         self._asleep: set[Session] = set()
         self._counts: OrderedDict[str, int] = OrderedDict()
-        self._waiting: dict[str, Element] = {}
+        self._waiting: dict[str, tuple[Element, int]] = {}
         self._heard: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._late: dict[tuple[str, Key], asyncio.TimerHandle] = {}
         self._asked: OrderedDict[str, Registration] = OrderedDict()
@@ -207,12 +207,11 @@ class Push:
         """A message for an account, whether anybody is there or not: programs that are not connected are woken."""
         if owner not in self.registrations or not wakes(message) or self._heard_before(owner, message):
             return
-        self._counts[owner] = self._counts.pop(owner, 0) + 1
-        while len(self._counts) > _MAX_ASKED:
-            self._counts.popitem(last=False)
-        if owner not in self._waiting:
+        before = self._waiting.get(owner)
+        if before is None:
             self._spawn(self._tell(owner))
-        self._waiting[owner] = message  # those that come while the registrations are read are told together
+        # Those that come while the registrations are read are told together.
+        self._waiting[owner] = (message, before[1] + 1 if before is not None else 1)
 
     def _heard_before(self, owner: str, message: Element) -> bool:
         """Whether a message came both ways: through Python, and as a record of the plane's."""
@@ -233,10 +232,15 @@ class Push:
         except MoimError as error:
             _log.error("nobody of %s is woken: %s", owner, error)
             found = ()
-        message, connected = self._waiting.pop(owner), self._connected(owner)
-        for registration in found:
-            if registration.key not in connected:
-                self._notify(registration, message)
+        message, count = self._waiting.pop(owner)
+        connected = self._connected(owner)
+        asleep = [registration for registration in found if registration.key not in connected]
+        if asleep:
+            self._counts[owner] = self._counts.pop(owner, 0) + count
+        while len(self._counts) > _MAX_ASKED:
+            self._counts.popitem(last=False)
+        for registration in asleep:
+            self._notify(registration, message)
 
     def _notify(self, registration: Registration, message: Element) -> None:
         """Wakes one program now, or as soon as it may be woken again."""
