@@ -49,8 +49,10 @@ class Session:
     """Whether a stanza is being worked on."""
     leaving: bool = False
     """Whether it ends once its waiting stanzas are worked off."""
+    detached: bool = False
+    """Whether its connection is lost, and it waits for its client to come back (XEP-0198)."""
     gone: bool = False
-    """Whether the connection has ended."""
+    """Whether the session has ended."""
     node: str = ""
     """The node that holds it; empty for this one."""
 

@@ -5,7 +5,7 @@ A feature declares these in ``feature.py``; ``signing_in.py`` carries them out b
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,15 +32,15 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """How the wish to go on with an older session ended; ``element`` goes into ``<success/>``.
+    """How the wish to go on with an older session ended.
 
-    ``jid`` is the full address of the session that goes on, None when none does: then the client's ``<bind/>`` counts.
-    ``then`` is called right after ``<success/>`` was handed to the plane.
+    ``jid`` is the full address of the session that goes on; then ``then`` sends what answers the sign-in, and says so
+    in it. None when none does: ``element`` says why, and the client may bind a resource.
     """
 
-    element: Element
+    element: Element | None
     jid: Jid | None = None
-    then: Callable[[], None] | None = None
+    then: Callable[[Sequence[Element]], None] | None = None
 
 
 Resume = Callable[["Session", Jid, Element], Awaitable[Resumed]]

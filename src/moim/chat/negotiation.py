@@ -118,7 +118,27 @@ class Registration:
     iq: Element
 
 
-Output = OpenStream | Send | StartTls | Authenticated | Proven | Close | Lookup | Rejected | BindRequest | Registration
+@dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    """Go on with an older session of this account (XEP-0198), as the element asks; another may follow if not."""
+
+    jid: Jid
+    element: Element
+
+
+Output = (
+    OpenStream
+    | Send
+    | StartTls
+    | Authenticated
+    | Proven
+    | Close
+    | Lookup
+    | Rejected
+    | BindRequest
+    | ResumeRequest
+    | Registration
+)
 _Stage = Literal[
     "opening", "plain", "handshake", "sasl", "lookup", "proven", "authenticated", "binding", "bound", "closed"
 ]
@@ -225,6 +245,8 @@ class Negotiation:
             self._sasl_element(element)
         elif stage == "authenticated" and space == ns.CLIENT and element.name == "iq":
             self._bind(element)
+        elif stage == "authenticated" and space == ns.SM and self._jid is not None:
+            self._output.append(ResumeRequest(self._jid, element))
         elif stage == "plain" and (space, element.name) == (ns.TLS, "starttls"):
             self._stage = "handshake"
             self._output.append(StartTls())

@@ -15,14 +15,17 @@ from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.bookmarks import Bookmarks, bookmarks_config
+from moim.chat.carbons import Carbons
 from moim.chat.cluster import Cluster, RoomsHome, Seats
 from moim.chat.commands import Commands
 from moim.chat.contact_addresses import contact_addresses
 from moim.chat.contacts import Changes, People
+from moim.chat.csi import client_state
 from moim.chat.disco import Discovery
 from moim.chat.external import Attachments, ExternalComponents
 from moim.chat.external_services import ExternalServices, Relays
 from moim.chat.fast import FastTokens
+from moim.chat.feature import Feature, hooks
 from moim.chat.negotiation import Policy
 from moim.chat.offline import OfflineMessages
 from moim.chat.outage_status import outage_status
@@ -42,6 +45,7 @@ from moim.chat.rosters import Item, Roster, Rosters
 from moim.chat.routing import Component, Federation, Router
 from moim.chat.sessions import Sessions
 from moim.chat.settings import Settings
+from moim.chat.stream_management import StreamManagement
 from moim.chat.subscribing import Subscriptions
 from moim.chat.throttle import AuthThrottle
 from moim.chat.uploads import Files, Uploads
@@ -158,6 +162,7 @@ class Parts:
         self.push = self._make_push(domain, settings, store) if settings.push else None
         self.uploads = self._make_uploads(domain, settings, files, web_base, secret) if files is not None else None
 
+        self.management = self._make_management(settings)
         administration = Administration(
             domain,
             users=users,
@@ -174,6 +179,8 @@ class Parts:
             avatars.feature,
             self.blocking.feature,
             bookmarks.feature,
+            Carbons(self.plane).feature,
+            client_state(self.plane),
             *([commands.feature] if settings.admins else []),
             outage_status(settings.outage_status_addresses),
             contact_addresses(
@@ -189,6 +196,7 @@ class Parts:
             private.feature,
             roster_requests.feature,
             session_request.feature,
+            self.management.feature,
             vcards.feature,
             version.feature,
             *((ExternalServices(relays).feature,) if relays is not None else ()),
@@ -270,6 +278,7 @@ class Parts:
                 longest_wait=settings.auth_backoff_max_seconds,
             ),
             features=self.features,
+            management=self.management,
             on_bound=self._bound,
             tokens=self.tokens,
             strangers=self.registration.stranger if self.registration is not None else None,
@@ -341,6 +350,24 @@ class Parts:
         for address in senders:
             if (session := self.accounts.session(Jid.parse(address))) is not None:
                 self.sessions.end(session, error)
+
+    def _make_management(self, settings: Settings) -> StreamManagement:
+        def tell(pick: Callable[[Feature], Callable[[Session], None] | None]) -> Callable[[Session], None]:
+            def all_of_them(session: Session) -> None:
+                for hook in hooks(self.features, pick):
+                    hook(session)
+
+            return all_of_them
+
+        return StreamManagement(
+            self.plane,
+            longest=settings.resume_seconds,
+            waiting=settings.resume_waiting,
+            end=lambda session, error: self.sessions.end(session, error),
+            again=lambda stanzas: self.router.unreceived(stanzas),
+            detached=tell(lambda feature: feature.on_detached),
+            resumed=tell(lambda feature: feature.on_resumed),
+        )
 
     def _make_external(self, domain: str, attachments: Attachments) -> ExternalComponents:
         for host in attachments.secrets:

@@ -219,6 +219,23 @@ class Plane:
         """Sends the carbons (XEP-0280) of messages that are delivered otherwise."""
         self._engine.copy(messages)
 
+    def carbons(self, sid: int, on: bool) -> None:
+        """Makes the session get copies of its account's other conversations (XEP-0280), or not."""
+        self._engine.carbons(sid, on)
+
+    def inactive(self, sid: int, on: bool) -> None:
+        """Holds back what the client need not hear at once (XEP-0352), or no more."""
+        self._engine.inactive(sid, on)
+
+    def manage(self, sid: int, answer: Element | None, resume: bool) -> None:
+        """Begins stream management (XEP-0198) behind ``answer``; ``resume``: the session may outlive its connection."""
+        self._engine.manage(sid, answer, resume=resume)
+
+    def resume(self, sid: int, old: int, handled: int, token: str, answer: Sequence[Element]) -> None:
+        """Makes the connection ``sid``, whose client has ``handled`` stanzas, that of the session ``old``. An event
+        says whether."""
+        self._engine.resume(sid, old, handled, token, answer)
+
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream."""
         self._engine.close(sid, error)

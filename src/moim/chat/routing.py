@@ -245,6 +245,34 @@ class Router:
             _log.error("a stanza from %s could not be handled: %s", stanza.get("from"), error)
             self.reply(stanza, StanzaError("internal-server-error", kind="wait"))
 
+    # --- what did not arrive ------------------------------------------------------------------------------------
+
+    def unreceived(self, stanzas: Sequence[Element]) -> None:
+        """Stanzas whose session ended before its client had them: messages to whoever is there, or kept; requests are
+        answered. They were judged, copied and archived before."""
+        for stanza in stanzas:
+            to = _address(stanza, "to")
+            if stanza.name == "iq":
+                self.reply(stanza, StanzaError("service-unavailable"))
+            elif to is not None and to.domain == self._domain and message_type(stanza) in ("normal", "chat"):
+                try:
+                    self._message_again(stanza, to)
+                except StanzaError as error:
+                    self.reply(stanza, error)
+
+    def _message_again(self, message: Element, to: Jid) -> None:
+        account = self._accounts.get(str(to.bare))
+        receiving = [session for session in account.receiving() if not session.leaving] if account is not None else []
+        same = account.sessions.get(to.resource) if account is not None else None
+        if same is not None and not same.leaving:
+            receiving = [same]
+        if receiving:
+            self._plane.send_many([(session.sid, message) for session in receiving])
+        elif worth_keeping(message):
+            owner = str(to.bare)
+            ids = (child for child in message.elements() if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"))
+            self._offline.keep(owner, message, archived=any(child.get("by") == owner for child in ids))
+
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name="chat:component")
         self._tasks.add(task)

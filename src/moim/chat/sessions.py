@@ -22,10 +22,11 @@ from moim.chat.plane import Listener, Plane
 from moim.chat.presence import Presence
 from moim.chat.routing import Router
 from moim.chat.signing_in import SigningIn, Strangers, Tokens
+from moim.chat.stream_management import StreamManagement
 from moim.chat.throttle import AuthThrottle
 from moim.chat.verifiers import Verifiers
 from moim.errors import MoimError
-from moim.proto.xmpp import Element, StanzaError, stream_error
+from moim.proto.xmpp import Element, StanzaError, ns, stream_error
 
 if TYPE_CHECKING:
     from moim.chat.plane import PlaneEvent
@@ -60,6 +61,7 @@ class Sessions:
         verifiers: Verifiers,
         throttle: AuthThrottle,
         features: Sequence[Feature],
+        management: StreamManagement,
         on_bound: Callable[[Session], Awaitable[None] | None],
         tokens: Tokens | None,
         strangers: Strangers | None,
@@ -75,6 +77,7 @@ class Sessions:
         self._accounts = accounts
         self._router = router
         self._presence = presence
+        self._management = management
         self._on_bound = on_bound
         self._records = records
         self._on_gone = hooks(features, lambda feature: feature.on_gone)
@@ -153,6 +156,10 @@ class Sessions:
                 self._element(session, event[2])
         elif event[0] == "connected":
             self._connected(*event[1:])
+        elif event[0] == "unacknowledged":
+            self._management.unacknowledged(event[1], event[2], event[3])
+        elif event[0] == "resumed":
+            self._resumed(event[1], event[2])
         elif event[0] == "closed":
             self._closed(event[1], event[2])
         elif event[0] == "records":
@@ -166,6 +173,10 @@ class Sessions:
                 self._signing_in.go_on(session)
             elif event[0] == "tls":
                 session.negotiation.tls_started(self._plane.channel_bindings(session.sid))
+            elif event[0] == "detached":
+                self._management.detached(session, event[2])
+            elif event[0] == "unresumed":
+                self._management.unresumed(session, event[2])
             else:
                 self._leave_in_order(session)
 
@@ -189,13 +200,25 @@ class Sessions:
             return
         with log.session(f"xmpp-{sid}"):
             _log.debug("closed: %s", reason)
-        if not session.gone:
+        if session.gone:
+            self._management.closed(sid)
+        else:
             self._leave_in_order(session)
+
+    def _resumed(self, sid: int, by: int) -> None:
+        session, connection = self._sessions.get(sid), self._sessions.pop(by, None)
+        self._unbound.pop(by, None)
+        if connection is not None:
+            connection.gone = True
+            if session is not None:
+                self._management.resumed(session, connection)
 
     def _element(self, session: Session, element: Element) -> None:
         if not session.negotiation.bound:
             session.negotiation.stanza(element)
             self._signing_in.go_on(session)
+        elif element.ns == ns.SM:
+            self._management.element(session, element)
         elif session.busy:
             if len(session.inbox) >= self._max_pending:
                 _log.warning("%s sent more than can be worked on; it is disconnected", session.jid)
@@ -295,6 +318,8 @@ class Sessions:
             self._accounts.remove(session)
             self._plane.unbind(session.sid)
         self._plane.close(session.sid, error)
+        if session.sid not in self._sessions:
+            self._management.closed(session.sid)
 
     def farewell(self, session: Session, element: Element, error: Element) -> None:
         """Sends a last element before the session ends."""

@@ -32,6 +32,10 @@ class Settings(Section):
     """A connection that has not signed in by then is closed."""
     max_sessions_per_user: int = Field(default=32, ge=1, le=1000)
     """Resources that one account may have bound at once."""
+    resume_seconds: int = Field(default=600, ge=0, le=86_400)
+    """How long a session waits for a client that lost its connection (XEP-0198); 0: it ends at once."""
+    resume_waiting: int = Field(default=20_000, ge=1)
+    """Sessions that may wait like that at the same time."""
     max_roster_items: int = Field(default=2000, ge=1, le=100_000)
     """Contacts that one account may add by itself."""
     max_directed_presence: int = Field(default=500, ge=1, le=10_000)

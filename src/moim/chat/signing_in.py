@@ -20,6 +20,7 @@ from moim.chat.feature import Feature, hooks
 from moim.chat.inline import Inline, Resumed
 from moim.chat.negotiation import Policy
 from moim.chat.plane import Plane
+from moim.chat.stream_management import failed
 from moim.chat.throttle import AuthThrottle
 from moim.chat.verifiers import Verifiers
 from moim.errors import LimitExceeded, MoimError, ProtocolError
@@ -120,6 +121,8 @@ class SigningIn:
         elif isinstance(step, steps.Authenticated):
             self._welcome(session, step.jid, step.mechanism)
             self._plane.authenticated(sid, str(step.jid), step.success)
+        elif isinstance(step, steps.ResumeRequest):
+            self._spawn(self._go_back(session, step))
         elif isinstance(step, steps.BindRequest):
             self._bind(session, step)
         elif isinstance(step, steps.Proven):
@@ -232,6 +235,19 @@ class SigningIn:
         self._plane.bind(session.sid, str(jid))
         return True
 
+    async def _go_back(self, session: Session, step: steps.ResumeRequest) -> None:
+        """The older way to an older session."""
+        if self._resume is None or step.element.name != "resume":
+            self._plane.send(session.sid, [failed("unexpected-request")])
+            return
+        resumed = await self._resume(session, step.jid, step.element)
+        if session.gone:
+            return
+        if resumed.then is not None:
+            resumed.then(())
+        elif resumed.element is not None:
+            self._plane.send(session.sid, [resumed.element])
+
     # --- all at once (XEP-0388) ---------------------------------------------------------------------------------
 
     def _proven(self, session: Session, step: steps.Proven) -> None:
@@ -283,7 +299,7 @@ class SigningIn:
         sid, wish, extra = session.sid, step.request.bind, []
         full = resumed.jid if resumed is not None else None
         self._plane.signed_in(sid, str(step.jid))
-        if resumed is not None:
+        if resumed is not None and resumed.element is not None:
             extra.append(resumed.element)
         binds = full is None and wish is not None
         if binds and wish is not None:
@@ -295,9 +311,11 @@ class SigningIn:
             extra.append(sasl2.bound([*told, *self._switch_on(session, wish.inline)]))
         if token is not None:
             extra.append(token)
-        self._plane.send(sid, session.negotiation.finish(full, extra))
+        answer = session.negotiation.finish(full, extra)
         if resumed is not None and resumed.then is not None:
-            resumed.then()
+            resumed.then(answer)
+        else:
+            self._plane.send(sid, answer)
         if binds:
             self._entered(session)
 
