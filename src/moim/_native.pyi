@@ -104,6 +104,7 @@ _XmppEvent: TypeAlias = (
     | tuple[Literal["unacknowledged"], int, list[Element], int]
     | tuple[Literal["records"], int, list[_XmppRecord]]
     | tuple[Literal["undelivered"], int, list[Element]]
+    | tuple[Literal["carried"], int, int, int]
     | tuple[Literal["close"], int]
     | tuple[Literal["closed"], int, str]
 )
@@ -219,7 +220,8 @@ class XmppServer:
         ``('connected', sid, listener id, peer address, peer port, whether TLS is on from the start)``,
         ``('open', sid, attributes of the stream header)``, ``('tls', sid, info)``, ``('stanza', sid, element)``,
         ``('close', sid)`` when the peer ended its stream, ``('undelivered', sid, elements)`` with the stanzas that
-        another server did not get, ``('closed', sid, reason)`` last.
+        another server did not get, ``('closed', sid, reason)`` last. ``('carried', sid, received, sent)`` counts the
+        messages that went through a stream between servers without an event, every few seconds while there are any.
 
         Of sessions with stream management: ``('detached', sid, reason)`` when the connection is gone and the session
         waits for its client; ``('resumed', sid, new sid)`` when the connection ``new sid`` has become that of ``sid``,
@@ -243,12 +245,18 @@ class XmppServer:
     def authenticated(self, sid: int, bare: str) -> None:
         """Lifts the bounds that hold before authentication. ``bare`` is the prepared JID. Of a stream between servers
         the bounds of size stay until it is paired."""
-    def pair(self, sid: int, local: str, remote: str) -> None:
+    def pair(self, sid: int, local: str, remote: str, *, direct: bool = False) -> None:
         """Lets stanzas from the domain ``remote`` to the domain ``local`` (both prepared) come in on a stream between
         servers, in either direction of it; any other stanza ends the stream. The first pair lifts the bounds that hold
-        before authentication. Raises UsageError for what is not a domain."""
+        before authentication. With ``direct``, messages that a row of the table decides go to their recipients at once,
+        as ``deliver`` would have it, but not past a tap. Raises UsageError for what is not a domain."""
     def unpair(self, sid: int, local: str, remote: str) -> None:
         """Undoes ``pair``."""
+    def route_domain(self, sid: int, local: str, remote: str, on: bool) -> None:
+        """Lets messages of sessions of the domain ``local`` to the domain ``remote`` (both prepared) go out on this
+        stream at once, with their carbons and archive records, or no more; tapped sessions and addresses that have to
+        be prepared stay misses. Of several streams the latest has a pair. Raises UsageError for what is not a
+        domain."""
     def bind(self, sid: int, full: str) -> None:
         """Adds the session's row to the route table; from now on its stanzas are stamped. Call before the result is
         sent."""

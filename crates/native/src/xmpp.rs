@@ -220,10 +220,18 @@ impl XmppServer {
         self.0.set_domains(domains, services);
     }
 
-    fn pair(&self, sid: u64, local: &str, remote: &str) -> PyResult<()> {
+    #[pyo3(signature = (sid, local, remote, *, direct=false))]
+    fn pair(&self, sid: u64, local: &str, remote: &str, direct: bool) -> PyResult<()> {
         domain(local)?;
         domain(remote)?;
-        self.0.pair(sid, local, remote);
+        self.0.pair(sid, local, remote, direct);
+        Ok(())
+    }
+
+    fn route_domain(&self, sid: u64, local: &str, remote: &str, on: bool) -> PyResult<()> {
+        domain(local)?;
+        domain(remote)?;
+        self.0.route_domain(sid, local, remote, on);
         Ok(())
     }
 
@@ -447,6 +455,7 @@ fn event_to<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>>
             }
             (intern!(py, "records"), ticket, list).into_pyobject(py)
         }
+        Event::Carried { sid, received, sent } => (intern!(py, "carried"), sid, received, sent).into_pyobject(py),
         Event::Close { sid } => (intern!(py, "close"), sid).into_pyobject(py),
         Event::Closed { sid, reason } => (intern!(py, "closed"), sid, reason).into_pyobject(py),
     }

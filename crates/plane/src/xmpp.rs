@@ -22,6 +22,7 @@ mod sorting;
 mod traits;
 mod transport;
 mod upgrade;
+mod ways;
 mod websocket;
 
 pub use config::{Config, ListenerOptions, Mode};

@@ -208,8 +208,8 @@ fn servers_talk_under_tls_with_certificates_both_ways() {
             a.opened();
             b.send(into, element("features", ns::STREAMS));
             assert!(a.stanza().is("features", ns::STREAMS));
-            b.server.pair(into, "b.test", "a.test");
-            a.server.pair(out, "a.test", "b.test");
+            b.server.pair(into, "b.test", "a.test", false);
+            a.server.pair(out, "a.test", "b.test", false);
             for _ in 0..100 {
                 a.send(out, message("u@a.test/r", "v@b.test"));
                 b.send(into, message("v@b.test/r", "u@a.test"));

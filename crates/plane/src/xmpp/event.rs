@@ -52,6 +52,9 @@ pub enum Event {
     },
     /// Messages for archives. Their cost is given back with the ticket.
     Records { ticket: u64, records: Vec<Record> },
+    /// Messages that a stream between servers carried without Python since the last such event: how many came in and
+    /// went out.
+    Carried { sid: u64, received: u64, sent: u64 },
     /// The peer ended its stream.
     Close { sid: u64 },
     /// The session is over.
@@ -100,6 +103,11 @@ impl Flow {
         let units = units(weight);
         let waiting = self.waiting.fetch_sub(units, Ordering::SeqCst) - units;
         waiting <= limit / 2 && self.paused.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) == 0
     }
 
     /// Whether the session has stopped reading.

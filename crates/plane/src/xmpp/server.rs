@@ -86,6 +86,7 @@ impl Server {
             domain: domain.to_owned(),
             domains: served,
             routes: Default::default(),
+            ways: Default::default(),
             events: crate::events::EventQueue::new()?,
             gauge: Default::default(),
             counters: Default::default(),
@@ -212,14 +213,20 @@ impl Server {
         self.shared.domains.set(domains, services);
     }
 
-    /// Lets a stream between servers carry stanzas from a remote to a local domain.
-    pub fn pair(&self, sid: u64, local: &str, remote: &str) {
-        self.command(sid, Command::Pair(sid, pair(local, remote)));
+    /// Lets a stream between servers carry stanzas from a remote to a local domain; with `direct`, messages that a row of
+    /// the table decides go to their recipients at once.
+    pub fn pair(&self, sid: u64, local: &str, remote: &str, direct: bool) {
+        self.command(sid, Command::Pair(sid, Pair::new(local, remote), direct));
     }
 
     /// Undoes [`Server::pair`].
     pub fn unpair(&self, sid: u64, local: &str, remote: &str) {
-        self.command(sid, Command::Unpair(sid, pair(local, remote)));
+        self.command(sid, Command::Unpair(sid, Pair::new(local, remote)));
+    }
+
+    /// Lets a stream carry messages of local sessions from a local to a remote domain, or no more.
+    pub fn route_domain(&self, sid: u64, local: &str, remote: &str, on: bool) {
+        self.command(sid, Command::Way(sid, Pair::new(local, remote), on));
     }
 
     /// The descriptor that is readable while events wait.
@@ -456,13 +463,6 @@ impl Server {
         } else {
             inbox.extend([command]);
         }
-    }
-}
-
-fn pair(local: &str, remote: &str) -> Pair {
-    Pair {
-        local: Str::value(local),
-        remote: Str::value(remote),
     }
 }
 

@@ -269,7 +269,8 @@ impl Shard {
                 }
                 self.with(sid, |session, _| session.tap(on));
             }
-            Command::Pair(sid, pair) => self.with(sid, |session, context| session.pair(pair, context)),
+            Command::Pair(sid, pair, direct) => self.with(sid, |session, context| session.pair(pair, direct, context)),
+            Command::Way(sid, pair, on) => self.with(sid, |session, context| session.way(pair, on, context)),
             Command::Unpair(sid, pair) => self.with(sid, |session, _| session.unpair(&pair)),
             Command::Manage(sid, answer, resume) => {
                 self.with(sid, |session, context| session.manage(answer.as_ref(), resume, context));

@@ -19,6 +19,7 @@ use super::routes::Routes;
 use super::session::{Detached, Session};
 use super::sorting::Sorter;
 use super::transport::Stream;
+use super::ways::Ways;
 use crate::events::EventQueue;
 use crate::tls::ServerTls;
 
@@ -39,8 +40,11 @@ pub enum Command {
     Bind(u64, Str),
     Unbind(u64),
     Tap(u64, bool),
-    Pair(u64, Pair),
+    /// Whether messages go to local sessions at once.
+    Pair(u64, Pair, bool),
     Unpair(u64, Pair),
+    /// A stream carries messages of local sessions between two domains, or no more.
+    Way(u64, Pair, bool),
     Manage(u64, Option<Arc<Element>>, bool),
     Inactive(u64, bool),
     /// A connection is to become that of another session, whose thread takes it over.
@@ -63,6 +67,16 @@ pub enum Command {
 pub struct Pair {
     pub local: Str,
     pub remote: Str,
+}
+
+impl Pair {
+    /// The pair of these two.
+    pub fn new(local: &str, remote: &str) -> Self {
+        Self {
+            local: Str::value(local),
+            remote: Str::value(remote),
+        }
+    }
 }
 
 /// What a client said when it came back, and how Python wants it answered.
@@ -158,6 +172,7 @@ pub struct Shared {
     pub domain: String,
     pub domains: Domains,
     pub routes: Routes,
+    pub ways: Ways,
     pub events: EventQueue<Event>,
     pub gauge: Gauge,
     pub counters: Counters,

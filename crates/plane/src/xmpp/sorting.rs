@@ -12,6 +12,8 @@ use super::records::Record;
 use super::shared::Shared;
 use super::traits::{is_forged, Traits};
 
+mod outgoing;
+
 /// What came of messages, and the lists that are used again for each.
 #[derive(Default)]
 pub struct Sorter {
@@ -53,7 +55,11 @@ impl Sorter {
             (recipients, account.archive)
         });
         let Some((recipients, keeps)) = looked.filter(|(recipients, _)| *recipients > 0) else {
-            return Err(message);
+            return if taps {
+                self.sort_out(message, traits, shared)
+            } else {
+                Err(message)
+            };
         };
         let received = self.found.len();
         let (sender_bare, sender_resource) = split(from);

@@ -157,6 +157,7 @@ impl Session {
         if !self.silent && !context.is_busy() {
             self.announce(context);
         }
+        self.close_ways(context);
         self.hand_back(context);
         if self.announced {
             context.emit(Event::Closed { sid: self.sid, reason });

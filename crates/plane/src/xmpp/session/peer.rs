@@ -14,8 +14,9 @@ use super::super::domains::Opener;
 use super::super::event::Event;
 use super::super::parcel::Parcel;
 use super::super::shared::{Accepted, Context, Pair};
-use super::super::sorting::split;
+use super::super::traits::Traits;
 use super::super::transport::{Queue, Stream};
+use super::super::ways::domain_of;
 use super::stanza::{supported_version, UNAUTHENTICATED_EVENTS};
 use super::{Hold, Phase, Session};
 use crate::tls::{client_config, TlsInfo};
@@ -29,7 +30,12 @@ const MAX_PAIRS: usize = 256;
 #[derive(Default)]
 pub(super) struct PeerServer {
     outgoing: Option<Dialled>,
-    pairs: Vec<Pair>,
+    /// Pairs whose stanzas may come in; and whether messages of them go to local sessions at once.
+    pairs: Vec<(Pair, bool)>,
+    /// Pairs whose messages go out without Python.
+    ways: Vec<Pair>,
+    /// Messages that were carried without Python since it heard of them, in and out.
+    carried: (u64, u64),
     /// Stanzas queued, and where the last byte of each stands in the queue.
     unsent: VecDeque<(u64, Arc<Element>)>,
     /// Whether a header has come before: a later one need not say again to whom it goes.
@@ -235,10 +241,17 @@ impl Session {
         let outgoing = self.is_outgoing();
         match element.ns().as_str() {
             ns::SERVER => {
-                if let Err((condition, text)) = self.check_peer_stanza(&element) {
-                    return self.fail(condition, text, context);
-                }
+                let direct = match self.check_peer_stanza(&element) {
+                    Ok(direct) => direct,
+                    Err((condition, text)) => return self.fail(condition, text, context),
+                };
                 element.swap_content();
+                if direct && element.name() == "message" {
+                    match self.goes_in(element, context) {
+                        None => return,
+                        Some(miss) => element = miss,
+                    }
+                }
             }
             ns::STREAMS if element.name() == "error" => return self.peer_error(&element, context),
             ns::STREAMS if outgoing && element.name() == "features" => {}
@@ -278,8 +291,35 @@ impl Session {
         self.server.as_ref().is_some_and(|server| !server.pairs.is_empty())
     }
 
-    /// Whether a stanza may come in on this stream: its kind, and the two domains it goes between.
-    fn check_peer_stanza(&self, stanza: &Element) -> Result<(), (Condition, &'static str)> {
+    /// Sorts a message of another server's; gives it back when no row decides, and when it has something that only Python
+    /// can judge. So it does while Python has yet to take what came before: it must not be overtaken.
+    fn goes_in(&mut self, message: Element, context: &mut Context) -> Option<Element> {
+        let domains = &context.shared.domains;
+        let traits = Traits::of(&message, |name| domains.serves(name, Opener::Client));
+        let sorted = if traits.forged || !self.flow.is_idle() {
+            Err(message)
+        } else {
+            context.sorter.sort(message, traits, true, &context.shared)
+        };
+        match sorted {
+            Ok(recipients) => {
+                context.tally.routed += 1;
+                context.tally.delivered += recipients as u64;
+                if let Some(server) = self.server.as_deref_mut() {
+                    server.carried.0 += 1;
+                }
+                None
+            }
+            Err(message) => {
+                context.tally.missed += 1;
+                Some(message)
+            }
+        }
+    }
+
+    /// Whether a stanza may come in on this stream, by its kind and the two domains it goes between; if so, whether a
+    /// message goes to local sessions at once.
+    fn check_peer_stanza(&self, stanza: &Element) -> Result<bool, (Condition, &'static str)> {
         if !matches!(stanza.name().as_str(), "message" | "presence" | "iq") {
             return Err((Condition::UnsupportedStanzaType, "there is no such kind of stanza"));
         }
@@ -300,12 +340,14 @@ impl Session {
                 "a stanza between servers needs the addresses of its sender and its recipient",
             ));
         };
-        if pairs
+        let of_sender = |(pair, _): &&(Pair, bool)| same_domain(from, &pair.remote);
+        let found = pairs
             .iter()
-            .any(|pair| same_domain(from, &pair.remote) && same_domain(to, &pair.local))
-        {
-            Ok(())
-        } else if pairs.iter().any(|pair| same_domain(from, &pair.remote)) {
+            .filter(of_sender)
+            .find(|(pair, _)| same_domain(to, &pair.local));
+        if let Some((_, direct)) = found {
+            Ok(*direct)
+        } else if pairs.iter().any(|pair| of_sender(&pair)) {
             Err((
                 Condition::ImproperAddressing,
                 "a stanza is for a domain that its sender's was not authenticated to",
@@ -341,14 +383,15 @@ impl Session {
     }
 
     /// Lets stanzas between two domains come in.
-    pub fn pair(&mut self, pair: Pair, context: &mut Context) {
+    pub fn pair(&mut self, pair: Pair, direct: bool, context: &mut Context) {
         if self.phase == Phase::Leaving {
             return;
         }
         let Some(server) = self.server.as_deref_mut() else {
             return;
         };
-        if server.pairs.contains(&pair) {
+        if let Some((_, known)) = server.pairs.iter_mut().find(|(found, _)| *found == pair) {
+            *known = direct;
             return;
         }
         if server.pairs.len() >= MAX_PAIRS {
@@ -358,7 +401,7 @@ impl Session {
                 context,
             );
         }
-        server.pairs.push(pair);
+        server.pairs.push((pair, direct));
         self.authenticated(context);
         self.framer.set_limits(Limits::bytes(context.shared.config.max_stanza));
     }
@@ -366,7 +409,52 @@ impl Session {
     /// Undoes [`Session::pair`].
     pub fn unpair(&mut self, pair: &Pair) {
         if let Some(server) = self.server.as_deref_mut() {
-            server.pairs.retain(|found| found != pair);
+            server.pairs.retain(|(found, _)| found != pair);
+        }
+    }
+
+    /// Lets the stream carry messages of local sessions between two domains, or no more.
+    pub fn way(&mut self, pair: Pair, on: bool, context: &Context) {
+        if self.phase != Phase::Stream {
+            return;
+        }
+        let Some(server) = self.server.as_deref_mut() else {
+            return;
+        };
+        server.ways.retain(|found| *found != pair);
+        if !on {
+            context.shared.ways.close(&pair.local, &pair.remote, self.sid);
+        } else if server.ways.len() < MAX_PAIRS {
+            context.shared.ways.open(&pair.local, &pair.remote, self.sid);
+            server.ways.push(pair);
+        }
+    }
+
+    pub(super) fn close_ways(&mut self, context: &Context) {
+        let Some(server) = self.server.as_deref_mut() else {
+            return;
+        };
+        for pair in server.ways.drain(..) {
+            context.shared.ways.close(&pair.local, &pair.remote, self.sid);
+        }
+    }
+
+    /// Counts a message that went out without Python.
+    pub fn note_carried(&mut self) {
+        if let Some(server) = self.server.as_deref_mut() {
+            server.carried.1 += 1;
+        }
+    }
+
+    /// Tells Python what was carried without it.
+    pub fn report_carried(&mut self, context: &mut Context) {
+        let Some(server) = self.server.as_deref_mut() else {
+            return;
+        };
+        let (received, sent) = std::mem::take(&mut server.carried);
+        if received + sent > 0 {
+            let sid = self.sid;
+            context.emit(Event::Carried { sid, received, sent });
         }
     }
 
@@ -444,17 +532,6 @@ impl Session {
     }
 }
 
-/// The domain of an address whose parts are all there (RFC 7622 §3.2): what stands between the first `@`, if there is one
-/// before the first `/`, and that slash.
-fn domain_of(jid: &str) -> Option<&str> {
-    let (bare, resource) = split(jid);
-    let (local, domain) = bare
-        .split_once('@')
-        .map_or((None, bare), |(local, domain)| (Some(local), domain));
-    let whole = !domain.is_empty() && local != Some("") && resource != Some("");
-    whole.then_some(domain)
-}
-
 /// Whether a domain as a peer wrote it is a prepared one.
 fn same_domain(written: &str, prepared: &str) -> bool {
     written.eq_ignore_ascii_case(prepared) || (!written.is_ascii() && written.to_lowercase() == prepared)
@@ -465,21 +542,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn domains_of_addresses() {
-        for (jid, domain) in [
-            ("example.org", Some("example.org")),
-            ("a@example.org", Some("example.org")),
-            ("a@example.org/r@other/x", Some("example.org")),
-            ("example.org/a@other", Some("example.org")),
-            ("a@b@example.org", Some("b@example.org")),
-            ("@example.org", None),
-            ("a@", None),
-            ("a@example.org/", None),
-            ("", None),
-            ("/r", None),
-        ] {
-            assert_eq!(domain_of(jid), domain, "{jid}");
-        }
+    fn domains_as_peers_write_them() {
         assert!(same_domain("EXAMPLE.org", "example.org") && same_domain("BÜCHER.example", "bücher.example"));
         assert!(!same_domain("example.org.", "example.org") && !same_domain("sub.example.org", "example.org"));
     }

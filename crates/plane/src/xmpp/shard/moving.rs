@@ -20,6 +20,9 @@ impl Shard {
             // Who has a row but does not know its address yet must not hear of others before it does.
             if session.is_addressed() {
                 left = left.take().and_then(|parcel| session.deliver(parcel, context));
+                if left.is_none() {
+                    session.note_carried();
+                }
             }
         });
         if left.is_none() {

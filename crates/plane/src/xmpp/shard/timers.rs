@@ -100,6 +100,9 @@ impl Shard {
         for sid in mute {
             self.with(sid, Session::mute_expired);
         }
+        for session in self.sessions.values_mut() {
+            session.report_carried(&mut self.context);
+        }
         for sid in slow {
             self.with(sid, Session::too_slow);
         }
