@@ -53,6 +53,9 @@ def moim(folder: Path, domain: str) -> Iterator[Place]:
     site = RunningSite(folder / "site")
     site.start("--domain", domain, "--ports", "standard", "--demo")
     site.stop()
+    secret = site.root / "component.secret"
+    secret.touch(mode=0o600)
+    secret.write_text("secret")
     with (site.root / "moim.toml").open("a", encoding="utf-8") as file:
         file.write(
             f"""
@@ -60,7 +63,7 @@ def moim(folder: Path, domain: str) -> Iterator[Place]:
 admins = ["alice@{domain}"]
 default_contacts = false
 outage_status_addresses = ["http://127.0.0.1:8080/no-outage"]
-components = {{ "slixmpp.{domain}" = "secret" }}
+components = {{ "slixmpp.{domain}" = "component.secret" }}
 """
         )
     site.start()
