@@ -68,7 +68,6 @@ def test_other_names_of_any_length_are_der(size: int) -> None:
     name = profiles.srv_name("xmpp-client", domain)
     x509.SubjectAlternativeName([name]).public_bytes()
     assert name_text(name).endswith(f":_xmpp-client.{domain}")
-    assert name_text(profiles.xmpp_address(domain)).endswith(f":{domain}")
 
 
 def test_long_domain_leaves_the_common_name_out(site: settings.Site) -> None:

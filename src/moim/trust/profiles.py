@@ -25,7 +25,6 @@ SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 IPSEC_END_SYSTEM = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.5")
 
-XMPP_ADDR = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.5")
 SRV_NAME = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.7")
 
 _SIGN: frozenset[KeyUse] = frozenset({"digital_signature"})
@@ -98,11 +97,6 @@ def srv_name(service: str, domain: str) -> x509.OtherName:
     return x509.OtherName(SRV_NAME, _der_string(0x16, f"_{service}.{domain}".encode("ascii")))
 
 
-def xmpp_address(domain: str) -> x509.OtherName:
-    """An XmppAddr: RFC 6120 section 13.7.1.4; DER of a UTF8String."""
-    return x509.OtherName(XMPP_ADDR, _der_string(0x0C, domain.encode()))
-
-
 def _der_string(tag: int, value: bytes) -> bytes:
     size = len(value)
     length = (
@@ -124,11 +118,12 @@ def _node(place: Place) -> list[x509.GeneralName]:
     return [x509.DNSName(place.host), *_addresses(place.inside)]
 
 
+# COMPAT 2026-11: no XmppAddr beside these names. RFC 9525 has left it behind, and ejabberd 23.01 (Debian 12) crashes on a
+# peer's certificate that has one; dNSName and SRVName say the same.
 def _xmpp_client(place: Place) -> list[x509.GeneralName]:
     return [
         x509.DNSName(place.domain),
         x509.DNSName(place.host),
-        xmpp_address(place.domain),
         srv_name("xmpp-client", place.domain),
         srv_name("xmpp-server", place.domain),
     ]
@@ -139,7 +134,6 @@ def _xmpp_server(place: Place) -> list[x509.GeneralName]:
         x509.DNSName(place.domain),
         x509.DNSName(f"*.{place.domain}"),  # group chat and the like are domains below the site's own
         x509.DNSName(place.host),
-        xmpp_address(place.domain),
         srv_name("xmpp-server", place.domain),
     ]
 
