@@ -50,6 +50,8 @@ class Seats(Protocol):
 
 _BYTES_PER_UNIT = 8192
 _INVITATION_COST = 5
+_LOGGED_PER_SECOND, _LOGGED_AT_ONCE = 0.2, 20
+"""Refusals of one address that are logged: a flood of them tells nothing more, and would fill the disk."""
 
 _log = logging.getLogger("moim.chat.rooms")
 
@@ -106,6 +108,7 @@ class Rooms:
             archive=archive is not None,
         )
         self._budgets = Budgets(settings.rate, settings.burst)
+        self._logged = Budgets(_LOGGED_PER_SECOND, _LOGGED_AT_ONCE)
         self._relay = Relay(_token)
         self._store = RoomStore(store, temporary=seats is not None)
         self._rooms: dict[str, Room] = {}
@@ -219,7 +222,8 @@ class Rooms:
         reply = error_reply(stanza, error)
         if reply is None:
             return
-        _log.info("%s of %s for %s refused: %s", stanza.name, stanza.get("from"), stanza.get("to"), error)
+        if self._logged.take(reply.get("to") or "", time.monotonic()):
+            _log.info("%s of %s for %s refused: %s", stanza.name, stanza.get("from"), stanza.get("to"), error)
         if reply.name == "presence":
             # Clients tell a room's refusal from a contact's by this (the examples of XEP-0045 section 7.2).
             reply = reply.with_children((Element("x", ns.MUC), *reply.children))
