@@ -146,6 +146,11 @@ class Accounts:
         account = self._accounts.get(bare)
         return account.available() if account is not None else ()
 
+    def abroad(self, bare: str) -> bool:
+        """Whether other nodes hold sessions of an account."""
+        account = self._accounts.get(bare) if self.watch is not None else None
+        return account is not None and any(session.node for session in account.sessions.values())
+
     def session(self, jid: Jid) -> Session | None:
         """The bound session of a full JID."""
         return self._sessions.get(jid)

@@ -59,6 +59,10 @@ class Elsewhere(Protocol):
         """Sends one element to many sessions, each with its own full JID as ``to``."""
         ...
 
+    def copy(self, messages: Sequence[Element]) -> None:
+        """Sends the carbons of messages to sessions there."""
+        ...
+
 
 class Plane:
     """One engine. Every call returns at once; calls about a session that is gone do nothing.
@@ -217,6 +221,12 @@ class Plane:
 
     def copy(self, messages: Sequence[Element]) -> None:
         """Sends the carbons (XEP-0280) of messages that are delivered otherwise."""
+        if self.elsewhere is not None:
+            self.elsewhere.copy(messages)
+        self.copy_here(messages)
+
+    def copy_here(self, messages: Sequence[Element]) -> None:
+        """The same for sessions of this node alone."""
         self._engine.copy(messages)
 
     def carbons(self, sid: int, on: bool) -> None:

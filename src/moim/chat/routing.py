@@ -295,7 +295,7 @@ class Router:
         for hook in self._on_incoming:
             hook(str(to.bare), message)
         if to.resource and self._accounts.session(to) is not None:
-            self._keep(message, sender, to, self._deliver, delivered=True)
+            self._hand_over(message, sender, to)
             return None
         if kind == "error":
             return None
@@ -307,8 +307,15 @@ class Router:
             raise StanzaError("service-unavailable")
         if not self._receiving(to):
             return self._store(message, sender, to)
-        self._keep(message, sender, to, self._deliver, delivered=True)
+        self._hand_over(message, sender, to)
         return None
+
+    def _hand_over(self, message: Element, sender: Jid, to: Jid) -> None:
+        """A message for somebody who is there. The plane's table decides where it knows all sessions of both."""
+        if self._accounts.abroad(str(to.bare)) or self._accounts.abroad(str(sender.bare)):
+            self._keep(message, sender, to, self._away)
+        else:
+            self._keep(message, sender, to, self._deliver, delivered=True)
 
     def _keep(
         self,
@@ -352,6 +359,28 @@ class Router:
             self._plane.send_many([(session.sid, message) for session in receiving])
         elif message_type(message) in ("normal", "chat") and worth_keeping(message):
             self._offline.keep(str(to.bare), message, archived=str(to.bare) in kept)
+
+    def again(self, message: Element, to: Jid) -> None:
+        """A message that was judged, archived and on its way to a session that is gone: it finds another way.
+
+        Only a room hears that it does not arrive, since only a room's occupant is gone with its session.
+        """
+        kind = message_type(message)
+        if to.resource and (session := self._accounts.session(to)) is not None:
+            self._plane.send(session.sid, [message])
+        elif kind == "groupchat":
+            self.reply(message, StanzaError("recipient-unavailable"))
+        elif kind not in ("normal", "chat"):
+            return
+        elif receiving := self._receiving(to):
+            self._plane.send_many([(session.sid, message) for session in receiving])
+        elif worth_keeping(message):
+            owner = str(to.bare)
+            mark = message.find("stanza-id", ns.STANZA_IDS)
+            try:
+                self._offline.keep(owner, message, archived=mark is not None and mark.get("by") == owner)
+            except StanzaError as error:
+                self.reply(message, error)
 
     def _receiving(self, to: Jid) -> list[Session]:
         account = self._accounts.get(str(to.bare))

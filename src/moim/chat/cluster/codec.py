@@ -12,6 +12,7 @@ GONE: Final = "gone"  # [_, jid]
 LIVE: Final = "live"  # [_]: every session was told
 DELIVER: Final = "deliver"  # [_, xml, [jid…], covered]: the stanza as it is to each of these sessions
 FAN_OUT: Final = "fan-out"  # [_, xml, [jid…]]: the stanza to each of these sessions, with its address as ``to``
+COPY: Final = "copy"  # [_, xml]: the message was delivered; sessions there that want carbons of it get them
 END: Final = "end"  # [_, jid, xml]: close the session with this stream error
 COMPONENT: Final = "component"  # [_, xml]: a stanza for a part of the server that the other node runs
 ROSTER: Final = "roster"  # [_, owner, contact]: an item was written

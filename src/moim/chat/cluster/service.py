@@ -113,6 +113,7 @@ class Cluster:
             codec.LIVE: self._told_all,
             codec.DELIVER: self._deliver,
             codec.FAN_OUT: self._fan_out,
+            codec.COPY: self._copy,
             codec.END: self._end,
             codec.COMPONENT: self._component,
             codec.ROSTER: self._roster,
@@ -267,6 +268,18 @@ class Cluster:
             if not self.tell(node, [codec.FAN_OUT, element.to_xml(""), addresses]):
                 for address in addresses:
                     self._missed(element.with_attrs({"to": address}), Jid.parse(address))
+
+    def copy(self, messages: Sequence[Element]) -> None:
+        """The carbons of messages, for other nodes' sessions of their two accounts."""
+        accounts = self._needed().accounts
+        for message in messages:
+            nodes: set[str] = set()
+            for address in (message.get("from"), message.get("to")):
+                account = accounts.get((address or "").partition("/")[0])
+                if account is not None:
+                    nodes.update(session.node for session in account.sessions.values() if session.node)
+            for node in nodes:
+                self.tell(node, [codec.COPY, message.to_xml("")])
 
     def _send_stanza(self, node: str, stanza: Element, targets: list[str]) -> None:
         covered = self._covered(node, stanza)
@@ -434,6 +447,9 @@ class Cluster:
                 self._missed(stanza.with_attrs({"to": str(jid)}), jid)
         parts.plane.fan_out(stanza, sids)
 
+    def _copy(self, _peer: str, item: Item) -> None:
+        self._needed().plane.copy_here([codec.element(item, 1)])
+
     def _end(self, _peer: str, item: Item) -> None:
         parts = self._needed()
         session = parts.accounts.session(codec.jid(item, 1))
@@ -525,7 +541,7 @@ class Cluster:
                 return
             if covered and "/" not in to:
                 return
-            parts.router.deliver([(Jid.parse(to) if to else session, stanza)])
+            parts.router.again(stanza, Jid.parse(to) if to else session)
         elif stanza.name == "iq" and stanza.get("type") in ("get", "set") and stanza.get("from"):
             parts.router.reply(stanza, StanzaError("service-unavailable"))
 
