@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -215,6 +216,23 @@ async def test_a_phone_is_woken_for_what_the_desk_got(new_house: Any) -> None:
         assert summary(await app.woken()) == {"message-count": (str(number),)}
     await settled(house)
     assert app.sent.empty()
+
+
+async def test_a_lost_connection_that_may_come_back(house: Any) -> None:
+    """With stream management a phone without its connection still has its session, and is woken all the same."""
+    app = AppServer(house)
+    phone, bob = await house.online("alice", "phone"), await house.online("bob")
+    await enable(phone)
+    phone.send_raw(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+    assert (await phone.receive()).name == "enabled"
+    phone.drop()
+    for number in itertools.count(1):  # until the server has noticed
+        bob.send(HELLO.replace("<message", f"<message id='{number}'"))
+        await bob.sync()
+        await settled(house)
+        if not app.sent.empty():
+            break
+    assert (await app.woken()).get("to") == APP
 
 
 async def test_an_app_server_that_refuses_is_not_asked_again(house: Any) -> None:
