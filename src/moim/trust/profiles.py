@@ -118,8 +118,8 @@ def _node(place: Place) -> list[x509.GeneralName]:
     return [x509.DNSName(place.host), *_addresses(place.inside)]
 
 
-# COMPAT 2026-11: no XmppAddr beside these names. RFC 9525 has left it behind, and ejabberd 23.01 (Debian 12) crashes on a
-# peer's certificate that has one; dNSName and SRVName say the same.
+# COMPAT 2026-11: no XmppAddr beside these names. RFC 9525 has left it behind, and ejabberd 23.01 (Debian 12) crashes
+# on a peer's certificate that has one; dNSName and SRVName say the same.
 def _xmpp_client(place: Place) -> list[x509.GeneralName]:
     return [
         x509.DNSName(place.domain),
