@@ -344,12 +344,15 @@ class Router:
         self._archive.message(message, sender, to, delivered=delivered, then=then, failed=failed, kept=kept)
 
     def _deliver(self, message: Element, sender: Jid, to: Jid, kept: frozenset[str]) -> None:
-        """To the sessions that the message is for, by the plane's table."""
+        """To the sessions that the message is for: by the plane's table, unless somebody's archive has it already."""
+        if kept:
+            self._away(message, sender, to, kept)
+            return
         for missed in self._plane.deliver([message]):
             self._keep(missed, sender, to, self._away, kept=kept)
 
     def _away(self, message: Element, sender: Jid, to: Jid, kept: frozenset[str]) -> None:
-        """To other domains and components; for those who are away, to their offline messages."""
+        """To where the plane's table does not lead; for those who are away, to their offline messages."""
         self._plane.copy([cleaned(message, (str(to.bare),))])  # the sender's other devices have another archive
         if to.domain != self._domain:
             self.remote(message)

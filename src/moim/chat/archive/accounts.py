@@ -214,17 +214,17 @@ class Archive:
     ) -> None:
         """Archives a message that Python handles for those of its two accounts that want it, then goes on.
 
-        ``message`` has canonical addresses. ``delivered``: its recipient is here, so the plane's table delivers it and
-        makes the records that are the plane's to make. ``kept`` are owners that have it already. ``then`` gets the
+        ``message`` has canonical addresses. ``delivered``: its recipient is here, so the plane's table can deliver it,
+        and makes the records when it makes those of both. ``kept`` are owners that have it already. ``then`` gets the
         message with the recipient's stanza id and all owners that have it now: at once when there is nothing to keep,
         or when it is delivered and the disk works, as by the plane; else after the commit, or ``failed`` is called.
         Messages between two keep their order. Raises StanzaError when too many wait.
         """
         owners = [
-            bare
-            for bare in dict.fromkeys((str(sender.bare), str(to.bare)))
-            if bare not in kept and self._local(bare) and not (delivered and self.by_plane(bare))
+            bare for bare in dict.fromkeys((str(sender.bare), str(to.bare))) if bare not in kept and self._local(bare)
         ]
+        if delivered and all(self.by_plane(bare) for bare in owners):
+            owners = []
         if not owners or not archivable(message):
             if self.waiting(sender, to):
                 self._wait(sender, to, Entry(None, lambda: then(message, kept), failed))
