@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,3 +331,23 @@ async def test_the_archive_of_a_room_tells_what_was_taken_back(new_house: Any) -
     assert stone.find("moderated", ns.MODERATION).get("by") == f"{ROOM}/A"
     assert found[0].get("from") == f"{ROOM}/B"
     assert found[2].find("retract", ns.RETRACTION).get("id") == mark.get("id")
+
+
+async def test_who_may_resume_stays_in_the_room(house: Any) -> None:
+    alice, bob = await house.online("alice"), await house.online("bob")
+    await enter(alice, "A")
+    await configure(alice)
+    await enter(bob, "B")
+    bob.send(Element("enable", "urn:xmpp:sm:3", {"resume": "true"}))
+    while (await bob.receive()).name != "enabled":
+        pass
+    await drain(alice)
+    bob.drop()
+    async with asyncio.timeout(20):
+        while not house.service.stats()["detached"]:
+            await asyncio.sleep(0.01)
+    alice.send(f"<message type='groupchat' id='there' to='{ROOM}'><body>still there?</body></message>")
+    assert (await alice.receive()).get("id") == "there"
+    items = await alice.request(f"<query xmlns='{ns.DISCO_ITEMS}'/>", to=ROOM)
+    assert len(items.elements()[0].elements()) == 2
+    await alice.quiet()
