@@ -235,6 +235,30 @@ async def test_a_lost_connection_that_may_come_back(house: Any) -> None:
     assert (await app.woken()).get("to") == APP
 
 
+async def test_words_in_a_room_wake_a_phone_that_lost_its_connection(house: Any) -> None:
+    app = AppServer(house)
+    phone, bob = await house.online("alice", "phone"), await house.online("bob")
+    await enable(phone)
+    for client in (bob, phone):
+        client.send(f"<presence to='den@rooms.chat.test/{client.name}'><x xmlns='{ns.MUC}'/></presence>")
+        while (await client.receive()).name != "message":  # the subject comes last
+            pass
+        if client is bob:
+            form = f"<x xmlns='{ns.DATA_FORMS}' type='submit'/>"
+            query = f"<query xmlns='{ns.MUC_OWNER}'>{form}</query>"
+            await bob.request(query, kind="set", to="den@rooms.chat.test")
+    phone.send_raw(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+    assert (await phone.receive()).name == "enabled"
+    phone.drop()
+    for number in itertools.count(1):
+        bob.send(f"<message to='den@rooms.chat.test' type='groupchat' id='{number}'><body>안녕</body></message>")
+        await bob.sync()
+        await settled(house)
+        if not app.sent.empty():
+            break
+    assert (await app.woken()).get("from") == "alice@chat.test"
+
+
 async def test_an_app_server_that_refuses_is_not_asked_again(house: Any) -> None:
     app = AppServer(house)
     alice, bob = await house.online("alice"), await house.online("bob")

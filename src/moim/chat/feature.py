@@ -6,7 +6,7 @@ and everything else (routing, disco, stream features) is derived from that list.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -111,6 +111,8 @@ class Feature:
     this feature."""
     on_incoming: Callable[[str, Element], None] | None = None
     """A message for an account (bare JID) was accepted, whether anybody is there for it or not."""
+    on_spread: Callable[[Element, Container[Jid]], None] | None = None
+    """A message of a component was handed to the sessions of these full JIDs."""
     on_detached: Callable[[Session], None] | None = None
     """A session lost its connection and may come back (XEP-0198)."""
     on_resumed: Callable[[Session], None] | None = None

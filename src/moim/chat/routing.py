@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Mapping, Sequence
 from inspect import isawaitable
 from typing import Protocol
 
@@ -98,6 +98,7 @@ class Router:
         self._on_answer = hooks(features, lambda feature: feature.on_answer)
         self._on_outside_answer = hooks(features, lambda feature: feature.on_outside_answer)
         self._on_incoming = hooks(features, lambda feature: feature.on_incoming)
+        self._on_spread = hooks(features, lambda feature: feature.on_spread)
         self._server_iq = iq_table(features, lambda feature: feature.server_iq)
         self._account_iq = iq_table(features, lambda feature: feature.account_iq)
 
@@ -186,6 +187,7 @@ class Router:
                     self._in_private(to, stanza)
                 elif not self._shut_out(session, stanza):
                     local.append((session.sid, stanza))
+                    self._spread(stanza, (to,))
             elif stanza.name != "presence":
                 self._plane.send_many(local)
                 local = []
@@ -197,8 +199,14 @@ class Router:
         sids, others = audience.reach(self._block_lists.version, self._reached, skip)
         if sids:
             self._plane.fan_out(stanza, sids)
+            self._spread(stanza, audience)
         if others:
             self.deliver([(jid, stanza.with_attrs({"to": str(jid)})) for jid in others])
+
+    def _spread(self, stanza: Element, to: Container[Jid]) -> None:
+        if stanza.name == "message":
+            for hook in self._on_spread:
+                hook(stanza, to)
 
     def _reached(self, jid: Jid) -> int | None:
         """The session of a full JID that hears everything; what others hear is judged each time."""

@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Coroutine, Iterable, Sequence
 from typing import Literal
 
 from moim.chat.accounts import Session
@@ -108,6 +108,7 @@ class Push:
             on_stop=self._stop,
             on_available=self._available,
             on_incoming=self.incoming,
+            on_spread=self.spread,
             on_detached=self.detached,
             on_resumed=self.resumed,
             on_outside_answer=self._answered,
@@ -202,6 +203,13 @@ class Push:
             owner = to.partition("/")[0]
             if owner in self.registrations and owner in owners:
                 self.incoming(owner, message.with_attrs({"from": sender}))
+
+    def spread(self, message: Element, to: Container[Jid]) -> None:
+        """A room's message to the sessions of these full JIDs: those without a connection are woken."""
+        if self._asleep and wakes(message):
+            for session in self._asleep:
+                if session.full in to:
+                    self.incoming(session.bare, message)
 
     def incoming(self, owner: str, message: Element) -> None:
         """A message for an account, whether anybody is there or not: programs that are not connected are woken."""
