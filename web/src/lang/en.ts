@@ -114,6 +114,7 @@ const en = {
   'chat.sent': 'sent',
   'chat.delivered': 'delivered',
   'chat.failed': 'not delivered',
+  'chat.loadingOlder': 'Loading earlier messages…',
   'chat.newMessages': 'New messages',
   'chat.attach': 'Attach a file',
   'chat.uploading': 'uploading',

@@ -122,6 +122,7 @@ const ko: Texts = {
   'chat.uploadRefused': '지금은 서버에 이 파일을 둘 자리가 없습니다.',
   'chat.uploadFailed': '파일을 올리지 못했습니다.',
   'chat.uploadNone': '이 서버는 파일을 받지 않습니다.',
+  'chat.loadingOlder': '이전 메시지를 불러오는 중…',
   'chat.newMessages': '새 메시지',
 
   'meetings.title': '회의',

@@ -1,8 +1,9 @@
 // The state that the chat screens show: contacts, presence, requests, conversations. Fed by a Wire, rebuilt at each stream.
 import { SvelteMap } from 'svelte/reactivity';
-import { chatMessage, presence, receipt, rosterGet, rosterRemove, rosterSet, subscription } from './compose';
+import { archiveQuery, chatMessage, presence, receipt, rosterGet, rosterRemove, rosterSet, subscription } from './compose';
+import { History, type Past } from './history';
 import { bare, localPart, resource } from './jid';
-import { advance, insertAt, isRepeat, type Message, type MessageState } from './conversation';
+import { advance, insertAt, isKnown, isRepeat, type Message, type MessageState } from './conversation';
 import { readMessage, readPresence, readRoster, strongest, type RosterItem, type Show } from './stanzas';
 import { UploadError, Uploader } from './upload';
 import { Wire, type LinkState } from './wire';
@@ -18,12 +19,19 @@ export interface Contact {
 export type OwnShow = Exclude<Show, 'offline'>;
 
 const MAX_KEPT = 2000;
+const PAGE = 40;
+const SCREENFUL = 30;
 const MAX_STRANGERS = 200;
 
 class Conversation {
   messages = $state<Message[]>([]);
   unread = $state(0);
   draft = $state('');
+  /** The archive id before which older messages are; '' before anything was asked for. */
+  oldest = '';
+  /** Whether the archive has nothing older. */
+  whole = $state(false);
+  loading = $state(false);
 }
 
 export class Chat {
@@ -41,6 +49,7 @@ export class Chat {
   private readonly conversations = new SvelteMap<string, Conversation>();
   private readonly wire: Wire;
   private readonly uploader: Uploader;
+  private readonly history: History;
   private confirming = false;
   private counter = 0;
   private worked = false;
@@ -66,6 +75,7 @@ export class Chat {
       onRefused: () => this.onRefused(),
     });
     this.uploader = new Uploader(self.slice(self.indexOf('@') + 1), (stanza) => this.wire.request(stanza), fileOrigins);
+    this.history = new History(self, (query, address, before) => this.wire.request(archiveQuery(query, address, before, PAGE)));
     this.wire.start();
   }
 
@@ -112,8 +122,61 @@ export class Chat {
   /** Shows a conversation (null: none) and marks it read. */
   show(address: string | null): void {
     this.open = address;
-    if (address) this.conversation(address);
+    if (address) this.fill(address);
     this.markRead();
+  }
+
+  /** Whether older messages of a conversation are on their way. */
+  loading(address: string): boolean {
+    return this.conversations.get(address)?.loading ?? false;
+  }
+
+  /** Puts the page of messages before those on screen above them, out of the archive. */
+  async loadOlder(address: string): Promise<void> {
+    const conversation = this.conversation(address);
+    if (conversation.loading || conversation.whole || this.link !== 'online') return;
+    conversation.loading = true;
+    try {
+      const page = await this.history.page(address, conversation.oldest);
+      for (const message of page.messages) this.remember(conversation, message);
+      conversation.oldest = page.oldest || conversation.oldest;
+      conversation.whole = page.complete;
+    } catch {
+      // Without an archive, or without a stream, the conversation is what this page has seen.
+    } finally {
+      conversation.loading = false;
+    }
+  }
+
+  /** What fits on a screen, so that there is something to scroll up from. */
+  private fill(address: string): void {
+    const conversation = this.conversation(address);
+    if (!conversation.oldest || conversation.messages.length < SCREENFUL) void this.loadOlder(address);
+  }
+
+  /** The newest messages of all conversations: whom one spoke with last, and what was missed while away. */
+  private async loadRecent(): Promise<void> {
+    try {
+      const page = await this.history.page(null, '');
+      const seen = new Set<Conversation>();
+      for (const message of page.messages) {
+        const conversation = this.conversation(message.with);
+        // What was there before has its own beginning; older pages start where it ends.
+        if (!conversation.oldest && !seen.has(conversation)) conversation.oldest = message.archiveId;
+        seen.add(conversation);
+        this.remember(conversation, message);
+      }
+    } catch {
+      // No archive: nothing to show.
+    }
+  }
+
+  private remember(conversation: Conversation, past: Past): void {
+    if (!past.body || isKnown(conversation.messages, past.mine, past.id)) return;
+    const state: MessageState = past.mine ? 'sent' : 'received';
+    const message: Message = { id: past.id || past.archiveId, mine: past.mine, body: past.body, at: past.at, state };
+    if (past.file) message.file = past.file;
+    conversation.messages.splice(insertAt(conversation.messages, message, true), 0, message);
   }
 
   markRead(): void {
@@ -222,6 +285,8 @@ export class Chat {
     } catch {
       // The roster of the last stream stays on screen; messages work without it.
     }
+    await this.loadRecent();
+    if (this.open) this.fill(this.open);
     this.announce();
     this.sendQueued();
   }
@@ -298,6 +363,7 @@ export class Chat {
   }
 
   private onMessage(stanza: Element): void {
+    if (this.history.take(stanza)) return;
     const message = readMessage(stanza);
     if (!message) return;
     const address = bare(message.from);

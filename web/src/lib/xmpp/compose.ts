@@ -8,6 +8,7 @@ const RECEIPTS = 'urn:xmpp:receipts';
 const ORIGIN = 'urn:xmpp:sid:0';
 const OOB = 'jabber:x:oob';
 const UPLOAD = 'urn:xmpp:http:upload:0';
+const ARCHIVE = 'urn:xmpp:mam:2';
 export const PING = 'urn:xmpp:ping';
 export const ROSTER = Strophe.NS.ROSTER;
 
@@ -41,6 +42,18 @@ export const discoInfo = (to: string): Stanza => $iq({ type: 'get', to }).c('que
 export function slotRequest(to: string, file: { name: string; size: number; type: string }): Stanza {
   const asked = { xmlns: UPLOAD, filename: file.name, size: String(file.size) };
   return $iq({ type: 'get', to }).c('request', file.type ? { ...asked, 'content-type': file.type } : asked);
+}
+
+/** Asks the account's archive for messages before an archive id ('': the newest), with somebody or with anybody. */
+export function archiveQuery(query: string, address: string | null, before: string, max: number): Stanza {
+  const stanza = $iq({ type: 'set' }).c('query', { xmlns: ARCHIVE, queryid: query });
+  if (address) {
+    stanza.c('x', { xmlns: 'jabber:x:data', type: 'submit' });
+    stanza.c('field', { var: 'FORM_TYPE', type: 'hidden' }).c('value').t(ARCHIVE).up().up();
+    stanza.c('field', { var: 'with' }).c('value').t(address).up().up().up();
+  }
+  stanza.c('set', { xmlns: 'http://jabber.org/protocol/rsm' }).c('max').t(String(max)).up().c('before');
+  return before ? stanza.t(before) : stanza;
 }
 
 export const receipt = (to: string, id: string): Stanza =>

@@ -31,6 +31,11 @@ export function isRepeat(messages: readonly Message[], id: string): boolean {
   return id !== '' && messages.slice(-200).some((message) => !message.mine && message.id === id);
 }
 
+/** Whether a message out of the archive is here already, as one that was sent or came live. */
+export function isKnown(messages: readonly Message[], mine: boolean, id: string): boolean {
+  return id !== '' && messages.some((message) => message.mine === mine && message.id === id);
+}
+
 /** A message's state only moves forward, except that a lost connection puts an unconfirmed one back in the queue. */
 export function advance(current: MessageState, next: MessageState): MessageState {
   if (next === 'queued') return current === 'sending' ? 'queued' : current;

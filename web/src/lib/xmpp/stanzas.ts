@@ -33,6 +33,8 @@ export interface MessageStanza {
 const RECEIPTS = 'urn:xmpp:receipts';
 const DELAY = 'urn:xmpp:delay';
 const OOB = 'jabber:x:oob';
+const ARCHIVE = 'urn:xmpp:mam:2';
+const FORWARD = 'urn:xmpp:forward:0';
 const UPLOAD = 'urn:xmpp:http:upload:0';
 const MAX_BODY = 64 * 1024;
 
@@ -107,6 +109,38 @@ export function readMessage(stanza: Element): MessageStanza | null {
     wantsReceipt: child(stanza, 'request', RECEIPTS) !== null,
     receiptFor: child(stanza, 'received', RECEIPTS)?.getAttribute('id') ?? null,
     error: type === 'error',
+  };
+}
+
+export interface ArchiveResult {
+  query: string;
+  id: string;
+  at: Date | null;
+  message: Element | null;
+}
+
+/** A message out of an archive (XEP-0313); null when the stanza is something else. */
+export function readResult(stanza: Element): ArchiveResult | null {
+  const result = child(stanza, 'result', ARCHIVE);
+  if (!result) return null;
+  const forwarded = child(result, 'forwarded', FORWARD);
+  const stamp = forwarded && child(forwarded, 'delay', DELAY)?.getAttribute('stamp');
+  const at = stamp ? new Date(stamp) : null;
+  return {
+    query: result.getAttribute('queryid') ?? '',
+    id: result.getAttribute('id') ?? '',
+    at: at && !Number.isNaN(at.getTime()) ? at : null,
+    message: forwarded && child(forwarded, 'message'),
+  };
+}
+
+/** The end of an archive's answer: the id of the page's first message, and whether nothing lies before it. */
+export function readFin(iq: Element): { first: string; complete: boolean } {
+  const fin = child(iq, 'fin', ARCHIVE);
+  const set = fin && child(fin, 'set');
+  return {
+    first: (set && child(set, 'first')?.textContent) ?? '',
+    complete: !fin || fin.getAttribute('complete') === 'true',
   };
 }
 
