@@ -289,6 +289,7 @@ class House:
     ) -> None:  # fmt: skip
         self.root = root
         self.domain = domain
+        self._partner = partner
         self.users = partner.users if partner is not None else FakeUsers(dict(people), domain=domain)
         self.bus = bus or Bus()
         self.address = loopback()
@@ -358,7 +359,8 @@ class House:
         for client in self.clients:
             await client.close()
         await self.service.stop()
-        self.store.close()
+        if self._partner is None:
+            self.store.close()
 
 
 NewHouse = Callable[..., Awaitable[House]]

@@ -68,10 +68,15 @@ class Plane:
     """One engine. Every call returns at once; calls about a session that is gone do nothing.
 
     ``domain`` is the domain as addresses have it; ``also`` are other spellings that a stream may be opened to.
+    ``node`` is this node's number in the ids of archived messages.
     """
 
-    def __init__(self, domain: str, *, also: Sequence[str], max_stanza: int, handshake_timeout: float) -> None:
-        self._engine = XmppServer(domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout)
+    def __init__(
+        self, domain: str, *, also: Sequence[str], max_stanza: int, handshake_timeout: float, node: int = 0
+    ) -> None:
+        self._engine = XmppServer(
+            domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout, node=node
+        )
         self.servers = ServerPlane(self._engine)
         self._pump: Pump[PlaneEvent] | None = None
         self.elsewhere: Elsewhere | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from moim.bus import Bus
 from moim.chat.bosh import Bosh, BoshBounds
-from moim.chat.cluster import Cluster, shared_secret
+from moim.chat.cluster import Cluster, Steering, shared_secret
 from moim.chat.external import Attachments
 from moim.chat.external_services import Relays
 from moim.chat.parts import Parts
@@ -76,6 +76,12 @@ class Service:
         self._cancels: list[Callable[[], None]] = []
         self._parts: Parts | None = None
         self._cluster: Cluster | None = None
+        self._steering = Steering(
+            self._other_hosts,
+            site.settings.ports.bind,
+            per_second=self._settings.sign_ins_per_second if site.peers else 0,
+            burst=self._settings.sign_ins_burst,
+        )
         self._bosh: Bosh | None = None
         self._private: tempfile.TemporaryDirectory[str] | None = None
 
@@ -99,6 +105,7 @@ class Service:
             also=[self._site.domain],
             max_stanza=self._settings.max_stanza_bytes,
             handshake_timeout=self._settings.handshake_seconds,
+            node=list(self._site.inside_nodes).index(self._site.here),
         )
         if self._site.peers:
             self._cluster = Cluster(
@@ -138,6 +145,10 @@ class Service:
         address = settings.components_address or self._site.settings.nodes.inside.address
         return Attachments(secrets_by_host, address, port)
 
+    def _other_hosts(self) -> list[str]:
+        alive = self._cluster.alive() if self._cluster is not None else []
+        return [f"{node}.{self._site.domain}" for node in alive]
+
     def _files(self) -> Files | None:
         settings = self._settings
         if not settings.uploads or self._web_base is None:
@@ -174,6 +185,7 @@ class Service:
             if feature.on_start is not None:
                 await feature.on_start()
         await self._load_certificate()
+        parts.sessions.admit = self._steering.admit
         if self._cluster is not None:
             await self._cluster.start()
         parts.plane.serve([self._domain, self._site.domain], parts.hosts[1:])
@@ -253,12 +265,10 @@ class Service:
             await bosh_sessions.stop()
         if parts is None:
             return
+        await self._steering.drain(parts.sessions.here(), parts.sessions.end)
         parts.plane.detach()
         await parts.remote_stanzas.stop()
         await parts.sessions.stop()
-        if self._cluster is not None:
-            await self._cluster.stop()
-            self._cluster = None
         for feature in parts.features:
             if feature.on_stop is not None:
                 await feature.on_stop()
@@ -271,6 +281,9 @@ class Service:
                 await asyncio.wait_for(parts.rooms.stop(), _DRAIN_SECONDS)
             except TimeoutError:
                 _log.error("changes of rooms are not on disk after %.0f s; they are lost", _DRAIN_SECONDS)
+        if self._cluster is not None:
+            await self._cluster.stop()
+            self._cluster = None
         await asyncio.to_thread(parts.plane.stop)
         for listener in self._listeners:
             if listener.address.startswith("/"):

@@ -88,6 +88,8 @@ class Sessions:
         self._sessions: dict[int, Session] = {}
         self.elsewhere: Callable[[Session, Element | None], None] = lambda session, error: None
         """Ends a session that another node holds."""
+        self.admit: Callable[[Session], Element | None] = lambda session: None
+        """What a new connection is told instead of being let in; None when it may sign in."""
         self._unbound: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -126,6 +128,10 @@ class Sessions:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def here(self) -> list[Session]:
+        """Every connection of this node."""
+        return list(self._sessions.values())
 
     def add_listener(self, listener: Listener) -> None:
         """Takes the connections of a listener; call before the next batch of events."""
@@ -190,8 +196,10 @@ class Sessions:
             token=_token,
             sheltered=listener.sheltered,
         )
-        self._sessions[sid] = Session(Connection(sid, listener.name, peer, port), machine)
+        session = self._sessions[sid] = Session(Connection(sid, listener.name, peer, port), machine)
         self._unbound[sid] = self._clock()
+        if (refusal := self.admit(session)) is not None:
+            self.end(session, refusal)
 
     def _closed(self, sid: int, reason: str) -> None:
         session = self._sessions.pop(sid, None)

@@ -97,6 +97,11 @@ class Settings(Section):
     lease_seconds: float = Field(default=10.0, ge=1, le=120)
     """With several inside nodes: how long after its last word in the database a node may be taken for dead. Its users'
     presence is lost for at most this long plus a third, and its rooms are somewhere else afterwards."""
+    sign_ins_per_second: float = Field(default=200.0, ge=0)
+    """With several inside nodes: new connections that are let in, so that those of a node that died do not overrun the
+    one that is left. More are sent to another node or told to wait; 0 lets everybody in."""
+    sign_ins_burst: int = Field(default=2000, ge=1)
+    """New connections that are let in at once after a quiet time."""
     rooms: bool = True
     """Offer group chat (XEP-0045)."""
     rooms_host: str = ""

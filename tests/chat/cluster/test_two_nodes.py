@@ -253,3 +253,50 @@ async def test_what_went_to_a_dying_node_finds_who_came_back_meanwhile(pair: Pai
     await alice.sync()
     again = await here.online("bob", "c")
     assert body(await until(again, "message")) == "to the dead"
+
+
+async def test_messages_are_archived_once_and_copied_to_every_node(pair: Pair) -> None:
+    here, there = pair
+    alice, near, far = (
+        await here.online("alice", "a"),
+        await here.online("bob", "near"),
+        await there.online("bob", "far"),
+    )
+    own, other = (
+        await there.online("alice", "own"),
+        await there.online("bob", "other", "<presence><priority>-1</priority></presence>"),
+    )
+    for client in (own, other):
+        answer = await client.request("<enable xmlns='urn:xmpp:carbons:2'/>", kind="set")
+        assert answer.get("type") == "result"
+    alice.send("<message to='bob@chat.test' type='chat' id='m1'><body>once</body></message>")
+    ids = set()
+    for client in (near, far):
+        got = await until(client, "message", type="chat")
+        assert body(got) == "once"
+        mark = got.find("stanza-id", ns.STANZA_IDS)
+        assert mark is not None
+        assert mark.get("by") == "bob@chat.test"
+        ids.add(mark.get("id"))
+    assert len(ids) == 1
+    for client, kind in ((own, "sent"), (other, "received")):
+        copy = await until(client, "message", type="chat")
+        assert copy.find(kind, "urn:xmpp:carbons:2") is not None
+    for client, count in ((own, 1), (far, 1)):
+        client.send(f"<iq type='set' id='a'><query xmlns='{ns.ARCHIVE}' queryid='q'/></iq>")
+        found = 0
+        while (stanza := await client.receive()).name != "iq":
+            found += stanza.find("result", ns.ARCHIVE) is not None
+        assert found == count
+
+
+async def test_archive_preferences_count_everywhere(pair: Pair) -> None:
+    here, there = pair
+    near, far, bob = await here.online("alice", "near"), await there.online("alice", "far"), await there.online("bob")
+    prefs = f"<prefs xmlns='{ns.ARCHIVE}' default='never'><always/><never/></prefs>"
+    await near.request(prefs, kind="set")
+    await here.online("carol")
+    bob.send(f"<message to='{far.jid}' type='chat'><body>unkept</body></message>")
+    assert (await until(far, "message")).find("stanza-id", ns.STANZA_IDS) is None
+    answer = await far.request(f"<prefs xmlns='{ns.ARCHIVE}'/>")
+    assert answer.elements()[0].get("default") == "never"

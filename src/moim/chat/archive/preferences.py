@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import sqlalchemy as sa
 
@@ -81,13 +81,14 @@ class AllPreferences:
         self._most = most
         self._changed = changed
         self._own: dict[str, Preferences] = {}
+        self.on_written: Callable[[str], None] = lambda owner: None
+        """Hears whose preferences were written."""
 
     async def load(self) -> None:
         """Reads what accounts chose. Raises Unavailable."""
         rows = await self._store.read(lambda connection: connection.execute(sa.select(tables.preferences)).all())
         for row in rows:
-            always, never = frozenset(json.loads(row.always)), frozenset(json.loads(row.never))
-            self._own[row.owner] = Preferences(row.usual, always, never)
+            self._own[row.owner] = _preferences(row)
 
     def of(self, owner: str) -> Preferences:
         """What counts for an account."""
@@ -111,13 +112,28 @@ class AllPreferences:
         await self._store.write(lambda connection: connection.execute(statement))
         self._own[owner] = chosen
         self._changed(owner)
+        self.on_written(owner)
         return (chosen.element(),)
+
+    async def reload(self, owner: str) -> None:
+        """Another node wrote an account's preferences: they count here too. Raises Unavailable."""
+        query = sa.select(tables.preferences).where(tables.preferences.c.owner == owner)
+        row = await self._store.read(lambda connection: connection.execute(query).first())
+        if row is None:
+            self._own.pop(owner, None)
+        else:
+            self._own[owner] = _preferences(row)
+        self._changed(owner)
 
     async def drop(self, owner: str) -> None:
         """Forgets an account."""
         gone = sa.delete(tables.preferences).where(tables.preferences.c.owner == owner)
         await self._store.write(lambda connection: connection.execute(gone))
         self._own.pop(owner, None)
+
+
+def _preferences(row: sa.Row[Any]) -> Preferences:
+    return Preferences(row.usual, frozenset(json.loads(row.always)), frozenset(json.loads(row.never)))
 
 
 Listed = Callable[[str, str], Awaitable[bool]]

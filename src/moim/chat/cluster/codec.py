@@ -17,6 +17,7 @@ END: Final = "end"  # [_, jid, xml]: close the session with this stream error
 COMPONENT: Final = "component"  # [_, xml]: a stanza for a part of the server that the other node runs
 ROSTER: Final = "roster"  # [_, owner, contact]: an item was written
 BLOCKED: Final = "blocked"  # [_, owner]: a block list was written
+ARCHIVED: Final = "archived"  # [_, owner]: archive preferences were written
 EVENT: Final = "event"  # [_, owner, node, config, xml]: a personal event, for those who are connected there
 FREE: Final = "free"  # [_, name]: a lease was given up
 BYE: Final = "bye"  # [_]: this node leaves

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from moim.bus import Bus, BusChanged
 from moim.chat.accounts import Accounts, Session
+from moim.chat.archive import Archive
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.cluster import codec
@@ -65,6 +66,7 @@ class Parts(Protocol):
     """What the cluster needs of the chat room."""
 
     accounts: Accounts
+    archive: Archive | None
     plane: Plane
     rosters: Rosters
     block_lists: BlockLists
@@ -118,6 +120,7 @@ class Cluster:
             codec.COMPONENT: self._component,
             codec.ROSTER: self._roster,
             codec.BLOCKED: self._blocked,
+            codec.ARCHIVED: self._archived,
             codec.EVENT: self._event,
             codec.FREE: self._free,
             codec.BYE: self._bye,
@@ -134,6 +137,8 @@ class Cluster:
         parts.sessions.elsewhere = self._end_elsewhere
         parts.rosters.on_written = lambda owner, contact: self.tell_all([codec.ROSTER, owner, contact])
         parts.block_lists.on_written = lambda owner: self.tell_all([codec.BLOCKED, owner])
+        if parts.archive is not None:
+            parts.archive.preferences.on_written = lambda owner: self.tell_all([codec.ARCHIVED, owner])
         parts.pep.on_sent = lambda owner, node, config, change: self.tell_all(
             [codec.EVENT, owner, node, config, change.to_xml("") if change is not None else ""]
         )
@@ -187,7 +192,7 @@ class Cluster:
 
     def alive(self) -> list[str]:
         """The other nodes that live, by name."""
-        return sorted(node for node in self.membership.view.live if node in self._links)
+        return sorted(node for node, link in self._links.items() if link.begun)
 
     async def _run(self) -> None:
         while True:
@@ -465,6 +470,11 @@ class Cluster:
 
     async def _blocked(self, _peer: str, item: Item) -> None:
         await self._needed().blocking.reload(codec.text(item, 1))
+
+    async def _archived(self, _peer: str, item: Item) -> None:
+        archive = self._needed().archive
+        if archive is not None:
+            await archive.preferences.reload(codec.text(item, 1))
 
     async def _event(self, _peer: str, item: Item) -> None:
         change = codec.element(item, 4) if codec.text(item, 4) else None
