@@ -1,4 +1,5 @@
-//! What the XMPP engine itself costs, without Python: CPU per delivered message and memory per idle TLS connection.
+//! What the XMPP engine itself costs, without Python: CPU per delivered message, bare, with stream management and carbons,
+//! and with archive records on top; and memory per idle TLS connection.
 //!
 //! `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out chain.pem -subj /CN=moim.test`
 //! `cargo run --release -p moim-plane --example xmpp_cost -- chain.pem key.pem [pairs] [messages each] [idle]`
@@ -56,8 +57,11 @@ fn main() {
 
     let cpu = engine_cpu();
     let logins = Instant::now();
-    let mut clients: Vec<(Tls, Tls)> = (0..pairs)
-        .map(|pair| (login(port, &format!("a{pair}")), login(port, &format!("b{pair}"))))
+    let mut clients: Vec<(Side, Side)> = (0..pairs)
+        .map(|pair| {
+            let side = |name: &str| Side::new(login(port, &format!("{name}{pair}")));
+            (side("a"), side("b"))
+        })
         .collect();
     let count = 2 * pairs;
     println!(
@@ -66,38 +70,17 @@ fn main() {
         per(logins.elapsed(), count)
     );
 
-    // 147 bytes, as the comparison with other servers has them.
-    let messages: Vec<Vec<u8>> = (0..pairs)
-        .map(|pair| {
-            let start = format!("<message to='b{pair}@moim.test/r' type='chat' id='m'><body>");
-            let end = "</body></message>";
-            format!("{start}{}{end}", "x".repeat(147 - start.len() - end.len())).into_bytes()
-        })
-        .collect();
-    for burst in [1, 20] {
-        let (cpu, clock) = (engine_cpu(), Instant::now());
-        let rounds = each / burst;
-        let mut buffer = vec![0u8; 1 << 16];
-        let out: Vec<Vec<u8>> = messages.iter().map(|message| message.repeat(burst)).collect();
-        let expected = burst * (messages[0].len() + " from='a0@moim.test/r'".len());
-        for _ in 0..rounds {
-            for ((sender, _), message) in clients.iter_mut().zip(&out) {
-                sender.write_all(message).unwrap();
-                sender.flush().unwrap();
-            }
-            for (index, (_, receiver)) in clients.iter_mut().enumerate() {
-                let mut left = expected + burst * (index.to_string().len() - 1);
-                while left > 0 {
-                    left -= receiver.read(&mut buffer).unwrap();
-                }
-            }
+    for mode in ["bare", "managed", "archived"] {
+        match mode {
+            "managed" => clients
+                .iter_mut()
+                .for_each(|(a, b)| [a, b].into_iter().for_each(manage)),
+            "archived" => archive(&server, pairs),
+            _ => {}
         }
-        let total = rounds * burst * pairs;
-        println!(
-            "{total} messages, {burst} at once: {:.2} µs of engine CPU each, {:.0} per second",
-            per(engine_cpu() - cpu, total),
-            total as f64 / clock.elapsed().as_secs_f64()
-        );
+        for burst in [1, 20] {
+            exchange(&mut clients, mode, burst, each / burst);
+        }
     }
     let stats: HashMap<_, _> = server.stats().into_iter().collect();
     assert_eq!(stats["missed"], 0);
@@ -108,6 +91,129 @@ fn main() {
     running.store(false, Ordering::Relaxed);
     policy.join().unwrap();
     server.stop();
+}
+
+/// Everybody's messages are archived from now on, and everybody wants carbons, which the other of the pair never causes.
+fn archive(server: &Server, pairs: usize) {
+    for pair in 0..pairs {
+        for side in ["a", "b"] {
+            server.archive(&format!("{side}{pair}@moim.test"), true);
+        }
+    }
+}
+
+/// Sends `rounds` bursts from one half of each pair to the other. With stream management the sender asks for its count
+/// after each burst, and the receiver answers when it is asked.
+fn exchange(clients: &mut [(Side, Side)], mode: &str, burst: usize, rounds: usize) {
+    // 147 bytes, as the comparison with other servers has them.
+    let out: Vec<Vec<u8>> = (0..clients.len())
+        .map(|pair| {
+            let start = format!("<message to='b{pair}@moim.test/r' type='chat' id='m'><body>");
+            let end = "</body></message>";
+            let message = format!("{start}{}{end}", "x".repeat(147 - start.len() - end.len())).into_bytes();
+            let mut all = message.repeat(burst);
+            if mode != "bare" {
+                all.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
+            }
+            all
+        })
+        .collect();
+    let (cpu, clock) = (engine_cpu(), Instant::now());
+    for _ in 0..rounds {
+        for ((sender, _), bytes) in clients.iter_mut().zip(&out) {
+            sender.tls.write_all(bytes).unwrap();
+            sender.tls.flush().unwrap();
+        }
+        for (sender, receiver) in clients.iter_mut() {
+            receiver.read_messages(burst);
+            if mode != "bare" {
+                sender.read_answer();
+            }
+        }
+    }
+    let total = rounds * burst * clients.len();
+    println!(
+        "{mode}: {total} messages, {burst} at once: {:.2} µs of engine CPU each, {:.0} per second",
+        per(engine_cpu() - cpu, total),
+        total as f64 / clock.elapsed().as_secs_f64()
+    );
+}
+
+/// One client, and what it counted.
+struct Side {
+    tls: Tls,
+    received: u32,
+    /// The end of what was read, which may be half of something to look for.
+    tail: Vec<u8>,
+}
+
+const KEPT: usize = 12;
+
+impl Side {
+    fn new(tls: Tls) -> Self {
+        Self {
+            tls,
+            received: 0,
+            tail: Vec::new(),
+        }
+    }
+
+    fn read(&mut self) -> Vec<u8> {
+        let mut buffer = vec![0u8; 1 << 16];
+        let length = self.tls.read(&mut buffer).unwrap();
+        assert_ne!(length, 0, "the engine ended the connection");
+        let mut all = std::mem::take(&mut self.tail);
+        all.extend_from_slice(&buffer[..length]);
+        all
+    }
+
+    fn read_messages(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            let all = self.read();
+            let (mut done, mut asked) = (0, false);
+            for at in 0..all.len() {
+                if all[at..].starts_with(b"</message>") {
+                    self.received += 1;
+                    left -= 1;
+                    done = at + 10;
+                } else if all[at..].starts_with(b"<r xmlns") {
+                    asked = true;
+                    done = at + 8;
+                }
+            }
+            self.tail = all[done.max(all.len().saturating_sub(KEPT))..].to_vec();
+            if asked {
+                let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.received);
+                self.tls.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    }
+
+    fn read_answer(&mut self) {
+        loop {
+            let all = self.read();
+            if all.windows(9).any(|part| part == b"<a xmlns=") {
+                self.tail.clear();
+                return;
+            }
+            self.tail = all[all.len().saturating_sub(KEPT)..].to_vec();
+        }
+    }
+}
+
+/// Turns stream management on.
+fn manage(side: &mut Side) {
+    side.received = 0;
+    side.tls
+        .write_all(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+        .unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(8).any(|part| part == b"<enabled") {
+        let mut buffer = [0u8; 4096];
+        let length = side.tls.read(&mut buffer).unwrap();
+        seen.extend_from_slice(&buffer[..length]);
+    }
 }
 
 /// Memory of connections whose client halves are dropped after the login, so that only the engine's are counted.
@@ -122,7 +228,9 @@ fn idle_memory(server: &Server, port: u16, idle: usize) {
     };
     let keep = |count: usize, sockets: &mut Vec<TcpStream>| {
         for _ in 0..count {
-            sockets.push(login(port, "idle").sock);
+            let mut side = Side::new(login(port, &format!("idle{}", sockets.len())));
+            manage(&mut side);
+            sockets.push(side.tls.sock);
         }
     };
     let mut sockets = Vec::new();
@@ -132,13 +240,13 @@ fn idle_memory(server: &Server, port: u16, idle: usize) {
     std::thread::sleep(Duration::from_millis(300));
     let (after, have) = (resident(), sessions());
     println!(
-        "idle TLS connection: {} bytes each over {}",
+        "idle TLS connection with stream management: {} bytes each over {}",
         (after - before) / (have - had),
         have - had
     );
 }
 
-/// Plays Python: any password, any resource.
+/// Plays Python: any password, any resource, resumable sessions, carbons for all, and a disk that is always done.
 fn answer(server: &Server, running: &AtomicBool) {
     let mut users: HashMap<u64, String> = HashMap::new();
     while running.load(Ordering::Relaxed) {
@@ -162,6 +270,13 @@ fn answer(server: &Server, running: &AtomicBool) {
                     server.send(sid, vec![Element::build("success", ns::SASL, &[], Vec::new()).into()]);
                     server.restart(sid);
                 }
+                Event::Stanza { sid, element, .. } if element.name() == "enable" => {
+                    server.carbons(sid, true);
+                    let attrs = [("id", "0123456789abcdefghijklmn"), ("resume", "true")];
+                    let enabled = Element::build("enabled", ns::SM, &attrs, Vec::new());
+                    server.manage(sid, Some(enabled.into()), true);
+                }
+                Event::Records { ticket, .. } => server.committed(ticket),
                 Event::Stanza { sid, element, .. } if element.name() == "iq" => {
                     server.bind(sid, &format!("{}/r", users.remove(&sid).unwrap()));
                     let text = vec![Node::Text(Str::value("."))];
