@@ -54,8 +54,9 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     toml = federation_toml(resolvers=dns.place, trusted=folder / "peers.pem")
     site, inside = make_site(folder / "site", DOMAIN, toml)
     for name in (DOMAIN, f"rooms.{DOMAIN}"):
-        dns.add(f"_xmpp-server._tcp.{name}. 60 IN SRV 0 0 15269 x.{DOMAIN}.")
-    dns.add(f"x.{DOMAIN}. 60 IN A {inside}", f"x.{OTHER}. 60 IN A {inside}")
+        # ejabberd asks the system about targets, which knows the names of this test's name server not at all.
+        dns.add(f"_xmpp-server._tcp.{name}. 60 IN SRV 0 0 15269 {inside}.")
+    dns.add(f"x.{OTHER}. 60 IN A {inside}")
     accounts, trusted = {"romeo": PASSWORD}, (site.root / "ca.pem").read_bytes()
     other: ProsodyServer | EjabberdServer
     if request.param == "prosody":
