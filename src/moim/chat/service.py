@@ -33,6 +33,7 @@ from moim.store import Store
 _PURPOSE = "cup-xmpp"
 _NODE = "inside"
 _DRAIN_SECONDS = 3.0
+_MAX_SOCKET_FOLDER = 80  # bytes; the path of a Unix socket has 107 at the most
 
 _log = logging.getLogger("moim.chat")
 
@@ -207,9 +208,11 @@ class Service:
         ]
 
     def _start_bosh(self, settings: Settings) -> None:
-        # A folder of its own because a Unix socket's path is short, and the site's may be long.
-        self._private = tempfile.TemporaryDirectory(prefix="moim-chat-")
-        inside, outside = (Path(self._private.name) / name for name in ("inside.sock", "outside.sock"))
+        folder = self._site.run
+        if len(os.fsencode(folder)) > _MAX_SOCKET_FOLDER or not folder.is_dir():
+            self._private = tempfile.TemporaryDirectory(prefix="moim-chat-")
+            folder = Path(self._private.name)
+        inside, outside = (folder / name for name in ("bosh.sock", "bosh-outside.sock"))
         self._listen_unix("bosh", inside, "websocket")
         self._listen_unix("edge-bosh", outside, "websocket")
         self._bosh = Bosh(
