@@ -446,3 +446,47 @@ async def test_tokens_can_be_off(new_house: Any) -> None:
     answer = await raw.authenticate("HT-SHA-256-NONE", write_initial("alice", "x", b""), PHONE + FAST)
     assert condition(answer) == "invalid-mechanism"
     assert (await raw.scram("alice", PASSWORD, PHONE + ASK)).find("token", ns.FAST) is None
+
+
+async def test_the_ends_of_the_archive_are_told(connect: Connect) -> None:
+    raw = await connect("alice@chat.test")
+    empty = (await raw.scram("alice", PASSWORD, PHONE + BIND)).find("bound", ns.BIND2)
+    assert empty is not None
+    assert empty.find("metadata", ns.ARCHIVE) is not None
+    raw.say("<message type='chat' to='bob@chat.test' id='m'><body>hello</body></message>")
+    pong = await raw.request(f"<iq type='get' id='1'><ping xmlns='{ns.PING}'/></iq>")
+    assert pong.get("type") == "result"
+    form = await raw.request(f"<iq type='get' id='2'><metadata xmlns='{ns.ARCHIVE}'/></iq>")
+    ends = form.find("metadata", ns.ARCHIVE)
+    assert ends is not None
+    again = await connect("alice@chat.test")
+    bound = (await again.scram("alice", PASSWORD, DESK + BIND)).find("bound", ns.BIND2)
+    assert bound is not None
+    told = bound.find("metadata", ns.ARCHIVE)
+    assert told is not None
+    assert told.to_xml() == ends.to_xml()
+    assert told.find("end") is not None
+
+
+async def test_carbons_and_stream_management_are_switched_on_inside(connect: Connect) -> None:
+    raw = await connect("alice@chat.test")
+    wishes = f"<enable xmlns='{ns.CARBONS}'/><enable xmlns='{ns.SM}' resume='true'/><inactive xmlns='{ns.CSI}'/>"
+    offer = raw.features.find("authentication", ns.SASL2)
+    inline = offer.find("inline").find("bind", ns.BIND2).find("inline")
+    assert {child.get("var") for child in inline.elements()} >= {ns.CARBONS, ns.SM, ns.CSI}
+    success = await raw.scram("alice", PASSWORD, f"{PHONE}<bind xmlns='{ns.BIND2}'>{wishes}</bind>")
+    bound = success.find("bound", ns.BIND2)
+    assert bound is not None
+    enabled = bound.find("enabled", ns.SM)
+    assert enabled is not None
+    await raw.close()
+    again = await connect("alice@chat.test")
+    resume = f"<resume xmlns='{ns.SM}' previd='{enabled.get('id')}' h='0'/>"
+    back = await again.scram("alice", PASSWORD, PHONE + resume + BIND)
+    assert back.find("resumed", ns.SM) is not None
+    assert back.find("bound", ns.BIND2) is None
+    assert identity(back) == identity(success)
+    third = await connect("bob@chat.test")
+    stolen = await third.scram("bob", "비밀번호", PHONE + resume + BIND)
+    assert stolen.find("failed", ns.SM) is not None
+    assert stolen.find("bound", ns.BIND2) is not None

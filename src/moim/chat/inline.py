@@ -46,5 +46,5 @@ class Resumed:
 Resume = Callable[["Session", Jid, Element], Awaitable[Resumed]]
 """Goes on with an older session of this account (bare JID), as the element asks; the new session is not bound."""
 
-Bound = Callable[["Session"], Awaitable[Element | None]]
-"""Something that ``<bound/>`` tells of the account at the moment of binding."""
+Bound = Callable[[str], Awaitable[Element | None]]
+"""Something that ``<bound/>`` tells of an account (bare JID) at the moment of binding."""

@@ -276,7 +276,7 @@ class SigningIn:
             if self._resume is not None and request.resume is not None:
                 resumed = await self._resume(session, step.jid, request.resume)
             if request.bind is not None and (resumed is None or resumed.jid is None):
-                told = [element for tell in self._in_bound if (element := await tell(session)) is not None]
+                told = await self._told(session, str(step.jid))
             if self._tokens is not None and token_due:
                 token = await self._tokens.issue(step.jid.local, request.client, token_due)
         except Exception as error:
@@ -287,6 +287,20 @@ class SigningIn:
             return
         if not session.gone:
             self._finish(session, step, resumed, told, token)
+
+    async def _told(self, session: Session, bare: str) -> list[Element]:
+        """What is told of the account; what cannot be found out now is left out."""
+        told = []
+        for tell in self._in_bound:
+            try:
+                element = await tell(bare)
+            except MoimError as error:
+                with log.session(f"xmpp-{session.sid}"):
+                    _log.error("%s signs in and is not told everything: %s", bare, error)
+                continue
+            if element is not None:
+                told.append(element)
+        return told
 
     def _finish(
         self,

@@ -139,6 +139,7 @@ class Archive:
                 ("set", ns.ARCHIVE, "prefs"): self.preferences.set,
             },
             on_start=self._start,
+            in_bound=self.metadata,
             on_bind=self._bound,
             on_gone=self._gone,
             on_stop=self.stop,

@@ -168,7 +168,7 @@ class Push:
 
     # --- who is there -------------------------------------------------------------------------------------------
 
-    async def _available(self, session: Session, _first: bool) -> None:
+    def _available(self, session: Session, _first: bool) -> None:
         self._counts.pop(session.bare, None)
 
     def detached(self, session: Session) -> None:
