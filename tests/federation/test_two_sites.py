@@ -87,3 +87,42 @@ async def test_a_policy_set_while_running_counts_and_the_sender_hears_why(
     condition, text = await alice.error()
     assert condition == "remote-server-timeout"
     assert "nowhere.test" in text
+
+
+def test_the_check_says_that_messages_go_both_ways(sites: Sites) -> None:
+    a, _ = sites
+    a.moim("federation", "reset", "b.test")
+    done = a.moim("federation", "check", "b.test", check=False)
+    assert "Messages between a.test and b.test go both ways." in done.stdout, done.stdout + a.logs()
+    assert done.returncode == 0
+    found = json.loads(a.moim("federation", "check", "b.test", "--json").stdout)
+    said = {step["what"]: step for step in found["steps"]}
+    assert said["port in"]["state"] == "ok", said["port in"]
+    assert "TLSv1.3" in said["port in"]["text"]
+    assert said["certificate"]["text"] == "the certificate proves b.test (pkix)"
+    assert said["dialback to them"]["state"] == said["dialback to us"]["state"] == "ok"
+
+
+def test_the_check_of_a_domain_that_is_not_there(sites: Sites) -> None:
+    a, _ = sites
+    done = a.moim("federation", "check", "nowhere.test", check=False)
+    assert done.returncode == 1
+    assert "Nothing is exchanged with nowhere.test" in done.stdout
+    assert "Next step:" in done.stdout
+    assert a.moim("federation", "check", "not a domain", check=False).returncode == 2
+
+
+def test_status_and_policies_in_tables(sites: Sites) -> None:
+    a, _ = sites
+    a.moim("federation", "policy", "set", "*.partner.test", "--certificates", "required", "--dialback", "off")
+    listed = a.moim("federation", "policy", "list").stdout
+    assert "*.partner.test" in listed
+    shown = json.loads(a.moim("federation", "policy", "show", "x.partner.test", "--json").stdout)
+    assert shown["counts"]["certificates"] == "required"
+    assert shown["set"] == {}
+    refused = a.moim("federation", "policy", "set", "x.test", "--certificates", "off", "--dialback", "off", check=False)
+    assert refused.returncode == 2
+    assert "nobody could prove a domain" in refused.stderr
+    a.moim("federation", "policy", "remove", "*.partner.test")
+    assert a.moim("federation", "policy", "remove", "*.partner.test", check=False).returncode == 4
+    assert "a.test, rooms.a.test" in a.moim("federation", "status").stdout
