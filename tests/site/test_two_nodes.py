@@ -54,6 +54,12 @@ async def written(person: Person) -> None:
             return
 
 
+async def archived(person: Person, other: str) -> set[str]:
+    """What the person's archive has of one conversation."""
+    answer = await person.plugin["xep_0313"].retrieve(with_jid=other)
+    return {str(message["mam_result"]["forwarded"]["stanza"]["body"]) for message in answer["mam"]["results"]}
+
+
 async def open_room(person: Person) -> None:
     """Lets everybody into the room that the person made."""
     muc: Any = person.plugin["xep_0045"]
@@ -97,6 +103,7 @@ async def test_a_node_is_killed(nodes: TwoNodes, people: Any) -> None:
     await alice.until_message(says("again"))
     bob = await people("bob", "inside2")
     await bob.until_message(says("for later"))
+    assert {"are you there?", "again"} <= await archived(alice, "carol@moim.test")
     nodes.start("inside")
     dave = await people("carol", "inside")
     dave.send_message("bob@moim.test", "from the new life", mtype="chat")
@@ -121,7 +128,13 @@ async def test_the_database_is_stopped(nodes: TwoNodes, people: Any) -> None:
     alice, bob = await people("alice", "inside"), await people("bob", "inside2")
     await alice.until_seen(bob.boundjid.full, "available")
     nodes.postgres.stop()
-    alice.send_message(bob.boundjid.full, "without a database", mtype="chat")
+    # What is to be kept is refused in plain words; what need not be goes on.
+    alice.send_message(bob.boundjid.full, "for the archive", mtype="chat")
+    error = await asyncio.wait_for(alice.refusals.get(), 60)
+    assert (error["condition"], error["type"]) == ("internal-server-error", "wait")
+    passing = alice.make_message(bob.boundjid.full, "without a database", mtype="chat")
+    passing.enable("no-store")
+    passing.send()
     await bob.until_message(says("without a database"))
     with pytest.raises(IqError) as refused:
         await alice.update_roster("dave@moim.test", name="Dave")

@@ -93,6 +93,10 @@ class Person(Client):
         self.room = room
         self.nick = name.capitalize()
         self.register_plugin("xep_0045")
+        self.register_plugin("xep_0313")
+        self.register_plugin("xep_0334")
+        self.refusals: asyncio.Queue[Any] = asyncio.Queue()
+        self.add_event_handler("message_error", lambda m: self.refusals.put_nowait(m["error"]))
         self.joined = asyncio.Event()
         self.at = ""
         self.seen: asyncio.Queue[tuple[str, str]] = asyncio.Queue()

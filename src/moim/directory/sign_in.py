@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from moim.bus import Bus
+from moim.bus import Bus, BusChanged
 from moim.directory.passwords import Hasher, Verifiers
 from moim.directory.profile import Profile, canonical_local
 from moim.directory.rate import SignInGate
@@ -57,9 +57,16 @@ class AccountCache:
         self._changes = 0
         bus.subscribe(UserChanged, self._changed)
         bus.subscribe(UserRemoved, self._changed)
+        bus.subscribe(BusChanged, self._bus_changed)
+        self._bus = bus
 
     async def _changed(self, fact: UserChanged | UserRemoved) -> None:
         self.forget(fact.address.local)
+
+    async def _bus_changed(self, _fact: BusChanged) -> None:
+        """What other nodes changed while they could not be heard is not known: everything is read anew."""
+        self._changes += 1
+        self._accounts.clear()
 
     def forget(self, local: str) -> None:
         """Drops an account whose row changed."""
@@ -70,7 +77,7 @@ class AccountCache:
         """Reads accounts before anybody asks for them; ``recent`` gives those wanted most, as many as asked."""
         before = self._changes
         accounts = await self._store.read(lambda connection: recent(connection, _READ_AHEAD))
-        if before == self._changes:
+        if before == self._changes and self._bus.connected:
             self._accounts.update((account.profile.address.local, account) for account in accounts)
 
     def known(self, local: str) -> Account | None:
@@ -84,7 +91,8 @@ class AccountCache:
             return known
         before = self._changes
         account = await self._store.read(lambda connection: self._read(connection, local))
-        if account is not None and before == self._changes:  # else it may be older than the change
+        # Else it may be older than a change, or nobody would tell of the next one.
+        if account is not None and before == self._changes and self._bus.connected:
             self._accounts[local] = account
             if len(self._accounts) > _ACCOUNTS:
                 self._accounts.popitem(last=False)
