@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { advance, byDay, insertAt, isRepeat, type Message } from '../src/lib/xmpp/conversation';
+import { advance, byDay, insertAt, isRepeat, merge, type Message } from '../src/lib/xmpp/conversation';
 
 const message = (id: string, at: string, mine = false): Message => ({ id, mine, body: id, at: new Date(at), state: mine ? 'sent' : 'received' });
 
@@ -14,6 +14,30 @@ describe('insertAt', () => {
     expect(insertAt(there, message('c', '2026-11-22T11:00:00'), true)).toBe(1);
     expect(insertAt(there, message('c', '2026-11-22T12:00:00'), true)).toBe(2);
     expect(insertAt([], message('c', '2026-11-22T12:00:00'), true)).toBe(0);
+  });
+});
+
+describe('merge', () => {
+  const at = '2026-11-22T10:00:00';
+  const past = (id: string) => ({ ...message(id, at), archiveId: id });
+
+  it('keeps the order of the archive among messages of one moment', () => {
+    const list: Message[] = [];
+    merge(list, ['c', 'd'].map(past), '');
+    merge(list, ['a', 'b'].map(past), 'c');
+    expect(list.map((m) => m.id)).toEqual(['a', 'b', 'c', 'd']);
+  });
+
+  it('knows what was sent from here or came live', () => {
+    const list = [message('b', at), message('mine', at, true)];
+    merge(list, [past('a'), past('b'), { ...past('mine'), mine: true }], '');
+    expect(list.map((m) => m.id)).toEqual(['a', 'b', 'mine']);
+  });
+
+  it('leaves messages of today after those of the past', () => {
+    const list = [message('now', '2026-11-23T10:00:00')];
+    merge(list, [past('a')], '');
+    expect(list.map((m) => m.id)).toEqual(['a', 'now']);
   });
 });
 

@@ -3,7 +3,7 @@ import { SvelteMap } from 'svelte/reactivity';
 import { archiveQuery, chatMessage, presence, receipt, rosterGet, rosterRemove, rosterSet, subscription } from './compose';
 import { History, type Past } from './history';
 import { bare, localPart, resource } from './jid';
-import { advance, insertAt, isKnown, isRepeat, type Message, type MessageState } from './conversation';
+import { advance, insertAt, isRepeat, merge, type Message, type MessageState } from './conversation';
 import { readMessage, readPresence, readRoster, strongest, type RosterItem, type Show } from './stanzas';
 import { UploadError, Uploader } from './upload';
 import { Wire, type LinkState } from './wire';
@@ -138,7 +138,7 @@ export class Chat {
     conversation.loading = true;
     try {
       const page = await this.history.page(address, conversation.oldest);
-      for (const message of page.messages) this.remember(conversation, message);
+      merge(conversation.messages, page.messages.flatMap(remembered), conversation.oldest);
       conversation.oldest = page.oldest || conversation.oldest;
       conversation.whole = page.complete;
     } catch {
@@ -158,25 +158,15 @@ export class Chat {
   private async loadRecent(): Promise<void> {
     try {
       const page = await this.history.page(null, '');
-      const seen = new Set<Conversation>();
-      for (const message of page.messages) {
-        const conversation = this.conversation(message.with);
-        // What was there before has its own beginning; older pages start where it ends.
-        if (!conversation.oldest && !seen.has(conversation)) conversation.oldest = message.archiveId;
-        seen.add(conversation);
-        this.remember(conversation, message);
+      for (const address of new Set(page.messages.map((message) => message.with))) {
+        const conversation = this.conversation(address);
+        const own = page.messages.filter((message) => message.with === address);
+        merge(conversation.messages, own.flatMap(remembered), '');
+        conversation.oldest ||= own[0]?.archiveId ?? '';
       }
     } catch {
       // No archive: nothing to show.
     }
-  }
-
-  private remember(conversation: Conversation, past: Past): void {
-    if (!past.body || isKnown(conversation.messages, past.mine, past.id)) return;
-    const state: MessageState = past.mine ? 'sent' : 'received';
-    const message: Message = { id: past.id || past.archiveId, mine: past.mine, body: past.body, at: past.at, state };
-    if (past.file) message.file = past.file;
-    conversation.messages.splice(insertAt(conversation.messages, message, true), 0, message);
   }
 
   markRead(): void {
@@ -395,4 +385,13 @@ export class Chat {
   private strangers(): number {
     return [...this.conversations.keys()].filter((address) => !this.roster.has(address)).length;
   }
+}
+
+/** A message of the archive as it is shown; none for what has no words. */
+function remembered(past: Past): Message[] {
+  if (!past.body) return [];
+  const { archiveId, mine, body, at } = past;
+  const message: Message = { id: past.id || archiveId, mine, body, at, state: mine ? 'sent' : 'received', archiveId };
+  if (past.file) message.file = past.file;
+  return [message];
 }

@@ -8,6 +8,8 @@ export interface Message {
   body: string;
   at: Date;
   state: MessageState;
+  /** The name of a message that came out of the archive, there. */
+  archiveId?: string;
   /** The link of a file, when the message is nothing else. */
   file?: string;
   /** How much of the file is uploaded, from 0 to 1. */
@@ -31,9 +33,22 @@ export function isRepeat(messages: readonly Message[], id: string): boolean {
   return id !== '' && messages.slice(-200).some((message) => !message.mine && message.id === id);
 }
 
-/** Whether a message out of the archive is here already, as one that was sent or came live. */
-export function isKnown(messages: readonly Message[], mine: boolean, id: string): boolean {
-  return id !== '' && messages.some((message) => message.mine === mine && message.id === id);
+/**
+ * Puts a page of the archive, oldest first, among messages of which some may be of it: sent from here, or come live.
+ * `next` is the archive's name of the message after the page. Times alone would not do: several messages share one.
+ */
+export function merge(messages: Message[], page: readonly Message[], next: string): void {
+  let limit = next ? messages.findIndex((message) => message.archiveId === next) : -1;
+  if (limit < 0) limit = messages.length;
+  for (const past of page.toReversed()) {
+    const known = messages.findIndex((message) => message.mine === past.mine && message.id === past.id);
+    if (known >= 0) {
+      limit = Math.min(limit, known);
+    } else {
+      limit = Math.min(insertAt(messages, past, true), limit);
+      messages.splice(limit, 0, past);
+    }
+  }
 }
 
 /** A message's state only moves forward, except that a lost connection puts an unconfirmed one back in the queue. */
