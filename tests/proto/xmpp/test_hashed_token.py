@@ -40,8 +40,17 @@ def test_what_is_written_is_read(name: str, token: str, binding: bytes) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [b"", b"\0", b"a", b"a\0", b"\0" + bytes(32), b"a\0" + bytes(31), b"a\0" + bytes(33), b"\xff\0" + b"x" * 32]
-    + [b"a" * 4000 + b"\0" + bytes(32)],
+    [
+        b"",
+        b"\0",
+        b"a",
+        b"a\0",
+        b"\0" + bytes(32),
+        b"a\0" + bytes(31),
+        b"a\0" + bytes(33),
+        b"\xff\0" + b"x" * 32,
+        b"a" * 4000 + b"\0" + bytes(32),
+    ],
 )
 def test_what_is_no_message(message: bytes) -> None:
     with pytest.raises(ProtocolError):
