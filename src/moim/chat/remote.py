@@ -20,6 +20,7 @@ from moim.errors import MoimError, ProtocolError
 from moim.proto.xmpp import SUBSCRIPTION_TYPES, Element, Jid, StanzaError, ns
 
 _MAX_WAITING = 2000
+_MAX_TASKS = 5000
 _CARBONS = "urn:xmpp:carbons:2"
 _OWN_SERVERS_WORD = frozenset({ns.ROSTER, ns.BLOCKING})
 """Requests that a client gets from its own account alone."""
@@ -88,6 +89,9 @@ class RemoteStanzas:
                 return
             self._waiting[sender.domain] += 1
             inbox.append((sender, to, stanza))
+            return
+        if len(self._tasks) >= _MAX_TASKS:
+            self._router.reply(stanza, StanzaError("resource-constraint", "this server is too busy", kind="wait"))
             return
         self._inboxes[key] = deque()
         task = asyncio.create_task(self._work_off(key, sender, to, stanza), name="chat:remote")

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from moim.errors import MoimError, NotFound
 from moim.federation.connecting import Connector
 from moim.federation.hosting import hoster
 from moim.federation.locating import Endpoint, Located, Locator
-from moim.federation.policies import PROBER, Policies
+from moim.federation.policies import PROBER, Policies, Policy
 from moim.federation.proofs import Proofs
 from moim.federation.stream import Stream
 from moim.federation.streams import Streams
@@ -52,7 +52,7 @@ class Own:
 
 
 class Checker:
-    """Checks one domain after the other. ``own`` is asked at each check."""
+    """Checks one domain after the other. ``own`` is asked at each check, and may touch the disk."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Checker:
 
         Raises UsageError for what is no domain.
         """
-        name, own = domain_name(domain), self._own()
+        name, own = domain_name(domain), await asyncio.to_thread(self._own)
         steps: list[Step] = []
         async for step in self._steps(name, own):
             steps.append(step)
@@ -232,22 +232,12 @@ class Checker:
             )  # fmt: skip
         else:
             yield Step("dialback to them", "warning", f"{name} does not answer for its keys: {text or outcome}")
-        try:
-            async with asyncio.timeout(self._patience):
-                stream = await self._connector.connect(own.domain, name, replace(policy, dialback=True), external=False)
-        except TimeoutError:
-            yield Step("dialback to us", "failed", f"{name} does not finish the authentication", _let_in(own))
-        except MoimError as error:
-            elsewhere = "somebody else may host" in error.message
-            old = f"find out who else hosts {own.domain} (an old hoster), and have it removed there"
-            yield Step(
-                "dialback to us", "failed", error.message,
-                old if elsewhere else _let_in(own),
-            )  # fmt: skip
+        called: Stream | None = None
+        if policy.dialback:
+            called, step = await self._called_back(name, own, policy)
+            yield step
         else:
-            yield Step("dialback to us", "ok", f"{name} called us back, and took our key: its connections reach us")
-            if not stream.sends:
-                stream.close("the check is done")
+            yield Step("dialback to us", "unknown", f"dialback is off for {name}, so it was not tried")
         try:
             async with asyncio.timeout(self._patience):
                 stream = await self._connector.connect(own.domain, name, policy)
@@ -257,6 +247,22 @@ class Checker:
             yield Step("authentication", "failed", f"{name} does not finish the authentication", _let_in(own))
         except MoimError as error:
             yield Step("authentication", "failed", error.message, f"compare: moim federation policy show {name}")
+        if called is not None:
+            called.close("the check is done")
+
+    async def _called_back(self, name: str, own: Own, policy: Policy) -> tuple[Stream | None, Step]:
+        """Opens a stream without showing a certificate, so that the other server has to call back."""
+        what = "dialback to us"
+        try:
+            async with asyncio.timeout(self._patience):
+                stream = await self._connector.connect(own.domain, name, policy, external=False)
+        except TimeoutError:
+            return None, Step(what, "failed", f"{name} does not finish the authentication", _let_in(own))
+        except MoimError as error:
+            old = f"find out who else hosts {own.domain} (an old hoster), and have it removed there"
+            remedy = old if "somebody else may host" in error.message else _let_in(own)
+            return None, Step(what, "failed", error.message, remedy)
+        return stream, Step(what, "ok", f"{name} called us back, and took our key: its connections reach us")
 
     async def _probe(self, endpoint: Endpoint, local: str, remote: str) -> tuple[Stream, str]:
         """A stream as far as encryption goes, and what went wrong."""

@@ -140,6 +140,7 @@ class Running:
     async def stop(self) -> None:
         """Ends every stream."""
         await self.peers.stop()
+        await self.verifier.stop()
         await self.streams.stop()
         if self.fetcher is not None:
             await self.fetcher.aclose()

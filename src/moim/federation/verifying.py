@@ -91,7 +91,7 @@ class Verifier:
 
     async def _call(self, local: str, remote: str) -> Stream:
         running = self._streams.get((local, remote))
-        if running is None or (running.done() and (running.exception() is not None or running.result().over)):
+        if running is None or (running.done() and not _usable(running)):
             policy = self._policies.of(remote)
             running = asyncio.create_task(
                 self._connector.connect(local, remote, policy, verify_only=True), name="federation:call-back"
@@ -130,9 +130,20 @@ class Verifier:
             self._paused.popitem(last=False)
         return answer
 
+    async def stop(self) -> None:
+        """Gives up the calls that are being made."""
+        calls = [call for call in self._streams.values() if not call.done()]
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
     def forget(self, remote: str) -> None:
         """Lets a domain be called again at once."""
         self._paused.pop(remote, None)
+
+
+def _usable(call: asyncio.Task[Stream]) -> bool:
+    return not call.cancelled() and call.exception() is None and call.result().usable
 
 
 async def _ended(stream: Stream) -> None:
