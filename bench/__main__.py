@@ -20,14 +20,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import chat, discovery, rooms, turn, xmpp
+from bench import archive, chat, discovery, rooms, turn, xmpp
 from bench.ejabberd import ejabberd
 from bench.measure import Figure, cpu_seconds, pin
 from bench.moim_site import MoimSite, moim_site
 from bench.prosody import prosody
 from bench.xmpp import Profile
 
-PARTS = ("discovery", "chat", "rooms", "turn")
+PARTS = ("discovery", "chat", "archive", "rooms", "turn")
 SERVER_CPU, LOAD_CPU = 0, 1
 _err = Console(stderr=True)
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
@@ -93,6 +93,8 @@ def measure(folder: Path, quick: bool, parts: Sequence[str]) -> list[Figure]:
                 smaller = replace(load, accounts=few, idle=len(few))
                 with _on_one_cpu([pid]):
                     measure_chat(subject, smaller, profile)
+    if "archive" in parts:
+        step("the archive", lambda: archive.measure(_made(folder / "archive"), quick=quick))
     if "rooms" in parts:
         figures += _rooms(folder, few, quick)
     if "turn" in parts:
