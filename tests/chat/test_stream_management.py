@@ -11,6 +11,7 @@ import pytest
 from slixmpp import JID, ClientXMPP
 
 from moim.proto.xmpp import Element, ns
+from raw_xmpp import RawXmpp
 
 pytestmark = pytest.mark.interop
 
@@ -316,3 +317,92 @@ async def test_requests_of_strangers_to_stream_management(house: Any) -> None:
     client.send(Element("resume", ns.SM, {"previd": "x", "h": "0"}))
     assert (await client.receive()).name == "failed"
     await client.sync()
+
+
+# --- inside the sign-in (XEP-0388, XEP-0386) -------------------------------------------------------------------------
+
+PASSWORD = "wonder land"
+INSIDE = (
+    f"<bind xmlns='{ns.BIND2}'><tag>Raw</tag><enable xmlns='{ns.SM}' resume='true'/>"
+    f"<enable xmlns='{ns.CARBONS}'/><inactive xmlns='{ns.CSI}'/></bind>"
+)
+
+
+async def raw(house: Any) -> RawXmpp:
+    return await RawXmpp.open(house.place("xmpp-client-tls"), "chat.test", house.tls)
+
+
+async def test_everything_at_once_and_back_at_once(house: Any) -> None:
+    phone = await raw(house)
+    inline = phone.features.find("authentication", ns.SASL2).find("inline", ns.SASL2)
+    assert inline is not None
+    assert inline.find("sm", ns.SM) is not None
+    offered = inline.find("bind", ns.BIND2).find("inline", ns.BIND2)
+    assert {f.get("var") for f in offered.elements()} >= {ns.SM, ns.CARBONS, ns.CSI}
+    success = await phone.scram("alice", PASSWORD, INSIDE)
+    enabled = success.find("bound", ns.BIND2).find("enabled", ns.SM)
+    assert enabled is not None
+    full = success.find("authorization-identifier").text
+    # Counting began at once: what the client says right after its success is the first.
+    assert (await phone.request(f"<iq type='get' id='p'><ping xmlns='{ns.PING}'/></iq>")).get("id") == "p"
+    answer = await phone.request(f"<r xmlns='{ns.SM}'/>")
+    assert (answer.name, answer.get("h")) == ("a", "1")
+    # It is inactive and has carbons: a copy of what another device says, but no presence.
+    other = await house.online("alice", "other")
+    other.send("<message to='bob@chat.test' type='chat'><body>said elsewhere</body></message>")
+    copy = await phone.element()
+    assert copy.find("sent", ns.CARBONS) is not None
+    await phone.close()
+    await asyncio.wait_for(gone(house), WAIT)
+    bob = await house.online("bob", "desk")
+    bob.send(f"<message to='{full}' type='chat'><body>meanwhile</body></message>")
+    await bob.sync()
+    again = await raw(house)
+    token = enabled.get("id")
+    success = await again.scram("alice", PASSWORD, f"<resume xmlns='{ns.SM}' previd='{token}' h='2'/>" + INSIDE)
+    assert success.find("authorization-identifier").text == full
+    resumed = success.find("resumed", ns.SM)
+    assert resumed is not None
+    assert resumed.get("h") == "1"
+    assert success.find("bound", ns.BIND2) is None
+    message = await again.element()
+    assert message.find("body").text == "meanwhile"
+    assert (await again.request(f"<iq type='get' id='q'><ping xmlns='{ns.PING}'/></iq>")).get("to") == full
+    await again.close()
+
+
+async def test_a_resumption_that_fails_inside_a_sign_in_binds_instead(house: Any) -> None:
+    phone = await raw(house)
+    success = await phone.scram("alice", PASSWORD, f"<resume xmlns='{ns.SM}' previd='nothing' h='0'/>" + INSIDE)
+    refused = success.find("failed", ns.SM)
+    assert refused is not None
+    assert refused.find("item-not-found", ns.STANZA_ERRORS) is not None
+    bound = success.find("bound", ns.BIND2)
+    assert bound is not None
+    assert bound.find("enabled", ns.SM) is not None
+    await phone.close()
+
+
+async def test_sessions_that_wait_make_room_for_new_ones(new_house: Any) -> None:
+    house = await new_house(default_contacts=False, max_sessions_per_user=2)
+    for resource in ("one", "two", "three", "four"):
+        client = await house.online("alice", resource)
+        await enable(client, resume="true")
+        client.drop()
+        while house.service.stats()["sessions"]:
+            await asyncio.sleep(0.01)
+    assert house.service.stats()["detached"] == 2
+
+
+async def test_a_restart_loses_nothing_that_was_not_acknowledged(new_house: Any) -> None:
+    house = await new_house(default_contacts=False)
+    bob = await house.online("bob", "desk")
+    await lost(house, "alice", "phone")
+    bob.send("<message to='alice@chat.test/phone' type='chat'><body>over the restart</body></message>")
+    await bob.sync()
+    await house.restart()
+    alice = await house.client("alice", "tablet").connect()
+    alice.send("<presence/>")
+    while (stanza := await alice.receive()).name != "message":
+        pass
+    assert stanza.find("body").text == "over the restart"

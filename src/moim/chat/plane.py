@@ -109,6 +109,17 @@ class Plane:
         """Ends every stream with system-shutdown; takes up to a second, so keep it off the event loop."""
         self._engine.stop()
 
+    def unread(self) -> list[Element]:
+        """Stanzas that clients had not acknowledged when the engine stopped; call after ``stop``, once."""
+        left: list[Element] = []
+        while batch := self._engine.drain(4096):
+            for event in batch:
+                if event[0] == "unacknowledged":
+                    left += event[2]
+                elif event[0] == "missed":
+                    left.append(event[2])
+        return left
+
     def detach(self) -> None:
         """Stops passing events; call in the event loop, before ``stop``."""
         if self._pump is not None:

@@ -268,6 +268,19 @@ class Router:
                 except StanzaError as error:
                     self.reply(stanza, error)
 
+    def keep_rest(self, stanzas: Sequence[Element]) -> None:
+        """Messages that their clients did not get before the server stopped wait for them like those to come."""
+        for account in self._accounts:
+            for session in account.sessions.values():
+                session.presence = None  # the streams are over: nobody is there to be handed anything
+        for stanza in stanzas:
+            to = _address(stanza, "to") if stanza.name == "message" else None
+            if to is not None and to.domain == self._domain and to.local and worth_keeping(stanza):
+                try:
+                    self._offline.keep(str(to.bare), stanza, archived=_archived(stanza, str(to.bare)))
+                except StanzaError as error:
+                    _log.error("a message for %s that it did not get is lost: %s", to.bare, error.message)
+
     def _message_again(self, message: Element, to: Jid) -> None:
         account = self._accounts.get(str(to.bare))
         receiving = [session for session in account.receiving() if not session.leaving] if account is not None else []
@@ -277,9 +290,7 @@ class Router:
         if receiving:
             self._plane.send_many([(session.sid, message) for session in receiving])
         elif worth_keeping(message):
-            owner = str(to.bare)
-            ids = (child for child in message.elements() if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"))
-            self._offline.keep(owner, message, archived=any(child.get("by") == owner for child in ids))
+            self._offline.keep(str(to.bare), message, archived=_archived(message, str(to.bare)))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name="chat:component")
@@ -482,6 +493,12 @@ class Router:
             self._send_out(reply)
         else:
             self._plane.send(session.sid, [reply])
+
+
+def _archived(message: Element, owner: str) -> bool:
+    """Whether the owner's archive has given the message an id."""
+    ids = (child for child in message.elements() if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"))
+    return any(child.get("by") == owner for child in ids)
 
 
 def _address(stanza: Element, attribute: str) -> Jid | None:

@@ -275,10 +275,7 @@ class Service:
         for feature in parts.features:
             if feature.on_stop is not None:
                 await feature.on_stop()
-        try:
-            await asyncio.wait_for(parts.offline.drain(), _DRAIN_SECONDS)
-        except TimeoutError:
-            _log.error("messages that were accepted are not on disk after %.0f s; they are lost", _DRAIN_SECONDS)
+        await self._drain(parts)
         if parts.rooms is not None:
             try:
                 await asyncio.wait_for(parts.rooms.stop(), _DRAIN_SECONDS)
@@ -288,6 +285,9 @@ class Service:
             await self._cluster.stop()
             self._cluster = None
         await asyncio.to_thread(parts.plane.stop)
+        left = parts.plane.unread()
+        parts.router.keep_rest(left)
+        await self._drain(parts)
         for listener in self._listeners:
             if listener.address.startswith("/"):
                 await asyncio.to_thread(Path(listener.address).unlink, missing_ok=True)
@@ -295,6 +295,13 @@ class Service:
         if self._private is not None:
             await asyncio.to_thread(self._private.cleanup)
             self._private = None
+
+    @staticmethod
+    async def _drain(parts: Parts) -> None:
+        try:
+            await asyncio.wait_for(parts.offline.drain(), _DRAIN_SECONDS)
+        except TimeoutError:
+            _log.error("messages that were accepted are not on disk after %.0f s; they are lost", _DRAIN_SECONDS)
 
     def health(self) -> list[ServiceStatus]:
         """The listeners that clients reach directly."""

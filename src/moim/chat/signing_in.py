@@ -226,6 +226,12 @@ class SigningIn:
             self._end(old, stream_error("conflict", "the resource was bound by a newer connection"))
         account = self._accounts.get(str(jid.bare))
         if account is not None and len(account.sessions) >= self._max_per_account:
+            # Whoever lost many connections and never came back must not be locked out by what waits for them.
+            waiting = next((other for other in account.sessions.values() if other.detached), None)
+            if waiting is not None:
+                self._end(waiting, None)
+                account = self._accounts.get(str(jid.bare))
+        if account is not None and len(account.sessions) >= self._max_per_account:
             with log.session(f"xmpp-{session.sid}"):
                 _log.warning("%s has %d sessions already, so another is refused", jid.bare, len(account.sessions))
             return False

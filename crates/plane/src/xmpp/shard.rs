@@ -374,6 +374,10 @@ impl Shard {
             listener.deregister(self.poll.registry());
         }
         self.listeners.clear();
+        let waiting: Vec<u64> = self.detached.keys().copied().collect();
+        for sid in waiting {
+            self.end_detached(sid, "the server is stopping");
+        }
         let sids: Vec<u64> = self.sessions.keys().copied().collect();
         for sid in sids {
             self.with(sid, Session::shut_down);
