@@ -52,7 +52,7 @@ async def test_strophe_signs_in_and_chats(site: RunningSite, browser: Browser, s
         found: dict[str, str] = await page.evaluate(CHAT, [f"{base}/http-bind", jid, site.passwords[jid], peer])
         return found
 
-    alice, bob = await asyncio.wait_for(asyncio.gather(chat(ALICE, BOB), chat(BOB, ALICE)), 40)
+    alice, bob = await asyncio.wait_for(asyncio.gather(chat(ALICE, BOB), chat(BOB, ALICE)), 90)
     assert alice["got"] == f"안녕 from {BOB}"
     assert bob["got"] == f"안녕 from {ALICE}"
     assert int(alice["requests"]) > 5
