@@ -162,6 +162,9 @@ class FakePlane:
         if (end := self.ends.get(sid)) is not None:
             end.pairs.add((local, remote))
 
+    def route(self, sid: int, local: str, remote: str) -> None:
+        pass
+
     def close(self, sid: int, error: Element | None = None) -> None:
         end = self.ends.get(sid)
         if end is None:

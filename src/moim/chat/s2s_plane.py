@@ -99,8 +99,12 @@ class ServerPlane:
         self._engine.authenticated(sid, remote)
 
     def pair(self, sid: int, local: str, remote: str) -> None:
-        """Lets stanzas from ``remote`` to ``local`` in."""
-        self._engine.pair(sid, local, remote)
+        """Lets stanzas from ``remote`` to ``local`` in; messages that the table decides go to sessions at once."""
+        self._engine.pair(sid, local, remote, direct=True)
+
+    def route(self, sid: int, local: str, remote: str) -> None:
+        """Lets messages of sessions of ``local`` to ``remote`` out at once."""
+        self._engine.route_domain(sid, local, remote, True)
 
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream, then the connection."""

@@ -164,6 +164,8 @@ class Peers:
         if waiting:
             peer.sent += len(waiting)
             stream.send(waiting, self._clock())
+        if peer.streams[pair] is stream:
+            stream.route(pair)
         how = stream.sends[pair]
         _log.info("stream with %s for %s: open, authenticated by %s", remote, local, how)
 
@@ -176,6 +178,20 @@ class Peers:
         lost, stream.undelivered = stream.undelivered, []
         for stanza in lost:
             self._reroute(stream, stanza)
+
+    def carried(self, domain: str, received: int, sent: int) -> None:
+        """Counts messages that the plane carried alone."""
+        if (peer := self.known(domain)) is not None:
+            peer.received += received
+            peer.sent += sent
+
+    def late(self, stanzas: Sequence[Element]) -> None:
+        """Stanzas that a stream could not take any more go by another one."""
+        for stanza in stanzas:
+            try:
+                self.send(stanza)
+            except MoimError:
+                _log.warning("a stanza of an ended stream had no usable address")
 
     def _reroute(self, stream: Stream, stanza: Element) -> None:
         """A stanza that a stream took and did not carry: once more by another stream, else back.

@@ -63,7 +63,11 @@ class ServerPlane(Protocol):
         ...
 
     def pair(self, sid: int, local: str, remote: str) -> None:
-        """Lets stanzas from ``remote`` to ``local`` in."""
+        """Lets stanzas from ``remote`` to ``local`` in; messages of those need not come up here."""
+        ...
+
+    def route(self, sid: int, local: str, remote: str) -> None:
+        """Lets messages from ``local`` to ``remote`` out without a word from here, until the stream ends."""
         ...
 
     def close(self, sid: int, error: Element | None = None) -> None:

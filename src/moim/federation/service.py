@@ -121,6 +121,14 @@ class Running:
         self.verifier.forget(pair[1])
         self.peers.opened(stream, pair)
 
+    def carried(self, domain: str, received: int, sent: int) -> None:
+        """To the peers."""
+        self.peers.carried(domain, received, sent)
+
+    def late(self, stanzas: Sequence[Element]) -> None:
+        """To the peers."""
+        self.peers.late(stanzas)
+
     def ended(self, stream: Stream) -> None:
         """To the peers."""
         self.peers.ended(stream)

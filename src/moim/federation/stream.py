@@ -43,6 +43,10 @@ class Owner(Protocol):
         """A stanza of an open pair came in."""
         ...
 
+    def carried(self, stream: Stream, received: int, sent: int) -> None:
+        """So many messages went through the plane alone."""
+        ...
+
     def ended(self, stream: Stream) -> None:
         """The connection is over; ``stream.reason`` says why."""
         ...
@@ -146,6 +150,8 @@ class Stream:
             self.machine.tls_started()
         elif kind == "open":
             self.machine.opened(event[2])
+        elif kind == "carried":
+            self._carried(event[2], event[3], moment)
         elif kind == "undelivered":
             self.undelivered.extend(event[2])
         elif kind == "close":
@@ -191,6 +197,17 @@ class Stream:
         """Sends stanzas of an open pair."""
         self.last_out = moment
         self._plane.send(self.sid, stanzas)
+
+    def route(self, pair: Pair) -> None:
+        """What waited has gone out: messages of sessions need not come through here from now on."""
+        self._plane.route(self.sid, *pair)
+
+    def _carried(self, received: int, sent: int, moment: float) -> None:
+        if received:
+            self.last_in, self.asked_at = moment, None
+        if sent:
+            self.last_out = moment
+        self._owner.carried(self, received, sent)
 
     def close(self, reason: str, error: Element | None = None) -> None:
         """Ends the stream."""

@@ -39,6 +39,14 @@ class Events(Protocol):
         """Stanzas of a pair may go out."""
         ...
 
+    def carried(self, domain: str, received: int, sent: int) -> None:
+        """So many messages went between a domain and local sessions through the plane alone."""
+        ...
+
+    def late(self, stanzas: Sequence[Element]) -> None:
+        """Stanzas came to a stream that was over already."""
+        ...
+
     def ended(self, stream: Stream) -> None:
         """A stream is over."""
         ...
@@ -120,6 +128,8 @@ class Streams:
                     self._accept(*event[1:])
                 elif stream is not None:
                     stream.event(event, self._clock())
+                elif event[0] == "undelivered":
+                    self._events.late(event[2])
             except Exception:
                 _log.exception("the event '%s' of stream %d could not be handled, so it is closed", event[0], sid)
                 self._plane.close(sid, stream_error("internal-server-error"))
@@ -244,6 +254,10 @@ class Streams:
         for stream in self:
             if stream.asked_at is not None and any(pair[1] == remote for pair in stream.sends):
                 stream.asked_at = None
+
+    def carried(self, stream: Stream, received: int, sent: int) -> None:
+        """See ``Owner``."""
+        self._events.carried(stream.remote, received, sent)
 
     def ended(self, stream: Stream) -> None:
         """See ``Owner``."""
