@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from admin_api import AdminApi
 from ejabberd_server import EjabberdServer
 from federated_sites import federation_toml, make_site, start_all
 from federation_person import Person
@@ -32,16 +32,16 @@ class Two:
     other: ProsodyServer | EjabberdServer
 
     def streams(self, domain: str = OTHER) -> list[dict[str, object]]:
-        peers = json.loads(self.site.moim("federation", "status", "--json").stdout)["peers"]
+        peers = AdminApi(self.site.root).get("/federation/peers")["peers"]
         found: list[dict[str, object]] = next((one["streams"] for one in peers if one["domain"] == domain), [])
         return [one for one in found if one["state"] == "open"]
 
-    def policy(self, domain: str, *options: str) -> None:
-        self.site.moim("federation", "policy", "set", domain, *options)
+    def policy(self, domain: str, **given: object) -> None:
+        AdminApi(self.site.root).put(f"/federation/policies/{domain}", given)
 
     def default(self, *domains: str) -> None:
         for domain in domains:
-            self.site.moim("federation", "policy", "remove", domain)
+            AdminApi(self.site.root).delete(f"/federation/policies/{domain}")
 
 
 @pytest.fixture(scope="module", params=["prosody", "ejabberd"])
@@ -118,7 +118,7 @@ async def test_contacts_chat_and_rooms_each_way(two: Two, pair: tuple[Person, Pe
 
 
 async def test_dialback_where_certificates_are_not_looked_at(two: Two, pair: tuple[Person, Person]) -> None:
-    two.policy(OTHER, "--certificates", "off")
+    two.policy(OTHER, certificates="off")
     await chats(*pair, "dialback")
     assert {one["authenticatedBy"] for one in two.streams()} == {"dialback"}
     assert all(one["tls"] for one in two.streams())
@@ -126,7 +126,7 @@ async def test_dialback_where_certificates_are_not_looked_at(two: Two, pair: tup
 
 
 async def test_without_encryption_where_both_say_so(two: Two, pair: tuple[Person, Person]) -> None:
-    two.policy(OTHER, "--tls", "off", "--certificates", "off")
+    two.policy(OTHER, tls="off", certificates="off")
     await chats(*pair, "plain")
     assert [one["tls"] for one in two.streams()] == [None] * len(two.streams())
     two.default(OTHER)
@@ -134,7 +134,7 @@ async def test_without_encryption_where_both_say_so(two: Two, pair: tuple[Person
 
 async def test_a_wrong_certificate_is_refused_each_way(two: Two, pair: tuple[Person, Person]) -> None:
     alice, _ = pair
-    two.policy(WRONG, "--certificates", "required")
+    two.policy(WRONG, certificates="required")
     alice.send_message(f"somebody@{WRONG}", "who are you?", mtype="chat")
     condition, text = await alice.error()
     assert condition == "remote-server-timeout"
@@ -144,7 +144,7 @@ async def test_a_wrong_certificate_is_refused_each_way(two: Two, pair: tuple[Per
 
 async def test_a_domain_that_is_not_allowed(two: Two, pair: tuple[Person, Person]) -> None:
     alice, romeo = pair
-    two.policy(OTHER, "--access", "deny")
+    two.policy(OTHER, access="deny")
     alice.send_message(ROMEO, "hello?", mtype="chat")
     assert (await alice.error())[0] == "not-allowed"
     romeo.send_message(ALICE, "hello?", mtype="chat")
@@ -161,7 +161,7 @@ async def test_a_peer_that_dies_and_comes_back(two: Two) -> None:
     alice.send_message(ROMEO, "are you there?", mtype="chat")
     assert (await alice.error())[0] == "remote-server-timeout"
     await asyncio.to_thread(two.other.start)
-    two.site.moim("federation", "reset", OTHER)
+    AdminApi(two.site.root).delete(f"/federation/peers/{OTHER}")
     romeo = Person(ROMEO, PASSWORD)
     await romeo.sign_in(two.other.address, two.other.c2s_port)
     await chats(alice, romeo, "again")

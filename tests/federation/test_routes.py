@@ -1,0 +1,84 @@
+"""The admin API of federation, with and without a running service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from federation_names import A, B
+from moim.errors import Unavailable
+from moim.federation.routes import admin_routes
+from moim.federation.service import Service
+from moim.net import http_errors
+
+
+@pytest.fixture
+async def house(make: Any) -> AsyncIterator[SimpleNamespace]:
+    """Two sites, and the API of the first."""
+    a, b = await make(A), await make(B)
+    service = Service.__new__(Service)
+    service.site = SimpleNamespace(domain=A)  # type: ignore[assignment]
+    service.settings, service.policies = a.settings, a.policies
+    service._running, service._listeners = a.running, []
+    app = Starlette(routes=admin_routes(service), exception_handlers=dict(http_errors.HANDLERS))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://moim") as client:
+        yield SimpleNamespace(a=a, b=b, client=client, service=service)
+
+
+async def test_overview_and_peers(house: SimpleNamespace) -> None:
+    before = (await house.client.get("/federation")).json()
+    assert before["running"]
+    assert before["domains"] == [A, f"rooms.{A}"]
+    assert (await house.client.get("/federation/peers")).json() == {"peers": []}
+    assert (await house.client.get(f"/federation/peers/{B}")).status_code == 404
+    house.a.say(f"v@{B}")
+    await house.b.hears()
+    peer = (await house.client.get(f"/federation/peers/{B}")).json()
+    assert peer["sent"] == 1
+    assert any(stream["state"] == "open" for stream in peer["streams"])
+    assert json.dumps(peer)
+
+
+async def test_a_reset_ends_streams_and_pauses(house: SimpleNamespace) -> None:
+    house.a.say(f"v@{B}")
+    await house.b.hears()
+    gone = (await house.client.delete(f"/federation/peers/{B.upper()}")).json()
+    assert gone["streams"] >= 1
+    await house.a.until(lambda: not house.a.running.peers.get(B).streams)
+    house.a.say(f"v@{B}")
+    await house.b.hears()
+
+
+async def test_policies(house: SimpleNamespace) -> None:
+    path = f"/federation/policies/{B}"
+    set_ = await house.client.put(path, json={"access": "deny", "dialback": False})
+    assert set_.json()["set"] == {"access": "deny", "dialback": False}
+    assert set_.json()["counts"]["refusal"]
+    listed = (await house.client.get("/federation/policies")).json()
+    assert [one["domain"] for one in listed["policies"]] == [B]
+    assert listed["defaults"]["tls"] == "required"
+    house.a.say(f"v@{B}")
+    assert (await house.a.hears())[0].get("type") == "error"
+    assert (await house.client.delete(path)).status_code == 204
+    assert (await house.client.delete(path)).status_code == 404
+    assert (await house.client.get(path)).json()["set"] == {}
+    for bad in ({"tls": "maybe"}, {"nonsense": 1}, {"certificates": "off", "dialback": False}):
+        assert (await house.client.put(path, json=bad)).status_code == 400
+    assert (await house.client.put("/federation/policies/not a domain", json={})).status_code == 400
+
+
+async def test_the_check_needs_a_domain_and_a_running_service(house: SimpleNamespace) -> None:
+    assert (await house.client.post("/federation/check", json={"domain": 1})).status_code == 400
+    assert (await house.client.post("/federation/check", json={"domain": "a b"})).status_code == 400
+    house.service._running = None
+    answer = await house.client.post("/federation/check", json={"domain": B})
+    assert answer.json()["error"]["code"] == "unavailable"
+    assert (await house.client.get("/federation/peers")).json() == {"peers": []}
+    with pytest.raises(Unavailable):
+        house.service.check(B)
