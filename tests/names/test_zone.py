@@ -10,7 +10,7 @@ from dns.rdatatype import RdataType
 from pydantic import ValidationError
 
 from moim.errors import ConfigError
-from moim.names import Settings, Zone, build
+from moim.names import Servers, Settings, Zone, build
 from moim.names.zone import View
 from moim.settings import Site, SiteSettings
 
@@ -21,6 +21,12 @@ def zone(view: View, records: list[dict[str, object]] | None = None, **site: obj
     settings = Settings.model_validate({"records": records or []})
     whole = Site(Path("/x"), SiteSettings.model_validate({"domain": "example.test", **site}), {"names": settings})
     return build(whole, settings, view, serial=7)
+
+
+def servers_zone(view: View, servers: Servers, **site: object) -> Zone:
+    settings = Settings()
+    whole = Site(Path("/x"), SiteSettings.model_validate({"domain": "example.test", **site}), {"names": settings})
+    return build(whole, settings, view, serial=7, servers=servers)
 
 
 def texts(held: Zone, name: str, kind: RdataType) -> list[str]:
@@ -157,3 +163,27 @@ def test_every_inside_node_is_in_the_inside_view() -> None:
         assert [record.address for record in found] == ["192.0.2.2"]
         (found,) = held.lookup(dns.name.from_text("example.test"), RdataType.A).answer
         assert {record.address for record in found} == {"192.0.2.1", "192.0.2.2"}
+
+
+def test_other_servers_find_every_domain_of_the_chat_service() -> None:
+    hosts = ("example.test", "rooms.example.test", "chat.other.test")
+    inside = servers_zone("inside", Servers(hosts))
+    assert texts(inside, "_xmpp-server._tcp.rooms", RdataType.SRV) == ["0 0 15269 inside.example.test."]
+    assert texts(inside, "_xmpps-server._tcp.rooms", RdataType.SRV) == ["0 0 15270 inside.example.test."]
+    outside = servers_zone("outside", Servers(hosts), ports={"profile": "standard"})
+    assert texts(outside, "_xmpp-server._tcp.rooms", RdataType.SRV) == ["0 0 5269 edge.example.test."]
+    assert not texts(outside, "_xmpps-server._tcp", RdataType.SRV)
+
+
+def test_other_servers_are_told_the_name_and_port_in_front_of_a_nat() -> None:
+    held = servers_zone("outside", Servers(("example.test",), advertised="gate.example.org", port=15999))
+    assert texts(held, "_xmpp-server._tcp", RdataType.SRV) == ["0 0 15999 gate.example.org."]
+    inside = servers_zone("inside", Servers(("example.test",), advertised="gate.example.org", port=15999))
+    assert texts(inside, "_xmpp-server._tcp", RdataType.SRV) == ["0 0 15269 inside.example.test."]
+
+
+@pytest.mark.parametrize("view", ["inside", "outside"])
+def test_other_servers_are_told_that_there_is_nothing_where_it_is_off(view: View) -> None:
+    held = servers_zone(view, Servers(("example.test",), enabled=False))
+    assert texts(held, "_xmpp-server._tcp", RdataType.SRV) == ["0 0 0 ."]
+    assert not texts(held, "_xmpps-server._tcp", RdataType.SRV)
