@@ -67,6 +67,7 @@ async def test_a_reload_shows_what_was_said(own_site: RunningSite) -> None:
                 await screen.at("chat-messages").evaluate("list => { list.scrollTop = 0 }")
                 await expect(texts).not_to_have_count(before)
             await expect(texts.first).to_have_text("이야기 0")
+            await expect(texts.last).not_to_be_in_viewport()  # who reads what was said stays where they are
             shown = await texts.all_inner_texts()
             assert [text for text in shown if text.startswith("이야기")] == [f"이야기 {n}" for n in range(WORDS)]
             language = "ko" if address == ALICE else "en-phone"
