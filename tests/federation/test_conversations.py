@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from federation_names import A, B, trusted
 from moim.federation.policies import Override
@@ -21,7 +22,7 @@ def error_of(stanza: Element) -> tuple[str, str]:
     return condition, next((c.text for c in error.elements() if c.name == "text"), "")
 
 
-async def test_messages_go_both_ways_by_dialback(make) -> None:
+async def test_messages_go_both_ways_by_dialback(make: Any) -> None:
     a, b = await make(A), await make(B)
     for number in range(5):
         a.say(f"v@{B}", str(number))
@@ -35,13 +36,13 @@ async def test_messages_go_both_ways_by_dialback(make) -> None:
     assert row["queue"] == 0
 
 
-def _rows(site):
+def _rows(site: Any) -> list[dict[str, Any]]:
     from moim.federation import status
 
     return status.peers(site.running, site.policies)
 
 
-async def test_right_certificates_need_no_calling_back(make, network: Network) -> None:
+async def test_right_certificates_need_no_calling_back(make: Any, network: Network) -> None:
     anchors, certificates = trusted(A, B)
     a = await make(A, shows=certificates[A], trusts=anchors, certificates="required", dialback=False)
     b = await make(B, shows=certificates[B], trusts=anchors, certificates="required", dialback=False)
@@ -55,7 +56,7 @@ async def test_right_certificates_need_no_calling_back(make, network: Network) -
     assert len(network.tried) == 1
 
 
-async def test_a_wrong_certificate_is_refused_and_the_sender_hears_why(make) -> None:
+async def test_a_wrong_certificate_is_refused_and_the_sender_hears_why(make: Any) -> None:
     anchors, certificates = trusted(A, B, "other.example")
     a = await make(A, shows=certificates[A], trusts=anchors, certificates="required")
     b = await make(B, shows=certificates["other.example"], trusts=anchors)
@@ -69,7 +70,7 @@ async def test_a_wrong_certificate_is_refused_and_the_sender_hears_why(make) -> 
     assert row["retryInSeconds"] > 0
 
 
-async def test_a_domain_that_is_not_allowed(make, network: Network) -> None:
+async def test_a_domain_that_is_not_allowed(make: Any, network: Network) -> None:
     a, b = await make(A, mode="allow-list", allow=("c.example",)), await make(B)
     a.say(f"v@{B}")
     assert error_of((await a.hears())[0]) == ("not-allowed", "b.example is not on this site's list of domains")
@@ -81,7 +82,7 @@ async def test_a_domain_that_is_not_allowed(make, network: Network) -> None:
     assert not a.got
 
 
-async def test_a_policy_that_admins_set_counts_for_the_next_stream(make) -> None:
+async def test_a_policy_that_admins_set_counts_for_the_next_stream(make: Any) -> None:
     a, b = await make(A), await make(B)
     a.say(f"v@{B}")
     await b.hears()
@@ -97,7 +98,7 @@ async def test_a_policy_that_admins_set_counts_for_the_next_stream(make) -> None
     assert _rows(a)[0]["streams"][0]["tls"] is None
 
 
-async def test_no_such_server(make, dns: FakeDns) -> None:
+async def test_no_such_server(make: Any, dns: FakeDns) -> None:
     a = await make(A)
     a.say("v@nowhere.example")
     condition, text = error_of((await a.hears())[0])
@@ -108,7 +109,7 @@ async def test_no_such_server(make, dns: FakeDns) -> None:
     assert error_of((await a.hears())[0])[0] == "remote-server-not-found"
 
 
-async def test_records_that_lead_inside_are_not_followed(make, dns: FakeDns, network: Network) -> None:
+async def test_records_that_lead_inside_are_not_followed(make: Any, dns: FakeDns, network: Network) -> None:
     a = await make(A)
     dns.srv["_xmpp-server._tcp.evil.example"] = [
         (0, 0, 5269, "evil.example"),
@@ -132,7 +133,7 @@ async def test_records_that_lead_inside_are_not_followed(make, dns: FakeDns, net
     assert not network.tried
 
 
-async def test_the_next_address_when_the_first_is_down(make, dns: FakeDns, network: Network) -> None:
+async def test_the_next_address_when_the_first_is_down(make: Any, dns: FakeDns, network: Network) -> None:
     a, b = await make(A), await make(B)
     dns.srv[f"_xmpp-server._tcp.{B}"] = [(0, 0, 5269, "down.b.example"), (1, 0, 5269, f"x.{B}")]
     dns.hosts["down.b.example"] = ["10.0.0.9"]
@@ -141,7 +142,7 @@ async def test_the_next_address_when_the_first_is_down(make, dns: FakeDns, netwo
     assert network.tried[:2] == [("10.0.0.9", 5269), ("10.0.0.2", 5269)]
 
 
-async def test_a_silent_address_does_not_hold_up_the_next(make, dns: FakeDns, network: Network) -> None:
+async def test_a_silent_address_does_not_hold_up_the_next(make: Any, dns: FakeDns, network: Network) -> None:
     a, b = await make(A), await make(B)
     dns.srv[f"_xmpp-server._tcp.{B}"] = [(0, 0, 5269, "silent.b.example"), (1, 0, 5269, f"x.{B}")]
     dns.hosts["silent.b.example"] = ["10.0.0.9"]
@@ -150,7 +151,7 @@ async def test_a_silent_address_does_not_hold_up_the_next(make, dns: FakeDns, ne
     await b.hears()
 
 
-async def test_direct_tls_by_its_own_records(make, dns: FakeDns, network: Network) -> None:
+async def test_direct_tls_by_its_own_records(make: Any, dns: FakeDns, network: Network) -> None:
     a, b = await make(A), await make(B)
     dns.srv[f"_xmpps-server._tcp.{B}"] = [(0, 0, 5270, f"x.{B}")]
     dns.srv[f"_xmpp-server._tcp.{B}"] = [(5, 0, 5269, f"x.{B}")]
@@ -159,7 +160,7 @@ async def test_direct_tls_by_its_own_records(make, dns: FakeDns, network: Networ
     assert network.tried[0] == ("10.0.0.2", 5270)
 
 
-async def test_a_dead_peer_is_left_alone_for_a_while_and_then_found_again(make, network: Network) -> None:
+async def test_a_dead_peer_is_left_alone_for_a_while_and_then_found_again(make: Any, network: Network) -> None:
     a, b = await make(A), await make(B)
     network.down.add("10.0.0.2")
     a.say(f"v@{B}", "1")
@@ -174,7 +175,7 @@ async def test_a_dead_peer_is_left_alone_for_a_while_and_then_found_again(make, 
     assert bodies(await b.hears()) == ["3"]
 
 
-async def test_what_a_dying_peer_did_not_get_comes_back_or_goes_by_another_stream(make, network: Network) -> None:
+async def test_what_a_dying_peer_did_not_get_comes_back_or_goes_by_another_stream(make: Any, network: Network) -> None:
     a, b = await make(A), await make(B)
     a.say(f"v@{B}", "1")
     lost = await b.hears()
@@ -189,7 +190,7 @@ async def test_what_a_dying_peer_did_not_get_comes_back_or_goes_by_another_strea
     assert bodies(await b.hears()) == ["2"], "the peer is back, and gets it after all"
 
 
-async def test_silence_is_noticed(make) -> None:
+async def test_silence_is_noticed(make: Any) -> None:
     a, b = await make(A), await make(B)
     a.say(f"v@{B}")
     await b.hears()
@@ -203,7 +204,7 @@ async def test_silence_is_noticed(make) -> None:
     assert "did not answer" in stream.reason
 
 
-async def test_a_ping_is_answered_and_the_stream_stays(make) -> None:
+async def test_a_ping_is_answered_and_the_stream_stays(make: Any) -> None:
     a, b = await make(A), await make(B)
     a.say(f"v@{B}")
     await b.hears()
@@ -219,7 +220,7 @@ async def test_a_ping_is_answered_and_the_stream_stays(make) -> None:
     assert not a.got, "the answer is not for people"
 
 
-async def test_idle_streams_end(make) -> None:
+async def test_idle_streams_end(make: Any) -> None:
     a, b = await make(A), await make(B)
     a.say(f"v@{B}")
     await b.hears()
@@ -227,7 +228,7 @@ async def test_idle_streams_end(make) -> None:
     await a.until(lambda: not len(a.running.streams))
 
 
-async def test_the_queue_is_bounded_and_in_order(make, network: Network) -> None:
+async def test_the_queue_is_bounded_and_in_order(make: Any, network: Network) -> None:
     a = await make(A, queue_stanzas=3)
     network.silent.add("10.0.0.2")
     for number in range(5):
@@ -238,7 +239,7 @@ async def test_the_queue_is_bounded_and_in_order(make, network: Network) -> None
     assert a.running.outbox.total_bytes == 0
 
 
-async def test_spoofing_ends_the_stream(make) -> None:
+async def test_spoofing_ends_the_stream(make: Any) -> None:
     a, b = await make(A), await make(B)
     a.say(f"v@{B}")
     await b.hears()
@@ -248,7 +249,7 @@ async def test_spoofing_ends_the_stream(make) -> None:
     assert not b.got
 
 
-async def test_a_stranger_cannot_make_us_call_the_world(make, network: Network) -> None:
+async def test_a_stranger_cannot_make_us_call_the_world(make: Any, network: Network) -> None:
     a, b = await make(A), await make(B, verifications_per_minute=3)
 
     answers = await asyncio.gather(
@@ -261,7 +262,7 @@ async def test_a_stranger_cannot_make_us_call_the_world(make, network: Network) 
     del a
 
 
-async def test_rooms_have_streams_of_their_own(make) -> None:
+async def test_rooms_have_streams_of_their_own(make: Any) -> None:
     a, b = await make(A), await make(B)
     a.say(f"room@rooms.{B}", "join")
     await b.hears()
@@ -269,7 +270,7 @@ async def test_rooms_have_streams_of_their_own(make) -> None:
     assert bodies(await a.hears()) == ["welcome"]
 
 
-async def test_probes_and_goodbyes_do_not_come_back(make, network: Network) -> None:
+async def test_probes_and_goodbyes_do_not_come_back(make: Any, network: Network) -> None:
     a = await make(A)
     network.down.add("10.0.0.2")
     for kind in ("probe", "unavailable", "unsubscribe"):
@@ -279,7 +280,7 @@ async def test_probes_and_goodbyes_do_not_come_back(make, network: Network) -> N
     assert not a.got
 
 
-async def test_too_many_streams_of_one_address(make) -> None:
+async def test_too_many_streams_of_one_address(make: Any) -> None:
     a, b = await make(A), await make(B, max_streams_per_address=1)
     a.say(f"v@{B}")
     await b.hears()

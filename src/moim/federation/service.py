@@ -40,6 +40,7 @@ from moim.store import Store
 SERVER_PORT, SERVER_TLS_PORT = 5269, 5270
 _PURPOSE = "cup-xmpp-s2s"
 _NODE = "inside"
+_REFRESH_SECONDS = 30.0
 
 _log = logging.getLogger("moim.federation")
 
@@ -181,6 +182,7 @@ class Service:
         self._listeners: list[ServiceStatus] = []
         self._numbers: list[int] = []
         self._cancel: Callable[[], None] | None = None
+        self._refresher: asyncio.Task[None] | None = None
 
     def use(self, chat: Chat) -> None:
         """The chat room whose domains these are."""
@@ -230,6 +232,16 @@ class Service:
             await self.stop()
             raise
         self._cancel = self._bus.subscribe(CertificateChanged, self._certificate_changed)
+        self._refresher = asyncio.create_task(self._refresh(), name="federation:policies")
+
+    async def _refresh(self) -> None:
+        """Another node, or a command while the site was busy, may have set a policy."""
+        while True:
+            await asyncio.sleep(_REFRESH_SECONDS)
+            try:
+                await self.policies.load()
+            except MoimError as error:
+                _log.warning("the policies for other domains could not be read again: %s", error.message)
 
     def _load_anchors(self) -> Anchors:
         own = [*self._anchors(), *load_files(Path(self.site.root, text) for text in self.settings.trusted)]
@@ -276,6 +288,9 @@ class Service:
         if self._cancel is not None:
             self._cancel()
             self._cancel = None
+        if self._refresher is not None:
+            self._refresher.cancel()
+            self._refresher = None
         running, self._running = self._running, None
         if running is None:
             return
