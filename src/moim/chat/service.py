@@ -304,13 +304,13 @@ class Service:
             _log.error("messages that were accepted are not on disk after %.0f s; they are lost", _DRAIN_SECONDS)
 
     def health(self) -> list[ServiceStatus]:
-        """The listeners that clients reach directly."""
+        """The listeners that clients reach directly, and the links to other nodes."""
         shown = (listener for listener in self._listeners if not listener.address.startswith("/"))
         detail = f"{len(self._parts.sessions)} connections" if self._parts is not None else ""
         found = [ServiceStatus(x.name, _NODE, "tcp", x.address, x.port, "running", detail) for x in shown]
         if self._parts is not None and self._parts.external is not None:
             found.append(self._parts.external.health(_NODE))
-        return found
+        return [*found, *(self._cluster.health(_NODE) if self._cluster is not None else ())]
 
     @property
     def hosts(self) -> Sequence[str]:

@@ -61,7 +61,7 @@ async def die(house: Any, hub: Hub) -> None:
     """Ends a node as a kill does: its lease runs out, and it says nothing more."""
     cluster = house.service._cluster
     cluster.membership._task.cancel()
-    for task in cluster._tasks:
+    for task in cluster.links._tasks:
         task.cancel()
     hub.buses.remove(house.bus)
 

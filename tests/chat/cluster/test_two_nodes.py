@@ -226,7 +226,7 @@ async def test_a_node_that_dies_is_noticed_and_what_it_did_not_take_is_kept(pair
     # Its tasks end as those of a killed process do: without a word, and with the lease running out.
     cluster = there.service._cluster
     cluster.membership._task.cancel()
-    for task in cluster._tasks:
+    for task in cluster.links._tasks:
         task.cancel()
     hub.buses.remove(there.bus)
     alice.send("<message to='bob@chat.test' type='chat'><body>on its way</body></message>")
@@ -246,7 +246,7 @@ async def test_what_went_to_a_dying_node_finds_who_came_back_meanwhile(pair: Pai
     alice, bob = await here.online("alice", "a"), await there.online("bob", "b")
     cluster = there.service._cluster
     cluster.membership._task.cancel()
-    for task in cluster._tasks:
+    for task in cluster.links._tasks:
         task.cancel()
     hub.buses.remove(there.bus)
     alice.send(f"<message to='{Jid.parse(bob.jid).bare}' type='chat'><body>to the dead</body></message>")

@@ -14,30 +14,29 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from moim.bus import Bus, BusChanged
+from moim.bus import Bus
 from moim.chat.accounts import Accounts, Session
 from moim.chat.archive import Archive
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.cluster import codec
-from moim.chat.cluster.link import Began, Item, Link, Received, read
+from moim.chat.cluster.carrying import Carrier
+from moim.chat.cluster.link import Item
+from moim.chat.cluster.links import Handler, Links
 from moim.chat.cluster.membership import Membership, View
 from moim.chat.cluster.shadows import Shadows
 from moim.chat.pep import Pep
-from moim.chat.plane import Batch, Plane
+from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.rosters import Rosters
 from moim.chat.routing import Router
 from moim.chat.sessions import Sessions
-from moim.errors import MoimError
 from moim.model import ServiceStatus
-from moim.proto.xmpp import Element, Jid, StanzaError, message_type, stream_error
+from moim.proto.xmpp import Element, Jid, stream_error
 from moim.store import Store
 
-_TICK_SECONDS = 0.5
 _READY_SECONDS = 5.0
 _BYE_SECONDS = 0.5
-_MAX_INBOX = 100_000
 
 _log = logging.getLogger("moim.chat.cluster")
 
@@ -92,32 +91,23 @@ class Cluster:
     ) -> None:
         self.node = node
         self.peers = tuple(peers)
-        self._bus = bus
-        self._clock = clock
+        self.links = Links(node, peers, bus=bus, handle=self._handle, began=self._began, clock=clock)
         self.membership = Membership(
-            store, node, seconds=seconds, heard=self._heard, changed=self._changed, lost=self._lost, clock=clock
+            store, node, seconds=seconds, heard=self.links.heard, changed=self._changed, lost=self._lost, clock=clock
         )
-        self._links: dict[str, Link] = {}
-        self._inboxes: dict[str, asyncio.Queue[Began | Received]] = {}
-        self._live: dict[str, asyncio.Event] = {}
+        self._live = {peer: asyncio.Event() for peer in peers}
         self._stale: dict[str, set[Jid]] = {}
+        self._undelivered: dict[str, Sequence[Item]] = {}
         self._bound_at: dict[Session, float] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._cancels: list[Callable[[], None]] = []
-        self._flush_due = False
-        self._idle = asyncio.Event()
         self._parts: Parts | None = None
         self._shadows: Shadows | None = None
         self.home: Home | None = None
-        self._handlers: dict[str, Callable[[str, Item], Awaitable[None] | None]] = {
+        self._carrier: Carrier | None = None
+        self._handlers: dict[str, Handler] = {
             codec.SESSION: self._session,
             codec.GONE: self._session_gone,
             codec.LIVE: self._told_all,
-            codec.DELIVER: self._deliver,
-            codec.FAN_OUT: self._fan_out,
-            codec.COPY: self._copy,
             codec.END: self._end,
-            codec.COMPONENT: self._component,
             codec.ROSTER: self._roster,
             codec.BLOCKED: self._blocked,
             codec.ARCHIVED: self._archived,
@@ -132,8 +122,22 @@ class Cluster:
         """Binds this to the chat room's parts, before anybody is connected."""
         self._parts = parts
         self._shadows = Shadows(parts.accounts, parts.plane)
+        carrier = self._carrier = Carrier(
+            self.links,
+            self._shadows,
+            accounts=parts.accounts,
+            plane=parts.plane,
+            router=parts.router,
+            arrived=self._arrived,
+        )
+        self._handlers |= {
+            codec.DELIVER: carrier.deliver,
+            codec.FAN_OUT: carrier.deliver_to_each,
+            codec.COPY: carrier.copied,
+            codec.COMPONENT: carrier.component,
+        }
         parts.accounts.watch = self
-        parts.plane.elsewhere = self
+        parts.plane.elsewhere = carrier
         parts.sessions.elsewhere = self._end_elsewhere
         parts.rosters.on_written = lambda owner, contact: self.tell_all([codec.ROSTER, owner, contact])
         parts.block_lists.on_written = lambda owner: self.tell_all([codec.BLOCKED, owner])
@@ -149,16 +153,7 @@ class Cluster:
         Raises Unavailable when the database does not answer.
         """
         await self.membership.start()
-        for peer in self.peers:
-            self._links[peer] = Link(self.node, peer, self.membership.epoch)
-            self._inboxes[peer] = asyncio.Queue(_MAX_INBOX)
-            self._live[peer] = asyncio.Event()
-            self._tasks.append(asyncio.create_task(self._work(peer), name=f"chat:from-{peer}"))
-        self._cancels = [
-            self._bus.listen(f"chat.{self.node}", self._message),
-            self._bus.subscribe(BusChanged, self._bus_changed),
-        ]
-        self._tasks.append(asyncio.create_task(self._run(), name="chat:cluster"))
+        self.links.start(self.membership.epoch)
         waiting = [self._live[peer].wait() for peer in self.peers if peer in self.membership.view.live]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*waiting), _READY_SECONDS)
@@ -166,139 +161,38 @@ class Cluster:
 
     async def stop(self) -> None:
         """Leaves in good order: the others take over at once."""
-        self._idle.clear()
         self.tell_all([codec.BYE])
-        self._flush()
-        if self._bus.connected and any(self._bus_waits()):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), _BYE_SECONDS)
-        for cancel in self._cancels:
-            cancel()
-        self._cancels = []
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self.links.stop(_BYE_SECONDS)
         await self.membership.stop()
 
     def health(self, node: str) -> list[ServiceStatus]:
-        """The links."""
-        found = []
-        for peer, link in self._links.items():
-            up = self._clock() - link.heard_at < 10 * _TICK_SECONDS
-            detail = "" if up else "silent"
-            found.append(ServiceStatus(f"link-{peer}", node, "bus", peer, 0, "running" if up else "degraded", detail))
-        return found
+        """The links: a node runs without the others, so each counts as running, with a word about its silence."""
+        return [
+            ServiceStatus(f"link-{peer}", node, "bus", peer, 0, "running", "not heard of" if silent else "")
+            for peer, silent in self.links.silent()
+        ]
 
     def alive(self) -> list[str]:
         """The other nodes that live, by name."""
-        return sorted(node for node, link in self._links.items() if link.begun)
-
-    async def _run(self) -> None:
-        while True:
-            now = self._clock()
-            for link in self._links.values():
-                link.tick(now)
-            self._flush()
-            await asyncio.sleep(_TICK_SECONDS)
-
-    def _bus_waits(self) -> list[bool]:
-        return [not link.idle for link in self._links.values() if link.begun]
-
-    def _heard(self, node: str) -> float:
-        link = self._links.get(node)
-        return link.heard_at if link is not None else float("-inf")
-
-    async def _bus_changed(self, fact: BusChanged) -> None:
-        if fact.up:
-            now = self._clock()
-            for link in self._links.values():
-                link.repeat(now)
-            self._flush()
-
-    # --- sending ------------------------------------------------------------------------------------------------
+        return self.links.there()
 
     def tell(self, node: str, item: Item) -> bool:
         """Sends an item to one node; False when that node is not there, or too much waits for it."""
-        link = self._links.get(node)
-        if link is None or not link.send(item):
-            return False
-        self._flush_soon()
-        return True
+        return self.links.tell(node, item)
 
     def tell_all(self, item: Item) -> None:
         """Sends an item to every node that is there."""
-        for node in self._links:
-            self.tell(node, item)
+        self.links.tell_all(item)
 
-    def _flush_soon(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+    def _handle(self, peer: str, item: Item) -> Awaitable[None] | None:
+        handler = self._handlers.get(item[0])
+        return handler(peer, item) if handler is not None else None
 
-    def _flush(self) -> None:
-        self._flush_due = False
-        now = self._clock()
-        for node, link in self._links.items():
-            link.flush(now)
-            while link.output:
-                self._bus.send(f"chat.{node}", link.output.popleft())
+    def _arrived(self, stanza: Element) -> None:
+        if self.home is not None:
+            self.home.arrived(stanza)
 
-    def send(self, batch: Batch) -> None:
-        """Stanzas for sessions of other nodes, by their negative numbers; the same one for many is written once."""
-        assert self._shadows is not None
-        open_items: dict[str, tuple[Element, list[str]]] = {}
-        for sid, stanza in batch:
-            session = self._shadows.of(sid)
-            if session is None:
-                continue
-            known = open_items.get(session.node)
-            if known is not None and known[0] is stanza:
-                known[1].append(str(session.full))
-                continue
-            if known is not None:
-                self._send_stanza(session.node, *known)
-            open_items[session.node] = (stanza, [str(session.full)])
-        for node, (stanza, targets) in open_items.items():
-            self._send_stanza(node, stanza, targets)
-
-    def fan_out(self, element: Element, sids: Sequence[int]) -> None:
-        """One stanza for many sessions of other nodes, each with its own address as ``to``."""
-        assert self._shadows is not None
-        targets: dict[str, list[str]] = {}
-        for sid in sids:
-            if (session := self._shadows.of(sid)) is not None:
-                targets.setdefault(session.node, []).append(str(session.full))
-        for node, addresses in targets.items():
-            if not self.tell(node, [codec.FAN_OUT, element.to_xml(""), addresses]):
-                for address in addresses:
-                    self._missed(element.with_attrs({"to": address}), Jid.parse(address))
-
-    def copy(self, messages: Sequence[Element]) -> None:
-        """The carbons of messages, for other nodes' sessions of their two accounts."""
-        accounts = self._needed().accounts
-        for message in messages:
-            nodes: set[str] = set()
-            for address in (message.get("from"), message.get("to")):
-                account = accounts.get((address or "").partition("/")[0])
-                if account is not None:
-                    nodes.update(session.node for session in account.sessions.values() if session.node)
-            for node in nodes:
-                self.tell(node, [codec.COPY, message.to_xml("")])
-
-    def _send_stanza(self, node: str, stanza: Element, targets: list[str]) -> None:
-        covered = self._covered(node, stanza)
-        if not self.tell(node, [codec.DELIVER, stanza.to_xml(""), targets, covered]):
-            for target in targets:
-                self._missed(stanza, Jid.parse(target), covered=covered)
-
-    def _covered(self, node: str, stanza: Element) -> bool:
-        """Whether sessions that ``node`` does not hold get the same message: then none is lost with that node's."""
-        to = stanza.get("to") or ""
-        if stanza.name != "message" or not to or "/" in to:
-            return False
-        account = self._needed().accounts.get(to)
-        return account is not None and any(session.node != node for session in account.receiving())
+    # --- sessions of other nodes ---------------------------------------------------------------------------------
 
     def _end_elsewhere(self, session: Session, error: Element | None) -> None:
         """Another node's session is to end; its address is free at once."""
@@ -337,44 +231,7 @@ class Cluster:
 
     # --- receiving ----------------------------------------------------------------------------------------------
 
-    def _message(self, body: bytes) -> None:
-        try:
-            document = read(body)
-            link = self._links.get(document["from"])
-            if link is None:
-                raise ValueError("it comes from no node of this site")
-            events = link.receive(document, self._clock())
-        except (ValueError, RecursionError) as error:
-            _log.warning("something came over the bus that is no message of a node, and was dropped: %s", error)
-            return
-        if not any(self._bus_waits()):
-            self._idle.set()
-        for event in events:
-            try:
-                self._inboxes[link.peer].put_nowait(event)
-            except asyncio.QueueFull:
-                _log.error("the node %s says more than can be worked on; some of it is lost", link.peer)
-        self._flush_soon()
-
-    async def _work(self, peer: str) -> None:
-        inbox = self._inboxes[peer]
-        while True:
-            event = await inbox.get()
-            if isinstance(event, Began):
-                await self._began(peer, event)
-                continue
-            for item in event.items:
-                try:
-                    handler = self._handlers.get(item[0])
-                    work = handler(peer, item) if handler is not None else None
-                    if work is not None:
-                        await work
-                except (MoimError, ValueError) as error:
-                    _log.error("'%s' of the node %s could not be handled: %s", str(item[0])[:32], peer, error)
-                except Exception:
-                    _log.exception("'%s' of the node %s could not be handled", str(item[0])[:32], peer)
-
-    async def _began(self, peer: str, event: Began) -> None:
+    async def _began(self, peer: str, undelivered: Sequence[Item]) -> None:
         parts = self._needed()
         _log.info("the node %s is there", peer)
         self._stale[peer] = {session.full for session in self._of(peer)}
@@ -383,7 +240,7 @@ class Cluster:
                 if not session.node:
                     self.tell(peer, self._state(session))
         self.tell(peer, [codec.LIVE])
-        self._reroute(event.undelivered)
+        self._undelivered[peer] = [*self._undelivered.get(peer, ()), *undelivered]
         if self.home is not None:
             await self.home.look(self.membership.view)
 
@@ -426,44 +283,14 @@ class Cluster:
         parts = self._needed()
         vanished = [parts.accounts.session(jid) for jid in self._stale.pop(peer, set())]
         self._drop([session for session in vanished if session is not None and session.node == peer])
+        self._reroute(self._undelivered.pop(peer, ()))
         self._live[peer].set()
-
-    def _deliver(self, _peer: str, item: Item) -> None:
-        parts = self._needed()
-        stanza, batch, missed = codec.element(item, 1), [], []
-        for jid in codec.jids(item, 2):
-            session = parts.accounts.session(jid)
-            if session is not None and not session.node:
-                batch.append((session.sid, stanza))
-            else:
-                missed.append(jid)
-        parts.plane.send_many(batch)
-        for jid in missed:
-            self._missed(stanza, jid, covered=bool(batch) or codec.flag(item, 3))
-
-    def _fan_out(self, _peer: str, item: Item) -> None:
-        parts = self._needed()
-        stanza, sids = codec.element(item, 1), []
-        for jid in codec.jids(item, 2):
-            session = parts.accounts.session(jid)
-            if session is not None and not session.node:
-                sids.append(session.sid)
-            else:
-                self._missed(stanza.with_attrs({"to": str(jid)}), jid)
-        parts.plane.fan_out(stanza, sids)
-
-    def _copy(self, _peer: str, item: Item) -> None:
-        self._needed().plane.copy_here([codec.element(item, 1)])
 
     def _end(self, _peer: str, item: Item) -> None:
         parts = self._needed()
         session = parts.accounts.session(codec.jid(item, 1))
         if session is not None and not session.node:
             parts.sessions.end(session, codec.element(item, 2) if codec.text(item, 2) else None)
-
-    def _component(self, _peer: str, item: Item) -> None:
-        if self.home is not None:
-            self.home.arrived(codec.element(item, 1))
 
     async def _roster(self, _peer: str, item: Item) -> None:
         await self._needed().rosters.reload(codec.text(item, 1), codec.text(item, 2))
@@ -491,29 +318,30 @@ class Cluster:
     # --- the end of a node --------------------------------------------------------------------------------------
 
     async def _changed(self, view: View) -> None:
-        for peer, link in self._links.items():
-            if link.begun and view.live.get(peer, view.late.get(peer)) is None:
+        for peer in self.links.there():
+            if view.live.get(peer, view.late.get(peer)) is None:
                 self._bury(peer)
         if self.home is not None:
             await self.home.look(view)
 
     async def _lost(self) -> None:
-        undelivered: list[Item] = []
-        for peer, link in self._links.items():
-            undelivered.extend(link.reset(0))
-            self._links[peer] = Link(self.node, peer, self.membership.epoch)
+        undelivered = self.links.renew(self.membership.epoch)
         if self.home is not None:
             await self.home.lost()
         self._reroute(undelivered)
 
     def _bury(self, peer: str) -> None:
-        undelivered = self._links[peer].bury()
+        undelivered = [*self._undelivered.pop(peer, ()), *self.links.bury(peer)]
         self._live[peer].clear()
         self._stale.pop(peer, None)
         sessions = list(self._of(peer))
         self._drop(sessions)
         _log.warning("the node %s is gone, and %d sessions with it", peer, len(sessions))
         self._reroute(undelivered)
+
+    def _reroute(self, items: Sequence[Item]) -> None:
+        if self._carrier is not None:
+            self._carrier.reroute(items)
 
     def _drop(self, sessions: Sequence[Session]) -> None:
         """Sessions of another node that ended without a word: who saw them hears that they are gone."""
@@ -524,36 +352,6 @@ class Cluster:
             shadows.remove(session)
         if self.home is not None and sessions:
             self.home.dead([session.full for session in sessions])
-
-    def _reroute(self, items: Sequence[Item]) -> None:
-        """What a node did not confirm: messages find another way or wait on disk, requests are answered."""
-        for item in items:
-            try:
-                if item[0] == codec.DELIVER:
-                    stanza, covered = codec.element(item, 1), codec.flag(item, 3)
-                    for number, jid in enumerate(codec.jids(item, 2)):
-                        self._missed(stanza, jid, covered=covered or number > 0)
-                elif item[0] == codec.FAN_OUT:
-                    stanza = codec.element(item, 1)
-                    for jid in codec.jids(item, 2):
-                        self._missed(stanza.with_attrs({"to": str(jid)}), jid)
-                elif item[0] == codec.COMPONENT and self.home is not None:
-                    self.home.arrived(codec.element(item, 1))
-            except ValueError as error:
-                _log.error("what a node did not confirm is lost: %s", error)
-
-    def _missed(self, stanza: Element, session: Jid, *, covered: bool = False) -> None:
-        """A stanza was for a session that is not there any more; ``covered``: others of the account have it."""
-        parts = self._needed()
-        to = stanza.get("to") or ""
-        if stanza.name == "message":
-            if message_type(stanza) == "error" or any(c.ns == "urn:xmpp:carbons:2" for c in stanza.elements()):
-                return
-            if covered and "/" not in to:
-                return
-            parts.router.again(stanza, Jid.parse(to) if to else session)
-        elif stanza.name == "iq" and stanza.get("type") in ("get", "set") and stanza.get("from"):
-            parts.router.reply(stanza, StanzaError("service-unavailable"))
 
     def _show_here(self, session: Session, shown: Element) -> None:
         """Shows another node's session to the sessions of this node that may see it."""

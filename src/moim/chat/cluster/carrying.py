@@ -1,0 +1,160 @@
+"""Stanzas for sessions of other nodes: how they get there, and what becomes of those that do not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from moim.chat.accounts import Accounts
+from moim.chat.cluster import codec
+from moim.chat.cluster.link import Item
+from moim.chat.cluster.links import Links
+from moim.chat.cluster.shadows import Shadows
+from moim.chat.plane import Batch, Plane
+from moim.chat.routing import Router
+from moim.proto.xmpp import Element, Jid, StanzaError, message_type
+
+_CARBONS = "urn:xmpp:carbons:2"
+
+_log = logging.getLogger("moim.chat.cluster")
+
+
+class Carrier:
+    """The plane's way to other nodes (``Elsewhere`` of ``plane.py``); ``arrived`` takes stanzas for components."""
+
+    def __init__(
+        self,
+        links: Links,
+        shadows: Shadows,
+        *,
+        accounts: Accounts,
+        plane: Plane,
+        router: Router,
+        arrived: Callable[[Element], None],
+    ) -> None:
+        self._links = links
+        self._shadows = shadows
+        self._accounts = accounts
+        self._plane = plane
+        self._router = router
+        self._arrived = arrived
+
+    # --- to other nodes -----------------------------------------------------------------------------------------
+
+    def send(self, batch: Batch) -> None:
+        """Stanzas for sessions of other nodes, by their negative numbers; the same one for many is written once."""
+        open_items: dict[str, tuple[Element, list[str]]] = {}
+        for sid, stanza in batch:
+            session = self._shadows.of(sid)
+            if session is None:
+                continue
+            known = open_items.get(session.node)
+            if known is not None and known[0] is stanza:
+                known[1].append(str(session.full))
+                continue
+            if known is not None:
+                self._send(session.node, *known)
+            open_items[session.node] = (stanza, [str(session.full)])
+        for node, (stanza, targets) in open_items.items():
+            self._send(node, stanza, targets)
+
+    def _send(self, node: str, stanza: Element, targets: list[str]) -> None:
+        covered = self._covered(node, stanza)
+        if not self._links.tell(node, [codec.DELIVER, stanza.to_xml(""), targets, covered]):
+            for target in targets:
+                self._missed(stanza, Jid.parse(target), covered=covered)
+
+    def _covered(self, node: str, stanza: Element) -> bool:
+        """Whether sessions that ``node`` does not hold get the same message: then none is lost with that node's."""
+        to = stanza.get("to") or ""
+        if stanza.name != "message" or not to or "/" in to:
+            return False
+        account = self._accounts.get(to)
+        return account is not None and any(session.node != node for session in account.receiving())
+
+    def fan_out(self, element: Element, sids: Sequence[int]) -> None:
+        """One stanza for many sessions of other nodes, each with its own address as ``to``."""
+        targets: dict[str, list[str]] = {}
+        for sid in sids:
+            if (session := self._shadows.of(sid)) is not None:
+                targets.setdefault(session.node, []).append(str(session.full))
+        for node, addresses in targets.items():
+            if not self._links.tell(node, [codec.FAN_OUT, element.to_xml(""), addresses]):
+                for address in addresses:
+                    self._missed(element.with_attrs({"to": address}), Jid.parse(address))
+
+    def copy(self, messages: Sequence[Element]) -> None:
+        """The carbons of messages, for other nodes' sessions of their two accounts."""
+        for message in messages:
+            nodes: set[str] = set()
+            for address in (message.get("from"), message.get("to")):
+                account = self._accounts.get((address or "").partition("/")[0])
+                if account is not None:
+                    nodes.update(session.node for session in account.sessions.values() if session.node)
+            for node in nodes:
+                self._links.tell(node, [codec.COPY, message.to_xml("")])
+
+    # --- from other nodes ---------------------------------------------------------------------------------------
+
+    def deliver(self, _peer: str, item: Item) -> None:
+        """A stanza for some sessions here. Raises ValueError."""
+        stanza, batch, missed = codec.element(item, 1), [], []
+        for jid in codec.jids(item, 2):
+            session = self._accounts.session(jid)
+            if session is not None and not session.node:
+                batch.append((session.sid, stanza))
+            else:
+                missed.append(jid)
+        self._plane.send_many(batch)
+        for jid in missed:
+            self._missed(stanza, jid, covered=bool(batch) or codec.flag(item, 3))
+
+    def deliver_to_each(self, _peer: str, item: Item) -> None:
+        """A stanza for many sessions here, each with its own address. Raises ValueError."""
+        stanza, sids = codec.element(item, 1), []
+        for jid in codec.jids(item, 2):
+            session = self._accounts.session(jid)
+            if session is not None and not session.node:
+                sids.append(session.sid)
+            else:
+                self._missed(stanza.with_attrs({"to": str(jid)}), jid)
+        self._plane.fan_out(stanza, sids)
+
+    def copied(self, _peer: str, item: Item) -> None:
+        """A message was delivered: sessions here that want carbons get them. Raises ValueError."""
+        self._plane.copy_here([codec.element(item, 1)])
+
+    def component(self, _peer: str, item: Item) -> None:
+        """A stanza for a component that this node runs. Raises ValueError."""
+        self._arrived(codec.element(item, 1))
+
+    # --- what does not arrive -----------------------------------------------------------------------------------
+
+    def reroute(self, items: Sequence[Item]) -> None:
+        """What a node did not confirm: messages find another way or wait on disk, requests are answered."""
+        for item in items:
+            try:
+                if item[0] == codec.DELIVER:
+                    stanza, covered = codec.element(item, 1), codec.flag(item, 3)
+                    for number, jid in enumerate(codec.jids(item, 2)):
+                        self._missed(stanza, jid, covered=covered or number > 0)
+                elif item[0] == codec.FAN_OUT:
+                    stanza = codec.element(item, 1)
+                    for jid in codec.jids(item, 2):
+                        self._missed(stanza.with_attrs({"to": str(jid)}), jid)
+                elif item[0] == codec.COMPONENT:
+                    self._arrived(codec.element(item, 1))
+            except ValueError as error:
+                _log.error("what a node did not confirm is lost: %s", error)
+
+    def _missed(self, stanza: Element, session: Jid, *, covered: bool = False) -> None:
+        """A stanza was for a session that is not there any more; ``covered``: others of the account have it."""
+        to = stanza.get("to") or ""
+        if stanza.name == "message":
+            if message_type(stanza) == "error" or any(child.ns == _CARBONS for child in stanza.elements()):
+                return
+            if covered and "/" not in to:
+                return
+            self._router.again(stanza, Jid.parse(to) if to else session)
+        elif stanza.name == "iq" and stanza.get("type") in ("get", "set") and stanza.get("from"):
+            self._router.reply(stanza, StanzaError("service-unavailable"))

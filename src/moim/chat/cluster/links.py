@@ -1,0 +1,188 @@
+"""The links to all other nodes, over the bus: what is said in one turn of the event loop goes out as one message each.
+
+What comes is worked on in order, one item after the other, per node; an item that fails is logged and passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from moim.bus import Bus, BusChanged
+from moim.chat.cluster.link import Began, Item, Link, Received, read
+from moim.errors import MoimError
+
+_TICK_SECONDS = 0.5
+_SILENT_SECONDS = 5.0
+_MAX_INBOX = 100_000
+
+Handler = Callable[[str, Item], Awaitable[None] | None]
+
+_log = logging.getLogger("moim.chat.cluster")
+
+
+class Links:
+    """``handle(node, item)`` takes every item, ``began(node, undelivered)`` hears of every new life of another node."""
+
+    def __init__(
+        self,
+        node: str,
+        peers: Sequence[str],
+        *,
+        bus: Bus,
+        handle: Handler,
+        began: Callable[[str, Sequence[Item]], Awaitable[None]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._node = node
+        self._peers = tuple(peers)
+        self._bus = bus
+        self._handle = handle
+        self._on_began = began
+        self._clock = clock
+        self._links: dict[str, Link] = {}
+        self._inboxes: dict[str, asyncio.Queue[Began | Received]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._cancels: list[Callable[[], None]] = []
+        self._flush_due = False
+        self._idle = asyncio.Event()
+
+    def start(self, epoch: int) -> None:
+        """Begins to speak as the node's life of this epoch."""
+        for peer in self._peers:
+            self._links[peer] = Link(self._node, peer, epoch)
+            self._inboxes[peer] = asyncio.Queue(_MAX_INBOX)
+            self._tasks.append(asyncio.create_task(self._work(peer), name=f"chat:from-{peer}"))
+        self._cancels = [
+            self._bus.listen(f"chat.{self._node}", self._message),
+            self._bus.subscribe(BusChanged, self._bus_changed),
+        ]
+        self._tasks.append(asyncio.create_task(self._run(), name="chat:links"))
+
+    async def stop(self, patience: float) -> None:
+        """Returns when everything said was confirmed, or after so many seconds."""
+        self._idle.clear()
+        self.flush()
+        if self._bus.connected and self._waits():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), patience)
+        for cancel in self._cancels:
+            cancel()
+        self._cancels = []
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def renew(self, epoch: int) -> list[Item]:
+        """This node begins a new life; gives what was not confirmed in the old one."""
+        undelivered: list[Item] = []
+        for peer, link in self._links.items():
+            undelivered.extend(link.reset(0))
+            self._links[peer] = Link(self._node, peer, epoch)
+        return undelivered
+
+    def bury(self, peer: str) -> Sequence[Item]:
+        """Another node's life is over; gives what it did not confirm."""
+        return self._links[peer].bury()
+
+    def there(self) -> list[str]:
+        """The nodes that can be spoken to."""
+        return sorted(node for node, link in self._links.items() if link.begun)
+
+    def heard(self, node: str) -> float:
+        """When the bus last carried a node's voice."""
+        link = self._links.get(node)
+        return link.heard_at if link is not None else float("-inf")
+
+    def silent(self) -> Iterable[tuple[str, bool]]:
+        """Every other node, and whether it has not been heard for a while."""
+        now = self._clock()
+        return [(node, now - link.heard_at >= _SILENT_SECONDS) for node, link in self._links.items()]
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    def tell(self, node: str, item: Item) -> bool:
+        """Sends an item to one node; False when that node is not there, or too much waits for it."""
+        link = self._links.get(node)
+        if link is None or not link.send(item):
+            return False
+        self._flush_soon()
+        return True
+
+    def tell_all(self, item: Item) -> None:
+        """Sends an item to every node that is there."""
+        for node in self._links:
+            self.tell(node, item)
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Sends what was said."""
+        self._flush_due = False
+        now = self._clock()
+        for node, link in self._links.items():
+            link.flush(now)
+            while link.output:
+                self._bus.send(f"chat.{node}", link.output.popleft())
+
+    async def _run(self) -> None:
+        while True:
+            now = self._clock()
+            for link in self._links.values():
+                link.tick(now)
+            self.flush()
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _bus_changed(self, fact: BusChanged) -> None:
+        if fact.up:
+            now = self._clock()
+            for link in self._links.values():
+                link.repeat(now)
+            self.flush()
+
+    def _waits(self) -> bool:
+        return any(not link.idle for link in self._links.values() if link.begun)
+
+    # --- receiving ----------------------------------------------------------------------------------------------
+
+    def _message(self, body: bytes) -> None:
+        try:
+            document = read(body)
+            link = self._links.get(document["from"])
+            if link is None:
+                raise ValueError("it comes from no node of this site")
+            events = link.receive(document, self._clock())
+        except (ValueError, RecursionError) as error:
+            _log.warning("something came over the bus that is no message of a node, and was dropped: %s", error)
+            return
+        if not self._waits():
+            self._idle.set()
+        for event in events:
+            try:
+                self._inboxes[link.peer].put_nowait(event)
+            except asyncio.QueueFull:
+                _log.error("the node %s says more than can be worked on; some of it is lost", link.peer)
+        self._flush_soon()
+
+    async def _work(self, peer: str) -> None:
+        inbox = self._inboxes[peer]
+        while True:
+            event = await inbox.get()
+            if isinstance(event, Began):
+                await self._on_began(peer, event.undelivered)
+                continue
+            for item in event.items:
+                try:
+                    work = self._handle(peer, item)
+                    if work is not None:
+                        await work
+                except (MoimError, ValueError) as error:
+                    _log.error("'%s' of the node %s could not be handled: %s", str(item[0])[:32], peer, error)
+                except Exception:
+                    _log.exception("'%s' of the node %s could not be handled", str(item[0])[:32], peer)
