@@ -5,6 +5,7 @@ What is known already is answered at once; only what has to be waited for become
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import logging
@@ -25,6 +26,8 @@ from moim.chat.throttle import AuthThrottle
 from moim.chat.verifiers import Verifiers
 from moim.errors import LimitExceeded, MoimError, ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, prepare_resource, sasl, stream_error
+
+_PATIENCE = 1.0  # seconds that a sign-in waits for what it could also ask for later
 
 _log = logging.getLogger("moim.chat.sessions")
 
@@ -298,8 +301,13 @@ class SigningIn:
         """What is told of the account; what cannot be found out now is left out."""
         told = []
         for tell in self._in_bound:
+            task = asyncio.ensure_future(tell(bare))
+            await asyncio.wait((task,), timeout=_PATIENCE)
+            if not task.done():
+                task.add_done_callback(lambda late: late.cancelled() or late.exception())
+                continue
             try:
-                element = await tell(bare)
+                element = task.result()
             except MoimError as error:
                 with log.session(f"xmpp-{session.sid}"):
                     _log.error("%s signs in and is not told everything: %s", bare, error)
