@@ -190,6 +190,31 @@ async def test_what_a_dying_peer_did_not_get_comes_back_or_goes_by_another_strea
     assert bodies(await b.hears()) == ["2"], "the peer is back, and gets it after all"
 
 
+async def test_what_comes_too_late_for_a_stream_goes_by_another_one(make: Any) -> None:
+    a, b = await make(A), await make(B)
+    a.say(f"v@{B}", "1")
+    late = await b.hears()
+    stream = next(iter(a.running.streams))
+    stream.close("it was idle")
+    await a.until(lambda: stream.over)
+    a.servers._tell("undelivered", stream.sid, list(late))
+    assert bodies(await b.hears()) == ["1"]
+
+
+async def test_what_the_plane_carries_alone_counts(make: Any) -> None:
+    a, b = await make(A), await make(B)
+    a.say(f"v@{B}")
+    await b.hears()
+    stream = next(iter(a.running.streams))
+    assert a.servers.ends[stream.sid].ways == {(A, B)}, "what waited has gone out"
+    before = stream.last_out
+    a.now += 300
+    a.servers._tell("carried", stream.sid, 2, 3)
+    await a.until(lambda: stream.last_out >= before + 300)
+    row = next(row for row in _rows(a) if row["domain"] == B)
+    assert (row["received"], row["sent"]) == (2, 4)
+
+
 async def test_silence_is_noticed(make: Any) -> None:
     a, b = await make(A), await make(B)
     a.say(f"v@{B}")

@@ -24,6 +24,7 @@ class End:
     other: End | None = None
     local: str = ""
     pairs: set[tuple[str, str]] = field(default_factory=set)
+    ways: set[tuple[str, str]] = field(default_factory=set)
     open: bool = True
     deaf: bool = False
     client: bool = False
@@ -163,7 +164,8 @@ class FakePlane:
             end.pairs.add((local, remote))
 
     def route(self, sid: int, local: str, remote: str) -> None:
-        pass
+        if (end := self.ends.get(sid)) is not None:
+            end.ways.add((local, remote))
 
     def close(self, sid: int, error: Element | None = None) -> None:
         end = self.ends.get(sid)
