@@ -305,7 +305,7 @@ async def test_preferences(house: Any) -> None:
     await alice.receive()
     await alice.request(f"<query xmlns='{ns.ROSTER}'><item jid='bob@chat.test'/></query>", kind="set")
     bob.send(chat("alice@chat.test", "a contact"))
-    await alice.sync()
+    await bob.sync()
     assert (await ask(alice, query())).bodies == ["on the record", "a contact"]
     for bad in ("<prefs xmlns='urn:xmpp:mam:2'/>", "<prefs xmlns='urn:xmpp:mam:2' default='maybe'/>"):
         assert error(await alice.request(bad, kind="set")) == "bad-request"
