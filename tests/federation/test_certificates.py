@@ -22,9 +22,10 @@ from moim.federation.identity import names_domain, presented_names
 from moim.federation.locating import Located, Locator, Target
 from moim.federation.policies import Policy
 from moim.federation.proofs import Proofs
-from moim.net.resolver import TlsaRecord
+from moim.net.resolver import Resolver, TlsaRecord
 from peer_certificates import CLIENT, NOW, SERVER, Made, authority, leaf, srv_name, xmpp_address
 from s2s_network import FakeDns
+from tiny_dns import TinyDns
 
 
 def named(*names: Any) -> x509.Certificate:
@@ -200,6 +201,24 @@ async def test_dane_without_dnssec_is_nothing() -> None:
     assert "no TLSA records" in await by_dane(made)
     assert await by_dane(made, record(made, 0)), "usages 0 and 1 narrow down, they do not prove"
     assert await by_dane(made, TlsaRecord(3, 9, 9, b""))
+
+
+@pytest.mark.parametrize("authentic", [True, False])
+async def test_dane_over_real_messages(authentic: bool) -> None:
+    made = leaf(["b.example"])
+    wire = record(made)
+    dns = TinyDns(
+        [
+            "_xmpp-server._tcp.b.example. 60 IN SRV 0 0 5269 x.b.example.",
+            f"_5269._tcp.x.b.example. 60 IN TLSA 3 0 1 {wire.data.hex()}",
+        ],
+        authentic=authentic,
+    )
+    resolver = Resolver([(dns.address, dns.port)])
+    located = await Locator(resolver, Guard((), list)).locate("b.example", "required")
+    why = await dane.prove(resolver, "b.example", located, read_chain(made.chain), "server", now=NOW)
+    assert (not why) is authentic
+    dns.close()
 
 
 # --- POSH -----------------------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ async def test_contacts_presence_chat_and_a_room_across_domains(sites: Sites, pe
     assert {one["certificate"] for one in open_streams} == {"pkix"}
     assert {one["authenticatedBy"] for one in open_streams} == {"external"}
     assert open_streams[0]["tls"]["version"] == "TLSv1.3"
+    assert {one["host"] for one in open_streams if one["openedBy"] == "us"} == {"edge.b.test"}
 
 
 async def test_a_policy_set_while_running_counts_and_the_sender_hears_why(

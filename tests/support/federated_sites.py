@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from moim import app
+from moim.settings import load_frame
 from running_site import RunningSite, loopback_pair
 
 
@@ -40,12 +41,20 @@ def start_all(*sites: Startable) -> None:
 
 
 def two_sites(folder: Path, *, trusting: bool, a_more: str = "", b_more: str = "") -> tuple[RunningSite, RunningSite]:
-    """a.test and b.test, started; with ``trusting`` each takes the other's authority for good."""
+    """a.test and b.test, started; with ``trusting`` each takes the other's authority for good.
+
+    ``a`` finds ``b`` as the outside does: by the outside view, at the edge, through the tunnel;
+    ``b`` finds ``a`` inside.
+    """
     sites = []
     for domain in ("a.test", "b.test"):
         sites.append(make_site(folder / domain, domain))
-    for (site, _), (other, address), more in zip(sites, reversed(sites), (a_more, b_more), strict=True):
+    for (site, _), (other, _), node, more in zip(
+        sites, reversed(sites), ("edge", "inside"), (a_more, b_more), strict=True
+    ):
         trusted = other.ca if trusting else None
+        nodes = load_frame(other.root).settings.nodes
+        address = nodes.edge.address if node == "edge" else nodes.inside.address
         with (site.root / "moim.toml").open("a") as file:
             file.write(federation_toml(resolvers=f"{address}:10053", trusted=trusted, more=more) + "\n")
     start_all(*(site for site, _ in sites))
