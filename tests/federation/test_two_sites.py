@@ -45,6 +45,9 @@ async def test_contacts_presence_chat_and_a_room_across_domains(sites: Sites, pe
     bob.send_message(ALICE, "hello yourself", mtype="chat")
     assert await alice.chat() == (BOB, "hello yourself")
 
+    await bob.plugin["xep_0118"].publish_tune(title="la la")
+    assert await asyncio.wait_for(alice.events.get(), 20) == (BOB, "la la")
+
     room = "meeting@rooms.a.test"
     await alice.open_room(room, "alice")
     await bob.join(room, "bob")
