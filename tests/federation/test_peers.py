@@ -100,6 +100,10 @@ async def test_contacts_chat_and_rooms_each_way(two: Two, pair: tuple[Person, Pe
     alice, romeo = pair
     await alice.befriend(romeo)
     await chats(alice, romeo, "first")
+    for one, other in ((alice, romeo), (romeo, alice)):
+        title = f"a song of {one.boundjid.local}"
+        await one.plugin["xep_0118"].publish_tune(title=title)
+        await other.hears_of(one.boundjid.bare, title)
     for room, host, guest in (
         (f"ours@rooms.{DOMAIN}", (alice, "alice"), (romeo, "romeo")),
         (f"theirs@rooms.{OTHER}", (romeo, "romeo"), (alice, "alice")),

@@ -46,7 +46,7 @@ async def test_contacts_presence_chat_and_a_room_across_domains(sites: Sites, pe
     assert await alice.chat() == (BOB, "hello yourself")
 
     await bob.plugin["xep_0118"].publish_tune(title="la la")
-    assert await asyncio.wait_for(alice.events.get(), 20) == (BOB, "la la")
+    await alice.hears_of(BOB, "la la")
 
     room = "meeting@rooms.a.test"
     await alice.open_room(room, "alice")

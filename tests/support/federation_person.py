@@ -88,6 +88,12 @@ class Person(ClientXMPP):
             while await self.room.get() != (nick, text):
                 pass
 
+    async def hears_of(self, address: str, title: str) -> None:
+        """Waits until somebody's personal event says what they listen to."""
+        async with asyncio.timeout(30):
+            while await self.events.get() != (address, title):
+                pass
+
     async def befriend(self, other: Person) -> None:
         """Subscribes both ways."""
         mine, theirs = self.boundjid.bare, other.boundjid.bare

@@ -1,8 +1,8 @@
 """Personal events across domains (XEP-0163 section 4.3): what the clients of contacts elsewhere want to hear of.
 
 A contact's client shows its capabilities in the presence that it sends to an account; they are asked for once, on the
-account's behalf. A hash that vouches for the answer is believed for every client that shows it. Only those who see the
-account's presence are looked at, and what is remembered is bounded.
+account's behalf. A hash that vouches for the answer is believed for every client that shows it. Only contacts are
+looked at, only those who see the account's presence are asked and told, and what is remembered is bounded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ _MAX_TASKS = 1000
 @dataclass(slots=True)
 class _Client:
     claim: tuple[str, str, str]
-    wants: frozenset[str] = frozenset()
+    wants: frozenset[str] | None = None
+    """None until it is known."""
     asked: str = ""
     owners: set[str] = field(default_factory=set)
 
@@ -50,7 +51,13 @@ class RemoteReaders:
         """The clients of a contact that want to hear of a node of ``owner``."""
         for jid in tuple(self._by_bare.get(contact, ())):
             client = self._clients[jid]
-            if owner in client.owners and node in client.wants:
+            if owner not in client.owners:
+                continue
+            if client.wants is None:
+                self._ask(
+                    owner, jid, client
+                )  # it became one who may hear after it was seen; the answer brings the item
+            elif node in client.wants:
                 yield jid
 
     def tell(self, stanza: Element) -> None:
@@ -69,8 +76,8 @@ class RemoteReaders:
                 self._spawn(self._shown(owner, sender, claim))
 
     async def _shown(self, owner: Jid, sender: Jid, claim: tuple[str, str, str]) -> None:
-        roster = await self._rosters.get(str(owner))
-        if not roster.item(str(sender.bare)).state.seen:
+        state = (await self._rosters.get(str(owner))).item(str(sender.bare)).state
+        if not state.seen and not state.sees:
             return
         client = self._clients.get(sender)
         if client is None or client.claim != claim:
@@ -82,24 +89,27 @@ class RemoteReaders:
         self._clients.move_to_end(sender)
         new = str(owner) not in client.owners
         client.owners.add(str(owner))
-        cached = self._cache.get((claim[0], claim[2]))
-        if cached is not None:
-            client.wants = cached
-        elif not client.wants and not client.asked:
-            client.asked = f"caps-of-{next(self._numbers)}"
-            query = Element("query", ns.DISCO_INFO, {"node": f"{claim[1]}#{claim[2]}"})
-            attrs = {"type": "get", "id": client.asked, "from": str(owner), "to": str(sender)}
-            self._send(Element("iq", ns.CLIENT, attrs, (query,)))
-            return
-        if new and client.wants:
+        if client.wants is None:
+            client.wants = self._cache.get((claim[0], claim[2]))
+        if client.wants is None and state.seen:
+            self._ask(str(owner), sender, client)
+        elif client.wants and new:
             await self._events.introduce_remote(str(owner), sender, client.wants)
+
+    def _ask(self, owner: str, jid: Jid, client: _Client) -> None:
+        if client.asked:
+            return
+        client.asked = f"caps-of-{next(self._numbers)}"
+        query = Element("query", ns.DISCO_INFO, {"node": f"{client.claim[1]}#{client.claim[2]}"})
+        attrs = {"type": "get", "id": client.asked, "from": owner, "to": str(jid)}
+        self._send(Element("iq", ns.CLIENT, attrs, (query,)))
 
     def answer(self, owner: Jid, sender: Jid, answer: Element) -> bool:
         """An answer to an account came; whether it was asked for here."""
         client = self._clients.get(sender)
         if client is None or not client.asked or answer.get("id") != client.asked:
             return False
-        client.asked = ""
+        client.asked, client.wants = "", frozenset()
         info = answer.find("query", ns.DISCO_INFO)
         if answer.get("type") == "result" and info is not None and str(owner) in client.owners:
             client.wants = wanted(info)
@@ -109,12 +119,12 @@ class RemoteReaders:
                 if len(self._cache) > _MAX_CACHED:
                     self._cache.popitem(last=False)
             if client.wants:
-                self._spawn(self._introduce(sender, client))
+                self._spawn(self._introduce(sender, tuple(client.owners), client.wants))
         return True
 
-    async def _introduce(self, sender: Jid, client: _Client) -> None:
-        for owner in sorted(client.owners):
-            await self._events.introduce_remote(owner, sender, client.wants)
+    async def _introduce(self, sender: Jid, owners: Collection[str], wants: Collection[str]) -> None:
+        for owner in sorted(owners):
+            await self._events.introduce_remote(owner, sender, wants)
 
     def _lost(self, jid: Jid, owner: str) -> None:
         client = self._clients.get(jid)
