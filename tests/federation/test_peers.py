@@ -158,6 +158,16 @@ async def test_a_domain_that_is_not_allowed(two: Two, pair: tuple[Person, Person
     two.default(OTHER)
 
 
+def test_the_check_finds_nothing_wrong(two: Two) -> None:
+    api = AdminApi(two.site.root)
+    api.delete(f"/federation/peers/{OTHER}")
+    *steps, verdict = api.post_lines("/federation/check", {"domain": OTHER})
+    assert verdict["ok"], verdict
+    assert verdict["verdict"] == f"Messages between {DOMAIN} and {OTHER} go both ways."
+    said = {step["what"]: step["state"] for step in steps}
+    assert said["certificate"] == said["dialback to them"] == said["dialback to us"] == said["authentication"] == "ok"
+
+
 async def test_a_peer_that_dies_and_comes_back(two: Two) -> None:
     alice = Person.of(two.site, ALICE)
     await alice.sign_in(*two.site.place("xmpp-client"))

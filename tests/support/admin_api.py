@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ class AdminApi:
 
     def put(self, path: str, given: Any) -> Any:
         return self._client.put(path, json=given).raise_for_status().json()
+
+    def post_lines(self, path: str, given: Any) -> list[Any]:
+        """The JSON objects that come in the lines of the answer."""
+        answer = self._client.post(path, json=given).raise_for_status()
+        return [json.loads(line) for line in answer.text.splitlines() if line]
 
     def delete(self, path: str) -> None:
         self._client.delete(path).raise_for_status()
