@@ -143,3 +143,16 @@ async def test_the_database_is_stopped(nodes: TwoNodes, people: Any) -> None:
     await written(alice)
     bob.send_message(alice.boundjid.full, "still here", mtype="chat")
     await alice.until_message(says("still here"))
+
+
+async def test_a_node_is_stopped(nodes: TwoNodes, people: Any) -> None:
+    bob = await people("bob", "inside", room=ROOM)
+    alice = await people("alice", "inside2", room=ROOM)
+    alice.online.clear()
+    alice.joined.clear()
+    await asyncio.to_thread(nodes.sites["inside2"].stop)
+    await asyncio.wait_for(alice.joined.wait(), 60)
+    assert alice.at == nodes.addresses["inside"]
+    bob.send_message(ROOM, "still here", mtype="groupchat")
+    await alice.until_message(says("still here"))
+    assert "did not stop in time" not in nodes.sites["inside2"].logs()

@@ -16,7 +16,7 @@ from moim.chat.accounts import Session
 from moim.proto.xmpp import Element, ns, stream_error
 
 _STEPS = 10
-_STEP_SECONDS = 0.08
+_STEP_SECONDS = 0.05
 _SAID_SECONDS = 10.0
 
 _PORTS = {"xmpp-client": 5222, "xmpp-client-tls": 5223}
