@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +59,9 @@ class FakeUsers:
 
     def known_scram(self, local: str, mechanism: ScramHash) -> Any:
         return None
+
+    def scram_hashes(self) -> Collection[ScramHash]:
+        return ("SCRAM-SHA-256", "SCRAM-SHA-1")
 
     async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
         return self.passwords.get(local) == password

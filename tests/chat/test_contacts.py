@@ -9,6 +9,7 @@ import pytest
 from moim.chat.contacts import Changes, People
 from moim.model import Address, UserChanged, UserRemoved
 from moim.proto.xmpp import Element, Jid, ns
+from moim.proto.xmpp.scram import ScramHash
 
 GET = f"<query xmlns='{ns.ROSTER}'/>"
 
@@ -116,6 +117,9 @@ class Directory:
 
     async def scram(self, local: str, mechanism: str) -> None:
         return None
+
+    def scram_hashes(self) -> tuple[ScramHash, ...]:
+        return ()
 
     def known_scram(self, local: str, mechanism: str) -> None:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moim.proto.xmpp import Element, ns, sasl
@@ -40,7 +40,11 @@ class Policy:
     """What may be switched on while a resource is bound."""
     register: bool = False
     """Whether strangers may make accounts (XEP-0077)."""
-    _offers: dict[tuple[bool, bool, tuple[str, ...]], Offer] = field(default_factory=dict, repr=False, compare=False)
+    hashes: Callable[[], Collection[ScramHash]] = lambda: _HASHES
+    """The hashes of SCRAM with which everybody can sign in."""
+    _offers: dict[tuple[bool, bool, tuple[str, ...], tuple[ScramHash, ...]], Offer] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     _signed_in: dict[bool, Element] = field(default_factory=dict, repr=False, compare=False)
 
     def offer(self, *, encrypted: bool, sheltered: bool, types: tuple[str, ...]) -> Offer:
@@ -48,15 +52,19 @@ class Policy:
 
         ``types`` are its channel bindings.
         """
-        key = (encrypted, sheltered, types if self.channel_binding else ())
+        usable = self.hashes()
+        hashes = tuple(name for name in _HASHES if name in usable)
+        key = (encrypted, sheltered, types if self.channel_binding else (), hashes)
         offer = self._offers.get(key)
         if offer is None:
             offer = self._offers[key] = self._make(*key)
         return offer
 
-    def _make(self, encrypted: bool, sheltered: bool, types: tuple[str, ...]) -> Offer:
+    def _make(self, encrypted: bool, sheltered: bool, types: tuple[str, ...], hashes: tuple[ScramHash, ...]) -> Offer:
         # Clients from before XEP-0440 guess a binding from the version of TLS: below 1.3 they would guess wrongly.
-        names = sasl.mechanisms(encrypted=encrypted, channel_binding="tls-exporter" in types, plain=self.allow_plain)
+        names = sasl.mechanisms(
+            encrypted=encrypted, channel_binding="tls-exporter" in types, plain=self.allow_plain, hashes=hashes
+        )
         tokens = tuple(
             name for name, kind in HT_BINDINGS.items() if self.tokens and sheltered and (not kind or kind in types)
         )

@@ -263,6 +263,7 @@ class Parts:
             inline=tuple(element for feature in self.features for element in feature.sasl_inline),
             bind_inline=tuple(inline.var for feature in self.features for inline in feature.inline),
             tokens=self.tokens is not None,
+            hashes=users.scram_hashes,
             register=settings.registration and self.registration is not None,
         )
         self.sessions = Sessions(

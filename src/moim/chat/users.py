@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,10 @@ class Users(Protocol):
 
     def known_scram(self, local: str, mechanism: ScramHash) -> Verifier | None:
         """The same when it is at hand without waiting; None also when it has to be looked up."""
+        ...
+
+    def scram_hashes(self) -> Collection[ScramHash]:
+        """The hashes of SCRAM with which everybody can sign in; never none."""
         ...
 
     async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:

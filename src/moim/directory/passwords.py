@@ -11,7 +11,7 @@ import base64
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +25,7 @@ from moim.proto.xmpp.scram import ScramHash, ScramVerifier, make_verifier, saslp
 Result = TypeVar("Result")
 
 SALT_BYTES = 16
+_HASHES: tuple[ScramHash, ...] = ("SCRAM-SHA-256", "SCRAM-SHA-1")
 _MAX_BYTES = 1024
 _CHUNK = 16  # passwords per task of an import: enough to make the hand-over cheap
 _WAITING = 512  # checks that may wait for a thread; beyond, refusing is kinder than an answer after minutes
@@ -32,23 +33,37 @@ _WAITING = 512  # checks that may wait for a thread; beyond, refusing is kinder 
 
 @dataclass(frozen=True, slots=True)
 class Verifiers:
-    """The columns of one user: SCRAM in the form of RFC 5803, argon2 as a PHC string or empty."""
+    """The columns of one user: SCRAM in the form of RFC 5803, argon2 as a PHC string or empty.
+
+    One of the SCRAM columns is empty where another server knew no more than the other one.
+    """
 
     scram_sha256: str
     scram_sha1: str
     argon2: str = ""
 
-    def scram(self, mechanism: ScramHash) -> ScramVerifier:
-        """One mechanism's verifier."""
-        return _decode(self.scram_sha256 if mechanism == "SCRAM-SHA-256" else self.scram_sha1)
+    def scram(self, mechanism: ScramHash) -> ScramVerifier | None:
+        """One mechanism's verifier; None when the password is not known in that form."""
+        text = self.scram_sha256 if mechanism == "SCRAM-SHA-256" else self.scram_sha1
+        return _decode(text) if text else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every form of SCRAM is there."""
+        return bool(self.scram_sha256 and self.scram_sha1)
+
+    @staticmethod
+    def of(known: Mapping[ScramHash, ScramVerifier]) -> Verifiers:
+        """What another server kept of a password."""
+        return Verifiers(*(_encode(name, known[name]) if name in known else "" for name in _HASHES))
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The outcome of a check, and a better argon2 hash to keep when there is none or its parameters are old."""
+    """The outcome of a check, and what to keep from now on when something is missing or has old parameters."""
 
     ok: bool
-    new_argon2: str = ""
+    better: Verifiers | None = None
 
 
 def check_policy(password: str, *, min_length: int) -> None:
@@ -147,15 +162,27 @@ class Hasher:
             prepared = None
         known = verifiers or self._nobody
         offered = prepared or ""
-        scram_ok = self._check_scram(known.scram("SCRAM-SHA-256"), offered)
+        scram_ok = self._check_scram(known, offered)
         argon2_ok = self._check_argon2(known.argon2 or self._nobody.argon2, offered)
         ok = verifiers is not None and prepared is not None and (argon2_ok if known.argon2 else scram_ok)
-        if ok and (not known.argon2 or self._argon2.check_needs_rehash(known.argon2)):
-            return Checked(True, self._argon2.hash(offered))
-        return Checked(ok)
+        return Checked(ok, self._better(known, offered) if ok else None)
 
-    def _check_scram(self, verifier: ScramVerifier, password: str) -> bool:
-        again = make_verifier("SCRAM-SHA-256", password, verifier.salt, verifier.iterations)
+    def _better(self, known: Verifiers, password: str) -> Verifiers | None:
+        argon2_hash, forms = known.argon2, dict[str, str]()
+        if not known.argon2 or self._argon2.check_needs_rehash(known.argon2):
+            argon2_hash = self._argon2.hash(password)
+        for name in _HASHES:
+            text = known.scram_sha256 if name == "SCRAM-SHA-256" else known.scram_sha1
+            forms[name] = text or _encode(name, self._scram(name, password))
+        better = Verifiers(forms["SCRAM-SHA-256"], forms["SCRAM-SHA-1"], argon2_hash)
+        return better if better != known else None
+
+    def _check_scram(self, known: Verifiers, password: str) -> bool:
+        name: ScramHash = "SCRAM-SHA-256" if known.scram_sha256 else "SCRAM-SHA-1"
+        verifier = known.scram(name)
+        if verifier is None:
+            return False
+        again = make_verifier(name, password, verifier.salt, verifier.iterations)
         return hmac.compare_digest(again.stored_key, verifier.stored_key)
 
     def _check_argon2(self, phc: str, password: str) -> bool:

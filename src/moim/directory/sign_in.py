@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -121,6 +121,8 @@ class SignIn:
         self._right: OrderedDict[str, tuple[bytes, Verifiers, float]] = OrderedDict()
         self._unsaved: dict[str, SignIns] = {}
         self._running: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
+        self.on_known_better: Callable[[], Awaitable[None]] = _nothing
+        """Hears that a password is now known in every form of SCRAM."""
 
     async def scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
         """The verifier of a user who may sign in, or None."""
@@ -161,8 +163,8 @@ class SignIn:
         else:
             checked = await self._hasher.check(verifiers, password)
             ok = checked.ok
-            if account is not None and verifiers is not None and checked.new_argon2:
-                verifiers = await self._keep_argon2(account, checked.new_argon2)
+            if account is not None and verifiers is not None and checked.better is not None:
+                verifiers = await self._keep_better(account, verifiers, checked.better)
         if ok and account is not None and verifiers is not None:
             self._remember_right(name, verifiers, digest)
             self.succeeded(name, source, account.profile.id)
@@ -233,18 +235,26 @@ class SignIn:
         if len(self._right) > _ACCOUNTS:
             self._right.popitem(last=False)
 
-    async def _keep_argon2(self, account: Account, phc: str) -> Verifiers:
-        old = account.verifiers
-        assert old is not None
+    async def _keep_better(self, account: Account, old: Verifiers, better: Verifiers) -> Verifiers:
         # The condition keeps a password that changed meanwhile from getting the old one's hash.
         statement = (
             credentials.update()
-            .where(credentials.c.user_id == account.profile.id, credentials.c.scram_sha256 == old.scram_sha256)
-            .values(argon2=phc)
+            .where(
+                credentials.c.user_id == account.profile.id,
+                credentials.c.scram_sha256 == old.scram_sha256,
+                credentials.c.scram_sha1 == old.scram_sha1,
+            )
+            .values(scram_sha256=better.scram_sha256, scram_sha1=better.scram_sha1, argon2=better.argon2)
         )
         await self._store.write(lambda connection: connection.execute(statement))
         self._accounts.forget(account.profile.address.local)
-        return Verifiers(old.scram_sha256, old.scram_sha1, phc)
+        if (old.scram_sha256, old.scram_sha1) != (better.scram_sha256, better.scram_sha1):
+            await self.on_known_better()
+        return better
+
+
+async def _nothing() -> None:
+    """Nobody has to hear it."""
 
 
 def _name(local: str) -> str:

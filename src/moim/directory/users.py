@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from moim.bus import Bus
 from moim.directory import devices as device_rows
+from moim.directory.adoption import ALL_HASHES, Adoption, common_hashes
 from moim.directory.devices import Device
 from moim.directory.passwords import Hasher, Verifiers, check_policy
 from moim.directory.profile import FIELDS, Profile, canonical, canonical_local, checked_fields
@@ -66,10 +67,18 @@ class Users:
         self._min_length = password_min_length
         self._accounts = AccountCache(store, bus, lambda connection, local: _account(connection, domain, local))
         self.sign_in = SignIn(store, self._accounts, hasher, remember=remember_sign_in, clock=clock)
+        self.sign_in.on_known_better = self._look_at_hashes
+        self.adoption = Adoption(store, hasher, domain, self)
+        """Accounts that come from another server or go to one."""
+        self._hashes: frozenset[ScramHash] = ALL_HASHES
 
     async def read_ahead(self) -> None:
         """Has the accounts at hand that signed in last, so that they do not wait for the database."""
         await self._accounts.fill(lambda connection, limit: _recent_accounts(connection, self.domain, limit))
+        await self._look_at_hashes()
+
+    async def _look_at_hashes(self) -> None:
+        self._hashes = await self._store.read(common_hashes)
 
     # What chat, the web app and the edge ask.
 
@@ -80,6 +89,10 @@ class Users:
     def known_scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
         """The same when it is at hand without waiting; None also when it has to be looked up."""
         return self.sign_in.known_scram(local, mechanism)
+
+    def scram_hashes(self) -> Collection[ScramHash]:
+        """The hashes with which everybody can sign in: after an import one may be missing until passwords are seen."""
+        return self._hashes
 
     async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
         """Whether the password is right; ``source`` is the client's IP address.
@@ -173,11 +186,17 @@ class Users:
         """
         now = int(time.time())
         taken = await self._store.write(lambda connection: _insert(connection, new, now, all_or_nothing))
+        if any(user.verifiers is not None and not user.verifiers.complete for user in new):
+            await self._look_at_hashes()
         if not (taken and all_or_nothing):
             for user in new:
                 if user.address not in taken:
                     await self._bus.publish(UserChanged(user.address, password_changed=user.verifiers is not None))
         return sorted(taken)
+
+    async def add_adopted(self, address: Address, fields: Mapping[str, str], verifiers: Verifiers | None) -> bool:
+        """Adds a person whose password another server kept; False when the address exists."""
+        return not await self.insert([NewUser(address, fields, verifiers)])
 
     async def taken(self, addresses: Sequence[Address]) -> set[Address]:
         """Which of these addresses exist."""
@@ -228,6 +247,11 @@ class Users:
         if not await self._store.write(lambda connection: connection.execute(statement).rowcount):
             raise _unknown(wanted)
         await self._bus.publish(UserRemoved(wanted))
+
+    async def verifiers(self, local: str) -> Verifiers | None:
+        """What is kept of a user's password, whether they may sign in or not; None when there is nothing."""
+        account = await self._accounts.get(canonical_local(local))
+        return account.verifiers if account is not None else None
 
     def _address(self, address: Address | str) -> Address:
         return canonical(address, self.domain)

@@ -101,10 +101,18 @@ Need = NeedVerifier | NeedPassword | NeedToken
 Step = Challenge | Success | Failure | NeedVerifier | NeedPassword | NeedToken
 
 
-def mechanisms(*, encrypted: bool, channel_binding: bool, plain: bool) -> tuple[str, ...]:
+def mechanisms(
+    *,
+    encrypted: bool,
+    channel_binding: bool,
+    plain: bool,
+    hashes: Collection[ScramHash] = ("SCRAM-SHA-256", "SCRAM-SHA-1"),
+) -> tuple[str, ...]:
     """The mechanisms to offer, best first. PLAIN needs encryption, whatever the settings say."""
-    plus = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS") if channel_binding else ()
-    return (*plus, "SCRAM-SHA-256", "SCRAM-SHA-1", *(("PLAIN",) if plain and encrypted else ()))
+    known: tuple[ScramHash, ...] = ("SCRAM-SHA-256", "SCRAM-SHA-1")
+    bare = tuple(name for name in known if name in hashes)
+    plus = tuple(f"{name}-PLUS" for name in bare) if channel_binding else ()
+    return (*plus, *bare, *(("PLAIN",) if plain and encrypted else ()))
 
 
 def decode(text: str) -> bytes:
