@@ -140,7 +140,8 @@ async def test_the_database_is_stopped(nodes: TwoNodes, people: Any) -> None:
         await alice.update_roster("dave@moim.test", name="Dave")
     assert refused.value.condition == "internal-server-error"
     nodes.postgres.start()
-    await written(alice)
+    for person in (alice, bob):  # each node finds the database again by itself
+        await written(person)
     bob.send_message(alice.boundjid.full, "still here", mtype="chat")
     await alice.until_message(says("still here"))
 
