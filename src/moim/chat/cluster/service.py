@@ -312,8 +312,9 @@ class Cluster:
             await self.membership.beat()
 
     def _bye(self, peer: str, _item: Item) -> None:
-        _log.info("the node %s leaves", peer)
-        self._bury(peer)
+        if peer in self.links.there():
+            _log.info("the node %s leaves", peer)
+            self._bury(peer)
 
     # --- the end of a node --------------------------------------------------------------------------------------
 
