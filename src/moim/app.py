@@ -135,7 +135,7 @@ def _open_store(site: Site) -> Store:
     where: Where = settings.database(site.root) or site.node_dir("inside") / "moim.db"
     store = Store(where, readers=settings.connections) if settings.url else Store(where)
     rooms = (
-        *(chat, chat.archive, chat.cluster, chat.fast, chat.push, chat.rooms, chat.uploads),
+        *(chat, chat.archive, chat.cluster, chat.fast, chat.moving, chat.push, chat.rooms, chat.uploads),
         *(directory, federation, meetings),
     )
     migrate(where, [Path(room.__path__[0]) / "migrations" for room in rooms])

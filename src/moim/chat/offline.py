@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from moim.chat import tables
 from moim.chat.accounts import Accounts, Session
 from moim.chat.feature import Feature
+from moim.chat.moving.tables import adopted_messages
 from moim.chat.owners import Owners
 from moim.chat.plane import Plane
 from moim.errors import MoimError, ProtocolError, Unavailable
@@ -119,6 +121,37 @@ class OfflineMessages:
         self._owners.add(owner)
         self._writing[owner].add(task)
         task.add_done_callback(lambda done: self._written(owner, done))
+
+    async def adopt(self, owner: str, messages: Sequence[tuple[datetime, Element]]) -> tuple[int, int]:
+        """Takes messages over that waited at another server since these times; how many are new, and how many not.
+
+        A message is taken once, also when it was handed out since. What there is no room for counts as neither.
+        """
+        self._owners.add(owner)
+        rows = [(at.timestamp(), text, len(text.encode())) for at, m in messages for text in (m.to_xml(""),)]
+
+        def work(connection: sa.Connection) -> tuple[int, int]:
+            table, taken = tables.offline, adopted_messages
+            used = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(table.c.size), 0))
+            count, total = connection.execute(used.where(table.c.owner == owner)).one()
+            new = known = 0
+            for at, text, size in rows:
+                digest = blake2b(f"{at} {text}".encode(), digest_size=16).hexdigest()
+                marked = sa.select(taken.c.digest).where(taken.c.owner == owner, taken.c.digest == digest)
+                if connection.execute(marked).first() is not None:
+                    known += 1
+                elif count < self._max_messages and total + size <= self._max_bytes:
+                    connection.execute(sa.insert(taken).values(owner=owner, digest=digest))
+                    connection.execute(sa.insert(table).values(owner=owner, stored_at=at, size=size, stanza=text))
+                    new, count, total = new + 1, count + 1, total + size
+            return new, known
+
+        return await self._store.write(work)
+
+    async def waiting(self, owner: str, after: int = 0) -> Sequence[tuple[int, Element]]:
+        """A page of the messages that wait, oldest first, each with its number and the note since when."""
+        rows = await self._page(owner, after)
+        return [(row.id, stanza) for row in rows if (stanza := self._delayed(row)) is not None]
 
     def _written(self, owner: str, task: asyncio.Task[None]) -> None:
         self._count -= 1
@@ -231,8 +264,11 @@ class OfflineMessages:
         return message.with_children((*message.children, note))
 
     async def _drop(self, owner: str) -> None:
-        gone = sa.delete(tables.offline).where(tables.offline.c.owner == owner)
-        await self._store.write(lambda connection: connection.execute(gone))
+        def work(connection: sa.Connection) -> None:
+            for table in (tables.offline, adopted_messages):
+                connection.execute(sa.delete(table).where(table.c.owner == owner))
+
+        await self._store.write(work)
 
     async def drain(self) -> None:
         """Returns when everything accepted so far is on disk or refused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -44,24 +44,38 @@ class PrivateStorage:
         )
 
     async def _get(self, iq: Iq) -> Payload:
-        owner, wanted = iq.owner.bare, _only(iq)
+        wanted = _only(iq)
+        return (Element("query", ns.PRIVATE, {}, (await self.load(iq.owner.bare, wanted),)),)
+
+    async def load(self, owner: str, wanted: Element) -> Element:
+        """What an account keeps under the name and namespace of ``wanted``; empty when it keeps nothing."""
         table = tables.private.c
         query = sa.select(table.content).where(table.owner == owner, table.ns == wanted.ns, table.name == wanted.name)
         content = await self._store.read(lambda connection: connection.execute(query).scalar())
         found = Element(wanted.name, wanted.ns) if content is None else Element.parse(content)
         if (other := self._elsewhere.get((wanted.ns, wanted.name))) is not None:
             found = await other.load(owner, found)
-        return (Element("query", ns.PRIVATE, {}, (found,)),)
+        return found
+
+    async def keys(self, owner: str) -> list[Element]:
+        """Empty elements with the names and namespaces of everything that an account keeps, or may keep elsewhere."""
+        table = tables.private.c
+        query = sa.select(table.name, table.ns).where(table.owner == owner)
+        rows = await self._store.read(lambda connection: connection.execute(query).all())
+        kept = {(row.ns, row.name) for row in rows} | self._elsewhere.keys()
+        return [Element(name, namespace) for namespace, name in sorted(kept)]
 
     async def _set(self, iq: Iq) -> Payload:
-        owner = iq.owner.bare
-        contents = _stored(iq)
+        await self.save(iq.owner.bare, _stored(iq))
+        return ()
+
+    async def save(self, owner: str, contents: Sequence[Element]) -> None:
+        """Keeps elements for an account. Raises StanzaError where a bound is not met."""
         rest = []
         for content in contents:
             other = self._elsewhere.get((content.ns, content.name))
             rest.append(content if other is None else await other.save(owner, content))
         await self._store.write(lambda connection: self._write(connection, owner, rest))
-        return ()
 
     def _write(self, connection: sa.Connection, owner: str, contents: list[Element]) -> None:
         table = tables.private

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -156,6 +156,24 @@ class Rosters:
         self._live[owner] = roster
         return roster
 
+    async def save_all(self, roster: Roster, items: Sequence[Item]) -> None:
+        """Makes listed or requested items part of ``roster`` in one transaction. Hold the roster's lock."""
+        owner = roster.owner
+        self._owners.add(owner)
+        rows = [(item.contact, _row(item)) for item in items]
+
+        def work(connection: sa.Connection) -> None:
+            for contact, row in rows:
+                upsert = insert(tables.roster).values(owner=owner, contact=contact, **row)
+                connection.execute(upsert.on_conflict_do_update(index_elements=["owner", "contact"], set_=row))
+
+        await self._store.write(work)
+        for item in items:
+            roster.stored[item.contact] = item
+        roster.changed()
+        for item in items:
+            self.on_written(owner, item.contact)
+
     async def save(self, roster: Roster, item: Item) -> None:
         """Makes ``item`` part of ``roster``, durably; an item that says nothing is deleted. Hold the roster's lock."""
         owner, contact = roster.owner, item.contact
@@ -165,15 +183,7 @@ class Rosters:
             await self._store.write(lambda connection: connection.execute(gone))
             roster.stored.pop(contact, None)
         else:
-            row = {
-                "name": item.name,
-                "groups": json.dumps(item.groups, ensure_ascii=False),
-                "subscription": item.subscription,
-                "ask": item.ask,
-                "request": item.request,
-                "approved": item.approved,
-                "listed": item.listed,
-            }
+            row = _row(item)
             upsert = insert(tables.roster).values(owner=owner, contact=contact, **row)
             upsert = upsert.on_conflict_do_update(index_elements=["owner", "contact"], set_=row)
             await self._store.write(lambda connection: connection.execute(upsert))
@@ -219,6 +229,18 @@ class Rosters:
                 if item.listed:
                     losing.append(roster)
         return losing
+
+
+def _row(item: Item) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "groups": json.dumps(item.groups, ensure_ascii=False),
+        "subscription": item.subscription,
+        "ask": item.ask,
+        "request": item.request,
+        "approved": item.approved,
+        "listed": item.listed,
+    }
 
 
 def _item(row: sa.Row[Any]) -> Item:

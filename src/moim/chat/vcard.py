@@ -37,10 +37,9 @@ class VCards:
         profile = await self._users.profile(iq.to.local)
         if profile is None:
             raise StanzaError("service-unavailable")
-        query = sa.select(tables.vcards.c.vcard).where(tables.vcards.c.owner == str(iq.to))
-        stored = await self._store.read(lambda connection: connection.execute(query).scalar())
+        stored = await self.stored(str(iq.to))
         own = [("FN", profile.display_name)] if profile.display_name else []
-        vcard = _vcard(("JABBERID", str(iq.to))) if stored is None else Element.parse(stored)
+        vcard = _vcard(("JABBERID", str(iq.to))) if stored is None else stored
         named = vcard.find("FN", ns.VCARD)
         if own and (named is None or not named.text.strip()):
             rest = [child for child in vcard.children if child != named]
@@ -52,18 +51,27 @@ class VCards:
         return (vcard,)
 
     async def _set(self, iq: Iq) -> Payload:
-        owner = iq.owner.bare
-        if len(iq.payload.to_xml("").encode()) > self._max_bytes:
+        await self.store(iq.owner.bare, iq.payload)
+        return ()
+
+    async def stored(self, owner: str) -> Element | None:
+        """The vCard that an account stored, without its picture; None when it stored none."""
+        query = sa.select(tables.vcards.c.vcard).where(tables.vcards.c.owner == owner)
+        found = await self._store.read(lambda connection: connection.execute(query).scalar())
+        return None if found is None else Element.parse(found)
+
+    async def store(self, owner: str, vcard: Element) -> None:
+        """Takes an account's vCard; an inline picture becomes its avatar. Raises StanzaError."""
+        if len(vcard.to_xml("").encode()) > self._max_bytes:
             raise StanzaError("not-acceptable", f"a vCard may have {self._max_bytes} bytes")
-        photo = iq.payload.find("PHOTO", ns.VCARD)
+        photo = vcard.find("PHOTO", ns.VCARD)
         inline = photo is not None and photo.find("BINVAL", ns.VCARD) is not None
         await self._avatars.set_photo(owner, photo if inline else None)
         # The picture is kept as the avatar alone; the link to one stays where it is.
-        text = iq.payload.with_children([c for c in iq.payload.children if not inline or c != photo]).to_xml("")
+        text = vcard.with_children([c for c in vcard.children if not inline or c != photo]).to_xml("")
         upsert = insert(tables.vcards).values(owner=owner, vcard=text)
         upsert = upsert.on_conflict_do_update(index_elements=["owner"], set_={"vcard": text})
         await self._store.write(lambda connection: connection.execute(upsert))
-        return ()
 
     async def _drop(self, owner: str) -> None:
         gone = sa.delete(tables.vcards).where(tables.vcards.c.owner == owner)
