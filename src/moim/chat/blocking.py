@@ -11,6 +11,7 @@ from moim.chat.accounts import Accounts, Session
 from moim.chat.block_lists import BlockLists
 from moim.chat.feature import Feature, Iq, Payload
 from moim.chat.plane import Plane
+from moim.chat.spam_reports import SpamReports, read
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, iq_set, ns
 
@@ -38,12 +39,20 @@ class Blocking:
     """Answers ``urn:xmpp:blocking`` for an account's own sessions, and tells those that asked of every change."""
 
     def __init__(
-        self, lists: BlockLists, *, accounts: Accounts, plane: Plane, visibility: Visibility, max_items: int
+        self,
+        lists: BlockLists,
+        *,
+        accounts: Accounts,
+        plane: Plane,
+        visibility: Visibility,
+        reports: SpamReports,
+        max_items: int,
     ) -> None:
         self._lists = lists
         self._accounts = accounts
         self._plane = plane
         self._visibility = visibility
+        self._reports = reports
         self._max_items = max_items
         self._interested: set[Session] = set()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -76,6 +85,7 @@ class Blocking:
         owner, named = iq.owner.bare, _addresses(iq.payload, self._max_items)
         if not named:
             raise StanzaError("bad-request", "a block request names at least one address")
+        reports = read(iq.payload)
         async with self._lock(owner):
             added = named - self._lists.of(owner)
             if len(self._lists.of(owner)) + len(added) > self._max_items:
@@ -85,6 +95,7 @@ class Blocking:
             self._visibility.hide(owner, added)
             self._lists.apply(owner, add=added)
             self._push(owner, "block", named)
+        self._reports.take(iq.sender, reports)
         return ()
 
     async def _unblock(self, iq: Iq) -> Payload:

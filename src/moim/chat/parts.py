@@ -36,6 +36,7 @@ from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.private import PrivateStorage
 from moim.chat.push import Push, Registrations
+from moim.chat.refusals import Refusals
 from moim.chat.registration import Registrar, Registration
 from moim.chat.remote import RemoteStanzas
 from moim.chat.remote_readers import RemoteReaders
@@ -43,8 +44,11 @@ from moim.chat.rooms import Rooms, RoomSettings
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Item, Roster, Rosters
 from moim.chat.routing import Component, Federation, Router
+from moim.chat.rtbl import SharedBlockLists, source
 from moim.chat.sessions import Sessions
 from moim.chat.settings import Settings
+from moim.chat.spam_reports import SpamReports, receivers
+from moim.chat.strangers import Shares, Strangers, Watched
 from moim.chat.stream_management import StreamManagement
 from moim.chat.subscribing import Subscriptions
 from moim.chat.throttle import AuthThrottle
@@ -122,8 +126,14 @@ class Parts:
             after_removal=subscriptions.after_removal,
         )
         discovery = Discovery("Moim", accounts=self.accounts, rosters=self.rosters)
+        self.reports = SpamReports(
+            domain,
+            to=receivers(settings.admins, settings.abuse_addresses),
+            deliver=lambda batch: self.router.deliver(batch),
+        )
         self.blocking = Blocking(
             self.block_lists,
+            reports=self.reports,
             accounts=self.accounts,
             plane=self.plane,
             visibility=self,
@@ -178,6 +188,7 @@ class Parts:
             *((self.archive.feature,) if self.archive is not None else ()),  # before what waits for its messages
             avatars.feature,
             self.blocking.feature,
+            self.reports.feature,
             bookmarks.feature,
             Carbons(self.plane).feature,
             client_state(self.plane),
@@ -224,6 +235,15 @@ class Parts:
             remote=self._remote,
             max_directed=settings.max_directed_presence,
         )
+        self.refusals = Refusals(self._bounce)
+        self.strangers = self._make_strangers(domain, settings, components) if settings.strangers_per_minute else None
+        if federation is not None and self.strangers is not None:
+            federation = Watched(federation, self.strangers.wrote)
+        lists = [source(uri) for uri in settings.shared_block_lists]
+        self.shared_lists = (
+            SharedBlockLists(domain, lists, send=self._remote, refusals=self.refusals) if lists else None
+        )
+        self.plane.servers.short_way = self._short_way
         self.router = Router(
             domain,
             accounts=self.accounts,
@@ -250,6 +270,8 @@ class Parts:
             subscriptions=subscriptions,
             components=components,
             hears=(readers,),
+            gate=self.strangers,
+            lists=self.shared_lists,
         )
         policy = Policy(
             domain,
@@ -335,7 +357,40 @@ class Parts:
             refuse=self._unarchived,
         )
 
+    def _make_strangers(self, domain: str, settings: Settings, exempt: Collection[str]) -> Strangers:
+        return Strangers(
+            domain,
+            Shares(
+                settings.strangers_per_minute,
+                settings.strangers_domain_per_minute,
+                settings.strangers_account_per_minute,
+            ),
+            accounts=self.accounts,
+            rosters=self.rosters,
+            refusals=self.refusals,
+            exempt=exempt,
+            direct=lambda remote, on: self.plane.servers.look_again(remote),
+        )
+
+    def _short_way(self, remote: str) -> bool:
+        """Whether messages of a domain may be delivered before anybody looks at them: they are counted afterwards."""
+        if self.shared_lists is not None:
+            return False
+        return self.strangers is None or (self.archive is not None and not self.strangers.judges(remote))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was refused and reported since the start."""
+        return {
+            "spam_reports": self.reports.counts.total(),
+            "refused_strangers": self.refusals.counts["strangers"],
+            "refused_listed": self.refusals.counts["block list"],
+            "listed_addresses": len(self.shared_lists) if self.shared_lists is not None else 0,
+        }
+
     def _recorded(self, ticket: int, records: Sequence[Record]) -> None:
+        if self.strangers is not None:
+            self.strangers.carried(records)
         if self.push is not None:
             self.push.recorded(records)
         if self.archive is None:

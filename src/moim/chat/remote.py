@@ -40,6 +40,26 @@ class Hears(Protocol):
         ...
 
 
+class Gate(Protocol):
+    """Keeps out what accounts did not ask for."""
+
+    async def admits(self, sender: Jid, to: Jid, stanza: Element) -> bool:
+        """Whether a stanza goes on; one that does not was answered. Raises MoimError when that cannot be told."""
+        ...
+
+
+class SharedLists(Protocol):
+    """Lists of senders that other operators keep out, too."""
+
+    def admits(self, sender: Jid, stanza: Element) -> bool:
+        """Whether a stanza goes on; one that does not was answered."""
+        ...
+
+    def take(self, sender: Jid, to: Jid, stanza: Element) -> bool:
+        """Whether a stanza was about such a list itself, and is done with."""
+        ...
+
+
 class RemoteStanzas:
     """``hears`` is told of presence and answers. ``local`` are the domains that are this server's own."""
 
@@ -53,6 +73,8 @@ class RemoteStanzas:
         subscriptions: Subscriptions,
         components: Mapping[str, Component],
         hears: Collection[Hears] = (),
+        gate: Gate | None = None,
+        lists: SharedLists | None = None,
     ) -> None:
         self._domain = domain
         self._router = router
@@ -61,6 +83,8 @@ class RemoteStanzas:
         self._subscriptions = subscriptions
         self._components = components
         self._hears = hears
+        self._gate = gate
+        self._lists = lists
         self._inboxes: dict[tuple[str, Jid], deque[tuple[Jid, Jid, Element]]] = {}
         self._waiting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,12 +96,19 @@ class RemoteStanzas:
         except ProtocolError as error:
             _log.warning("a stanza of another domain has no usable address: %s", error.message)
             return
+        if self._lists is not None and self._out_of_lists(self._lists, sender, to, stanza):
+            return
         if (component := self._components.get(to.domain)) is not None:
             component.send(stanza)
         elif to.domain != self._domain:
             _log.warning("%s sent a stanza to %s, which is not served here", sender.domain, to.domain)
         else:
             self._queue(sender, to, self._clean(stanza))
+
+    def _out_of_lists(self, lists: SharedLists, sender: Jid, to: Jid, stanza: Element) -> bool:
+        if sender.domain in self._components:
+            return False
+        return lists.take(sender, to, stanza) or not lists.admits(sender, stanza)
 
     def _queue(self, sender: Jid, to: Jid, stanza: Element) -> None:
         key = (sender.domain, to.bare)
@@ -119,6 +150,8 @@ class RemoteStanzas:
 
     async def _one(self, sender: Jid, to: Jid, stanza: Element) -> None:
         try:
+            if self._gate is not None and not await self._gate.admits(sender, to, stanza):
+                return
             if stanza.name == "presence":
                 await self._take_presence(sender, to, stanza)
             elif stanza.name == "iq" and self._was_asked_for(sender, to, stanza):

@@ -27,6 +27,9 @@ class ServerPlane:
     def __init__(self, engine: XmppServer) -> None:
         self._engine = engine
         self._handle: Handler | None = None
+        self._pairs: dict[str, dict[tuple[int, str], None]] = {}
+        self.short_way: Callable[[str], bool] = lambda remote: True
+        """Whether messages of a domain go to local sessions at once, or are judged first."""
 
     def attach(self, handle: Handler) -> None:
         """Passes every event about streams between servers to ``handle`` from now on."""
@@ -44,6 +47,9 @@ class ServerPlane:
                 clients(batch)
                 return
             servers = [event for event in batch if event[1] >= FIRST_SERVER]
+            for event in servers:
+                if event[0] == "closed":
+                    self._forget(event[1])
             if len(servers) < len(batch):
                 clients([event for event in batch if event[1] < FIRST_SERVER])
             if self._handle is not None:
@@ -99,8 +105,21 @@ class ServerPlane:
         self._engine.authenticated(sid, remote)
 
     def pair(self, sid: int, local: str, remote: str) -> None:
-        """Lets stanzas from ``remote`` to ``local`` in; messages that the table decides go to sessions at once."""
-        self._engine.pair(sid, local, remote, direct=True)
+        """Lets stanzas from ``remote`` to ``local`` in; messages that the table decides may go to sessions at once."""
+        self._pairs.setdefault(remote, {})[sid, local] = None
+        self._engine.pair(sid, local, remote, direct=self.short_way(remote))
+
+    def look_again(self, remote: str) -> None:
+        """What ``short_way`` says of a domain has changed: its streams follow."""
+        for sid, local in self._pairs.get(remote, ()):
+            self._engine.pair(sid, local, remote, direct=self.short_way(remote))
+
+    def _forget(self, sid: int) -> None:
+        for remote, pairs in tuple(self._pairs.items()):
+            for key in [key for key in pairs if key[0] == sid]:
+                del pairs[key]
+            if not pairs:
+                del self._pairs[remote]
 
     def route(self, sid: int, local: str, remote: str) -> None:
         """Lets messages of sessions of ``local`` to ``remote`` out at once."""

@@ -192,6 +192,8 @@ class Service:
         parts.plane.serve([self._domain, self._site.domain], parts.hosts[1:])
         parts.plane.start(parts.sessions.handle)
         parts.sessions.start()
+        if parts.shared_lists is not None:
+            parts.shared_lists.start()
         node, ports = self._site.settings.nodes.inside, self._site.settings.ports
         self._listen("xmpp-client", node.address, ports.bind(5222), "starttls")
         self._listen("xmpp-client-tls", node.address, ports.bind(5223), "tls")
@@ -270,7 +272,11 @@ class Service:
             return
         await self._steering.drain(parts.sessions.here(), parts.sessions.end)
         parts.plane.detach()
+        if parts.shared_lists is not None:
+            await parts.shared_lists.stop()
         await parts.remote_stanzas.stop()
+        if parts.strangers is not None:
+            await parts.strangers.stop()
         await parts.sessions.stop()
         for feature in parts.features:
             if feature.on_stop is not None:
@@ -333,8 +339,8 @@ class Service:
         return self._parts
 
     def stats(self) -> dict[str, int]:
-        """The plane's counters; empty while stopped."""
-        return self._parts.plane.stats() if self._parts is not None else {}
+        """The plane's counters, and what was refused and reported; empty while stopped."""
+        return {**self._parts.plane.stats(), **self._parts.counts} if self._parts is not None else {}
 
     def _secret(self) -> bytes:
         """What made-up salts are derived from: kept, because salts that change would tell which accounts are not."""

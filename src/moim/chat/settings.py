@@ -78,6 +78,15 @@ class Settings(Section):
     """Pages, best on another machine, that tell whether this server is down on purpose (XEP-0455)."""
     max_blocked: int = Field(default=500, ge=1, le=10_000)
     """Addresses that one account may block. All block lists are kept in memory."""
+    strangers_per_minute: int = Field(default=30, ge=0)
+    """Messages, requests for contact and other requests per minute that one person elsewhere may send to people here
+    who never dealt with them; 0 lets everything in, whatever the two keys below say."""
+    strangers_domain_per_minute: int = Field(default=300, ge=1)
+    """The same for all people of another domain together."""
+    strangers_account_per_minute: int = Field(default=60, ge=1)
+    """The same for what all strangers together send to one account."""
+    shared_block_lists: tuple[str, ...] = ()
+    """Lists of addresses that send spam, as pubsub nodes: ``xmpp:SERVICE?node=NODE``. Nothing of theirs is let in."""
     private_items: int = Field(default=100, ge=1, le=10_000)
     """Kinds of private data (XEP-0049) that one account's clients may keep."""
     private_bytes: int = Field(default=524_288, ge=1000)
@@ -121,7 +130,7 @@ class Settings(Section):
     rooms_history_bytes: int = Field(default=1_048_576, ge=10_000)
     """Characters of all messages that a room remembers, whatever their number."""
     rooms_archive: bool = True
-    """Whether a new persistent room keeps an archive (XEP-0313), unless its owner decides otherwise; entering tells."""
+    """Whether a new room keeps an archive (XEP-0313), unless its owner decides otherwise; entering tells."""
     rooms_affiliations: int = Field(default=5000, ge=10, le=100_000)
     """Members, admins, owners and banned people that one room may have, all together."""
     rooms_stanzas_per_second: float = Field(default=20.0, gt=0)

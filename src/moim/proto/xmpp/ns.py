@@ -89,12 +89,16 @@ RECEIPTS: Final = "urn:xmpp:receipts"  # XEP-0184
 FORWARD: Final = "urn:xmpp:forward:0"  # XEP-0297
 ARCHIVE: Final = "urn:xmpp:mam:2"  # XEP-0313 and XEP-0441
 CHAT_MARKERS: Final = "urn:xmpp:chat-markers:0"  # XEP-0333
+REPORTING: Final = "urn:xmpp:reporting:1"  # XEP-0377
 ENCRYPTED: Final = "urn:xmpp:eme:0"  # XEP-0380
 CARBONS: Final = "urn:xmpp:carbons:2"  # XEP-0280
 CARBONS_RULES: Final = "urn:xmpp:carbons:rules:0"  # XEP-0280
 CSI: Final = "urn:xmpp:csi:0"  # XEP-0352
 RETRACTION: Final = "urn:xmpp:message-retract:1"  # XEP-0424
 MODERATION: Final = "urn:xmpp:message-moderate:1"  # XEP-0425
+MODERATION_0: Final = "urn:xmpp:message-moderate:0"  # XEP-0425 up to version 0.2
+RETRACTION_0: Final = "urn:xmpp:message-retract:0"  # XEP-0424 up to version 0.3
+FASTENING: Final = "urn:xmpp:fasten:0"  # XEP-0422
 REACTIONS: Final = "urn:xmpp:reactions:0"  # XEP-0444
 DISPLAYED: Final = "urn:xmpp:mds:displayed:0"  # XEP-0490
 
