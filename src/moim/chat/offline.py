@@ -224,6 +224,10 @@ class OfflineMessages:
             # Being there must not depend on the past: what waits is handed out next time.
             _log.error("the messages that wait for %s cannot be read: %s", owner, error.message)
 
+    async def came_elsewhere(self, session: Session) -> None:
+        """A session of another node is there: it gets what was stored here meanwhile. Raises Unavailable."""
+        await self._hand_out(session.bare, session)
+
     async def _hand_out(self, owner: str, session: Session) -> None:
         lock = self._handing.get(owner)
         if lock is None:

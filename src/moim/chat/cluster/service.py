@@ -25,6 +25,7 @@ from moim.chat.cluster.link import Item
 from moim.chat.cluster.links import Handler, Links
 from moim.chat.cluster.membership import Membership, View
 from moim.chat.cluster.shadows import Shadows
+from moim.chat.offline import OfflineMessages
 from moim.chat.pep import Pep
 from moim.chat.plane import Plane
 from moim.chat.presence import Presence
@@ -70,6 +71,7 @@ class Parts(Protocol):
     rosters: Rosters
     block_lists: BlockLists
     blocking: Blocking
+    offline: OfflineMessages
     pep: Pep
     presence: Presence
     router: Router
@@ -262,6 +264,8 @@ class Cluster:
         session = shadows.add(peer, jid)
         was_available = session.available
         shadows.update(session, state, roster)
+        if session.receives and not was_available:
+            await parts.offline.came_elsewhere(session)
         stale = self._stale.get(peer)
         if stale is not None:
             stale.discard(jid)
