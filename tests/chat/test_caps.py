@@ -129,3 +129,17 @@ async def test_the_stream_announces_the_servers_own(house: Any) -> None:
     info = answer.find("query", ns.DISCO_INFO)
     assert info.get("node") == node
     assert verification(info, "sha-1") == announced.get("ver")
+
+
+async def test_what_a_client_wants_anew_is_told_again(house: Any) -> None:
+    """XEP-0163 section 4.3.2: a change of what a client wants brings the last item of what it did not want before."""
+    nothing = f"<query xmlns='{ns.DISCO_INFO}'/>"
+    first, second = await house.client("alice", "1").connect(), await house.client("alice", "2").connect()
+    await publish(first)
+    for round_ in range(2):
+        assert await show(second, f"wants-{round_}", INFO)
+        assert len(events(second)) == 1
+        assert await show(second, f"still-wants-{round_}", INFO)
+        assert events(second) == []
+        assert await show(second, f"wants-nothing-{round_}", nothing)
+        assert events(second) == []

@@ -243,6 +243,14 @@ async def test_events_of_people_here_reach_clients_elsewhere_that_want_them(two:
     event = await outside.next()
     assert (event.get("from"), event.get("to"), event.get("type")) == (ALICE, ROMEO, "headline")
     assert "la la" in event.to_xml()
+    # Another client program, which has to be asked anew, wants it as well, and is told what is there.
+    newer = caps.replace("made-up", "newer")
+    house.service.remote_stanza(stanza(f"<presence from='{ROMEO}' to='{ALICE}'>{newer}</presence>"))
+    question = await outside.next()
+    house.service.remote_stanza(
+        stanza(f"<iq from='{ROMEO}' to='{ALICE}' type='result' id='{question.get('id')}'>{info}</iq>")
+    )
+    assert "la la" in (await outside.next()).to_xml()
     house.service.remote_stanza(stanza(f"<presence from='{ROMEO}' to='{ALICE}' type='unavailable'/>"))
     await settled(house, outside)
     await alice.request(f"<pubsub xmlns='{ns.PUBSUB}'>{publish}</pubsub>", kind="set")

@@ -94,9 +94,10 @@ class PepEvents:
     async def introduce(self, session: Session, caps: Caps, *, anew: bool) -> None:
         """A session is there and what it wants is known: it gets the last item of each such node that it may read.
 
-        Each node once for as long as it is available; ``anew`` when it just became so.
+        Each node once for as long as it is available and wants it; ``anew`` when it just became so.
         """
         told = self._told.setdefault(session, set())
+        told &= caps.wants(session)
         if anew:
             told.clear()
         nodes = sorted(caps.wants(session) - told)

@@ -80,7 +80,9 @@ class RemoteReaders:
         if not state.seen and not state.sees:
             return
         client = self._clients.get(sender)
+        earlier: frozenset[str] | None = None
         if client is None or client.claim != claim:
+            earlier = (client.wants if client is not None else None) or frozenset()
             owners = client.owners if client is not None else set()
             client = self._clients[sender] = _Client(claim, owners=owners)
             self._by_bare.setdefault(str(sender.bare), set()).add(sender)
@@ -95,6 +97,8 @@ class RemoteReaders:
             self._ask(str(owner), sender, client)
         elif client.wants and new:
             await self._events.introduce_remote(str(owner), sender, client.wants)
+        if client.wants and earlier is not None and (more := client.wants - earlier):
+            await self._introduce(sender, tuple(client.owners - ({str(owner)} if new else set())), more)
 
     def _ask(self, owner: str, jid: Jid, client: _Client) -> None:
         if client.asked:

@@ -51,7 +51,7 @@ def test_the_form_has_every_registered_field() -> None:
         ({"enablelogging": "0"}, [171]),
         ({"whois": "anyone", "roomname": "N"}, [104, 172]),
         ({"enablelogging": "0", "whois": "anyone"}, [171, 172]),
-        ({"persistentroom": "0"}, [104, 171]),
+        ({"persistentroom": "0"}, [104]),
         ({"roomname": ""}, []),
     ],
 )
@@ -72,6 +72,9 @@ def test_who_enters_is_told_that_words_are_kept() -> None:
     enter(room, ANN, "Ann")
     assert codes(next(stanza for stanza in heard(room, ANN) if 110 in codes(stanza))) == [100, 170, 110]
     room = open_room(persistent=False)
+    enter(room, ANN, "Ann")
+    assert codes(next(stanza for stanza in heard(room, ANN) if 110 in codes(stanza))) == [170, 110]
+    room = open_room(logged=False)
     enter(room, ANN, "Ann")
     assert codes(next(stanza for stanza in heard(room, ANN) if 110 in codes(stanza))) == [110]
 

@@ -71,6 +71,48 @@ def test_a_moderator_takes_back_what_somebody_said() -> None:
     assert refusal(room, OWNER, target) == "item-not-found", "it is taken back already"
 
 
+def test_older_clients_order_and_understand_it_in_their_own_way() -> None:
+    room = open_room((ANN, "Ann"), (BEN, "Ben"))
+    target = spoken(room, ANN, "DM me")
+    inner = f"<retract xmlns='{ns.RETRACTION_0}'/><reason>spam</reason>"
+    moderated = f"<moderate xmlns='{ns.MODERATION_0}'>{inner}</moderate>"
+    request = Element.parse(f"<apply-to xmlns='{ns.FASTENING}' id='{target}'>{moderated}</apply-to>")
+    order = retracting.read_order(room, OWNER, request, NOW)
+    assert retracting.knows(room, order)
+    retracting.carry_out(room, order, NOW)
+    (notice,) = heard(room, BEN)
+    retract = notice.find("retract", ns.RETRACTION)
+    assert retract is not None
+    assert retract.get("id") == target
+    assert retract.find("moderated", ns.MODERATION) is not None
+    older = notice.find("apply-to", ns.FASTENING)
+    assert older is not None
+    assert older.get("id") == target
+    by = older.find("moderated", ns.MODERATION_0)
+    assert by is not None
+    assert by.get("by") == "room@rooms.x.test/O"
+    assert by.find("retract", ns.RETRACTION_0) is not None
+    reason = by.find("reason", ns.MODERATION_0)
+    assert reason is not None
+    assert reason.text == "spam"
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        ("", "feature-not-implemented"),
+        (f"<moderate xmlns='{ns.MODERATION_0}'/>", "bad-request"),
+        (f"<moderate xmlns='{ns.MODERATION_0}'><retract xmlns='{ns.RETRACTION}'/></moderate>", "bad-request"),
+    ],
+)
+def test_what_is_no_order_of_older_clients(inner: str, expected: str) -> None:
+    room = open_room((ANN, "Ann"))
+    request = Element.parse(f"<apply-to xmlns='{ns.FASTENING}' id='{spoken(room, ANN, 'hi')}'>{inner}</apply-to>")
+    with pytest.raises(StanzaError) as refused:
+        retracting.read_order(room, OWNER, request, NOW)
+    assert refused.value.condition == expected
+
+
 def test_only_moderators_moderate() -> None:
     room = open_room((ANN, "Ann"), (BEN, "Ben"))
     target = spoken(room, ANN, "hi")
@@ -116,6 +158,10 @@ def test_nobody_plays_moderator() -> None:
     target = spoken(room, ANN, "hi")
     by = f"<moderated xmlns='{ns.MODERATION}' by='room@rooms.x.test/O'/>"
     say(room, ANN, f"<retract xmlns='{ns.RETRACTION}' id='{target}'>{by}</retract><body>x</body>")
+    assert "moderated" not in heard(room, BEN)[0].to_xml()
+    deed = f"<retract xmlns='{ns.RETRACTION_0}'/>"
+    older = f"<moderated xmlns='{ns.MODERATION_0}' by='room@rooms.x.test/O'>{deed}</moderated>"
+    say(room, ANN, f"<apply-to xmlns='{ns.FASTENING}' id='{target}'>{older}</apply-to>{older}<body>x</body>")
     assert "moderated" not in heard(room, BEN)[0].to_xml()
     say(room, ANN, f"<retracted xmlns='{ns.RETRACTION}' stamp='x'>{by}</retracted>{by}<body>x</body>")
     got = heard(room, BEN)[0]

@@ -336,6 +336,52 @@ async def test_the_archive_of_a_destroyed_room_goes(world: World) -> None:
     assert HALL not in world.archive.kept
 
 
+async def test_the_archive_of_a_temporary_room_goes_with_its_occupants(world: World) -> None:
+    world.archive.say(HALL, Element.parse(f"<message xmlns='{ns.CLIENT}'/>"), Jid.parse(FAR), "1")  # before a crash
+    await world.open(OWNER, "O", persistentroom="0")
+    await world.rooms._tasks.settled()
+    assert HALL not in world.archive.kept
+    world.put(OWNER, f"<message type='groupchat' to='{HALL}'><body>hello</body></message>")
+    answer = await world.ask(FAR, f"<query xmlns='{ns.ARCHIVE}'/>", kind="set")
+    assert answer.get("type") == "result"
+    assert len(world.archive.kept[HALL]) == 1
+    world.put(OWNER, f"<presence type='unavailable' to='{HALL}/O'/>")
+    await world.rooms._tasks.settled()
+    assert HALL not in world.archive.kept
+
+
+async def test_a_room_that_becomes_temporary_keeps_its_archive_until_it_ends(world: World) -> None:
+    await world.open(OWNER, "O")
+    world.put(OWNER, f"<message type='groupchat' to='{HALL}'><body>hello</body></message>")
+    submitted = form(ns.MUC_CONFIG, muc__roomconfig_persistentroom="0")
+    await world.ask(OWNER, f"<query xmlns='{ns.MUC_OWNER}'>{submitted}</query>", kind="set")
+    await world.rooms._tasks.settled()
+    assert len(world.archive.kept[HALL]) == 1
+
+
+# --- who is inside ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen"),
+    [({}, 1), ({"publicroom": "0"}, 0), ({"membersonly": "1"}, 0), ({"roomsecret": "s"}, 0)],
+)
+async def test_occupants_are_listed_for_those_who_could_walk_in(
+    world: World, fields: dict[str, str], seen: int
+) -> None:
+    await world.open(OWNER, "O", **fields)
+    items = await world.ask(FAR, f"<query xmlns='{ns.DISCO_ITEMS}'/>")
+    assert [entry.get("jid") for entry in items.elements()[0].elements()] == [f"{HALL}/O"] * seen
+
+
+@pytest.mark.parametrize("namespace", [ns.DISCO_INFO, ns.DISCO_ITEMS])
+async def test_only_occupants_discover_each_other(world: World, namespace: str) -> None:
+    await world.open(OWNER, "O")
+    for nick in ("O", "nobody"):
+        assert condition(await world.ask(FAR, f"<query xmlns='{namespace}'/>", to=f"{HALL}/{nick}")) == "bad-request"
+    assert condition(await world.ask(FAR, f"<ping xmlns='{ns.PING}'/>", to=f"{HALL}/O")) == "not-acceptable"
+
+
 # --- floods and tricks --------------------------------------------------------------------------------------------
 
 

@@ -113,7 +113,7 @@ class Answers:
         self, key: Key, room: Room, sender: Jid, iq: Element, payload: Element
     ) -> Coroutine[None, None, None] | None:
         """A request that may have to wait for the archive. Raises StanzaError when it is not theirs to make."""
-        if key == ("set", ns.MODERATION, "moderate"):
+        if key in (("set", ns.MODERATION, "moderate"), ("set", ns.FASTENING, "apply-to")):
             order = retracting.read_order(room, sender, payload, self._driver.now())
             return self._moderate(room, sender, iq, order)
         if self._archive is None or payload.ns != ns.ARCHIVE:

@@ -31,7 +31,7 @@ class RoomConfig:
     history: int = 50
     """Messages that the room remembers."""
     logged: bool = True
-    """Whether a persistent room keeps an archive."""
+    """Whether the room keeps an archive."""
     broadcast: tuple[str, ...] = ROLES
     """The roles whose presence others are shown."""
     member_list: tuple[str, ...] = ("moderator",)

@@ -53,7 +53,7 @@ def config_form(config: RoomConfig, room: str, bounds: Bounds, admins: Sequence[
         _flag("locknicks", config.lock_nicks, "Registered people keep their nickname", prefix="x-roomconfig_"),
     ]
     if bounds.archive:
-        entries.append(_flag("enablelogging", config.logged, "Messages of a persistent room are archived"))
+        entries.append(_flag("enablelogging", config.logged, "Messages are archived"))
     for var, label, held in ((ADMINS, "Admins", admins), (OWNERS, "Owners", owners)):
         if len(held) <= _MAX_LISTED:
             entries.append(Field(var, "jid-multi", tuple(held), label))

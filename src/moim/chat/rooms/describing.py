@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from moim.chat.rooms import avatar, hats
+from moim.chat.rooms.ranks import Affiliation, is_manager
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns, rsm
 from moim.proto.xmpp.dataform import Field, form
@@ -22,10 +23,11 @@ _SERVICE: Final = (
     ns.CHANNEL_SEARCH,
     ns.HATS,
     ns.MODERATION,
+    ns.MODERATION_0,
 )
 _ROOM: Final = (
-    *_COMMON, ns.COMMANDS, ns.HATS, ns.MODERATION, ns.MUC_STABLE_ID, ns.OCCUPANT_ID, ns.REGISTER, ns.RETRACTION,
-    f"{ns.RETRACTION}#tombstone", ns.RSM, ns.SELF_PING, ns.STANZA_IDS,
+    *_COMMON, ns.COMMANDS, ns.HATS, ns.MODERATION, ns.MODERATION_0, ns.MUC_STABLE_ID, ns.OCCUPANT_ID, ns.REGISTER,
+    ns.RETRACTION, f"{ns.RETRACTION}#tombstone", ns.RSM, ns.SELF_PING, ns.STANZA_IDS,
 )  # fmt: skip
 ARCHIVE: Final = (ns.ARCHIVE, f"{ns.ARCHIVE}#extended")
 
@@ -95,7 +97,7 @@ def _command(node: str) -> Element:
 
 
 def room_items(room: Room, sender: Jid, query: Element) -> Element:
-    """The occupants, for occupants; nothing for others. Or the commands that somebody may use here."""
+    """The occupants, for those who may see them (XEP-0045 section 6.5). Or the commands that somebody may use here."""
     attrs: dict[str, str] = {}
     items: list[Element] = []
     if query.get("node") == ns.COMMANDS:
@@ -106,7 +108,7 @@ def room_items(room: Room, sender: Jid, query: Element) -> Element:
         ]
     elif query.get("node"):
         raise StanzaError("item-not-found", "there is no such node")
-    elif sender in room.by_session:
+    elif _sees_occupants(room, sender):
         nicks = [nick for nick, occupant in room.occupants.items() if occupant.visible]
         asked = query.find("set", ns.RSM)
         part = rsm.page(nicks, rsm.read(asked), usual=_MAX_ITEMS, most=_MAX_ITEMS)
@@ -116,6 +118,18 @@ def room_items(room: Room, sender: Jid, query: Element) -> Element:
         if asked is not None or len(items) < len(nicks):
             items.append(part.element)
     return Element("query", ns.DISCO_ITEMS, attrs, tuple(items))
+
+
+def _sees_occupants(room: Room, sender: Jid) -> bool:
+    """Whether somebody is inside, or could look at a listed room by entering it at once."""
+    if sender in room.by_session:
+        return True
+    affiliation = room.affiliation(sender)
+    if room.locked or affiliation is Affiliation.OUTCAST:
+        return False
+    if affiliation is Affiliation.NONE and (room.config.members_only or not room.config.public):
+        return False
+    return not room.config.password or is_manager(affiliation)
 
 
 def _no_node(query: Element) -> None:

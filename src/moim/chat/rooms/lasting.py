@@ -51,6 +51,8 @@ class Lasting:
         """Writes what changed, or forgets the room when nothing keeps it; None when there is nothing to write."""
         name = room.jid.local
         room.changed = False
+        if room.is_over and not room.locked:
+            self._forget(room)
         keep = (room.config.persistent or self._temporary) and not room.locked and not room.is_over
         if not keep and name not in self._kept:
             return None
@@ -59,12 +61,18 @@ class Lasting:
             self._kept.add(name)
         else:
             self._kept.discard(name)
-            if self._archive is not None:
-                self._tasks.spawn(self._forget_words(self._archive, room.address))
         task = self._store.save(room, whole=whole)
         self._unsure.discard(name)
         task.add_done_callback(lambda done: self._check_saved(done, room))
         return task
+
+    def made(self, room: Room) -> None:
+        """A room is new: what the archive may still have of a temporary one, which a crash ended, is not for it."""
+        self._forget(room)
+
+    def _forget(self, room: Room) -> None:
+        if self._archive is not None:
+            self._tasks.spawn(self._forget_words(self._archive, room.address))
 
     async def _forget_words(self, archive: RoomArchive, room: str) -> None:
         try:

@@ -19,6 +19,8 @@ class Relay:
 
     def ask(self, room: Room, sender: Jid, nick: str, iq: Element, payload: Element) -> tuple[Jid, Element]:
         """What to send to whom. Raises StanzaError when the room does not carry it."""
+        if payload.ns in (ns.DISCO_INFO, ns.DISCO_ITEMS) and sender not in room.by_session:
+            raise StanzaError("bad-request", "only occupants of the room ask about each other")  # XEP-0045 section 6.6
         asker = room.occupant(sender)
         if asker.nick == nick and payload.ns == ns.PING:
             return sender, result(iq)

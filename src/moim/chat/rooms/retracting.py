@@ -1,4 +1,7 @@
-"""Words taken back: by their author (XEP-0424) or by a moderator (XEP-0425); tombstones take their place."""
+"""Words taken back: by their author (XEP-0424) or by a moderator (XEP-0425); tombstones take their place.
+
+Moderators' orders are read, and told to everybody, as XEP-0425 has them now and as it had them up to version 0.2.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,11 @@ def without_claims(children: Sequence[Element | str]) -> tuple[Element | str, ..
     """
     kept: list[Element | str] = []
     for child in children:
-        if isinstance(child, str) or child.ns != ns.RETRACTION:
+        if isinstance(child, str):
+            kept.append(child)
+        elif child.ns == ns.FASTENING and any(part.ns == ns.MODERATION_0 for part in child.elements()):
+            continue
+        elif child.ns != ns.RETRACTION:
             kept.append(child)
         elif child.name == "retract":
             kept.append(Element("retract", ns.RETRACTION, {"id": (child.get("id") or "")[:_MAX_ID]}))
@@ -77,15 +84,14 @@ class Order:
 
 
 def read_order(room: Room, sender: Jid, moderate: Element, now: datetime) -> Order:
-    """Reads ``<moderate/>``. Raises StanzaError when it is not the sender's to order, or orders something else."""
+    """Reads ``<moderate/>``, or the older ``<apply-to/>`` around it.
+
+    Raises StanzaError when it is not the sender's to order, or orders something else.
+    """
     moderator = room.occupant(sender)
     if not moderator.moderates:
         raise StanzaError("forbidden", "only moderators take back what others said")
-    target = moderate.get("id") or ""
-    if not 0 < len(target) <= _MAX_ID or moderate.find("retract", ns.RETRACTION) is None:
-        raise StanzaError("bad-request", "the order names a message, and that it is to be retracted")
-    reason = moderate.find("reason", ns.MODERATION)
-    words = reason.text[:MAX_REASON] if reason is not None else ""
+    target, words = _read_moderate(moderate)
     mark = Element("occupant-id", ns.OCCUPANT_ID, {"id": moderator.identifier})
     by = Element("moderated", ns.MODERATION, {"by": f"{room.address}/{moderator.nick}"}, (mark,))
     said = (by, *((Element("reason", ns.RETRACTION, {}, (words,)),) if words else ()))
@@ -93,10 +99,34 @@ def read_order(room: Room, sender: Jid, moderate: Element, now: datetime) -> Ord
     attrs = {"type": "groupchat", "from": room.address, "id": message_id}
     children = (
         Element("retract", ns.RETRACTION, {"id": target}, said),
+        _older_notice(target, by.get("by") or "", words),
         Element("stanza-id", ns.STANZA_IDS, {"by": room.address, "id": identifier}),
     )
     retracted = Element("retracted", ns.RETRACTION, {"id": message_id, "stamp": timestamp(now)}, said)
     return Order(Tombstone(target, retracted), Element("message", ns.CLIENT, attrs, children), identifier, sender)
+
+
+def _read_moderate(order: Element) -> tuple[str, str]:
+    """The stanza-id of the message that is to go, and why."""
+    target, moderate, kind, deed = order.get("id") or "", order, ns.MODERATION, ns.RETRACTION
+    if order.ns == ns.FASTENING:
+        found = order.find("moderate", ns.MODERATION_0)
+        if found is None:
+            raise StanzaError("feature-not-implemented", "only orders of moderators are applied to messages")
+        moderate, kind, deed = found, ns.MODERATION_0, ns.RETRACTION_0
+    if not 0 < len(target) <= _MAX_ID or moderate.find("retract", deed) is None:
+        raise StanzaError("bad-request", "the order names a message, and that it is to be retracted")
+    reason = moderate.find("reason", kind)
+    return target, reason.text[:MAX_REASON] if reason is not None else ""
+
+
+def _older_notice(target: str, by: str, words: str) -> Element:
+    """What clients understand that know XEP-0425 up to version 0.2 only."""
+    # COMPAT 2026-11: goes when clients in use know the present version.
+    done = Element("retract", ns.RETRACTION_0)
+    said = (done, *((Element("reason", ns.MODERATION_0, {}, (words,)),) if words else ()))
+    moderated = Element("moderated", ns.MODERATION_0, {"by": by}, said)
+    return Element("apply-to", ns.FASTENING, {"id": target}, (moderated,))
 
 
 def knows(room: Room, order: Order) -> bool:

@@ -29,7 +29,7 @@ MAX_WHISPERS = 1000
 _RESERVED = frozenset(
     {
         ns.MUC, ns.MUC_USER, ns.MUC_ADMIN, ns.MUC_OWNER, ns.OCCUPANT_ID, ns.STANZA_IDS, ns.DELAY, ns.HATS, ns.ARCHIVE,
-        ns.MODERATION, "urn:xmpp:carbons:2",
+        ns.MODERATION, ns.MODERATION_0, "urn:xmpp:carbons:2",
     }
 )  # fmt: skip
 """What only the room says of its occupants and messages; clients' own words in these namespaces are dropped."""
@@ -151,7 +151,7 @@ class Room:
     @property
     def logged(self) -> bool:
         """Whether what is said goes into an archive that others may read."""
-        return self.bounds.archive and self.config.logged and self.config.persistent and not self.locked
+        return self.bounds.archive and self.config.logged and not self.locked
 
     @property
     def is_over(self) -> bool:

@@ -308,6 +308,7 @@ class Rooms:
         )
         self._rooms[to.local] = room
         self._made[creator] += 1
+        self._lasting.made(room)
         return room
 
     # --- messages -----------------------------------------------------------------------------------------------
