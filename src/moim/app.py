@@ -32,6 +32,7 @@ from moim import (
 )
 from moim.bus import Bus, NatsBus
 from moim.bus import Settings as BusSettings
+from moim.chat import moving
 from moim.errors import ConfigError, Conflict, UsageError
 from moim.model import Address, CertificateChanged, NodeName, ServiceStatus, domain_name
 from moim.net.http_server import HttpServer
@@ -135,7 +136,7 @@ def _open_store(site: Site) -> Store:
     where: Where = settings.database(site.root) or site.node_dir("inside") / "moim.db"
     store = Store(where, readers=settings.connections) if settings.url else Store(where)
     rooms = (
-        *(chat, chat.archive, chat.cluster, chat.fast, chat.moving, chat.push, chat.rooms, chat.uploads),
+        *(chat, chat.archive, chat.cluster, chat.fast, moving, chat.push, chat.rooms, chat.uploads),
         *(directory, federation, meetings),
     )
     migrate(where, [Path(room.__path__[0]) / "migrations" for room in rooms])
@@ -232,7 +233,7 @@ def _inside(site: Site) -> Sequence[Part]:
     )
     api = console.Service(
         site,
-        routes=[*_admin_routes(people, certificates, spaces, others), *edge.admin_routes(connector)],
+        routes=[*_admin_routes(people, certificates, spaces, others, chat_rooms), *edge.admin_routes(connector)],
         credential=certificates.credential,
     )
     # The edge has one tunnel: the first inside node's.
@@ -263,9 +264,14 @@ def _servers(site: Site) -> names.Servers:
 
 
 def _admin_routes(
-    people: directory.Service, certificates: trust.Service, spaces: meetings.Service, others: federation.Service
+    people: directory.Service,
+    certificates: trust.Service,
+    spaces: meetings.Service,
+    others: federation.Service,
+    chat_rooms: chat.Service,
 ) -> Sequence[BaseRoute]:
     return [
+        *chat.admin_routes(chat_rooms, people.users),
         *federation.admin_routes(others),
         *directory.admin_routes(people),
         *trust.admin_routes(certificates),
@@ -283,8 +289,10 @@ async def offline_admin(site: Site) -> AsyncIterator[str]:
     sessions = portal.make_sessions(site.section(portal.Settings))
     spaces = meetings.Service(site, store, bus, sessions=sessions, ice=_NoRelays(), links=lambda: _public_base(site))
     others = federation.Service(site, store, bus, credential=certificates.credential, anchors=list)
+    rooms = chat.Service(site, store, bus, users=people.users, credential=certificates.credential)
+    routes = _admin_routes(people, certificates, spaces, others, rooms)
     server = HttpServer(
-        console.admin_application(console.read_token(site.root), _admin_routes(people, certificates, spaces, others)),
+        console.admin_application(console.read_token(site.root), routes),
         address="127.0.0.1",
     )
     await server.start()

@@ -166,7 +166,14 @@ class Parts:
             max_items=settings.private_items,
             max_bytes=settings.private_bytes,
         )
-        vcards = VCards(users=users, store=store, avatars=avatars, max_bytes=settings.vcard_bytes)
+        vcards = VCards(
+            users=users,
+            store=store,
+            avatars=avatars,
+            related=lambda owner, other: self.strangers.related(owner, other),
+            max_bytes=settings.vcard_bytes,
+        )
+        self.pep_store, self.private, self.vcards = pep_store, private, vcards
 
         self.external = self._make_external(domain, external) if external is not None else None
         self.push = self._make_push(domain, settings, store) if settings.push else None
@@ -236,8 +243,9 @@ class Parts:
             max_directed=settings.max_directed_presence,
         )
         self.refusals = Refusals(self._bounce)
-        self.strangers = self._make_strangers(domain, settings, components) if settings.strangers_per_minute else None
-        if federation is not None and self.strangers is not None:
+        self.strangers = self._make_strangers(domain, settings, components)
+        self._counts_strangers = settings.strangers_per_minute > 0
+        if federation is not None:
             federation = Watched(federation, self.strangers.wrote)
         lists = [source(uri) for uri in settings.shared_block_lists]
         self.shared_lists = (
@@ -270,7 +278,7 @@ class Parts:
             subscriptions=subscriptions,
             components=components,
             hears=(readers,),
-            gate=self.strangers,
+            gate=self.strangers if self._counts_strangers else None,
             lists=self.shared_lists,
         )
         policy = Policy(
@@ -376,7 +384,7 @@ class Parts:
         """Whether messages of a domain may be delivered before anybody looks at them: they are counted afterwards."""
         if self.shared_lists is not None:
             return False
-        return self.strangers is None or (self.archive is not None and not self.strangers.judges(remote))
+        return not self._counts_strangers or (self.archive is not None and not self.strangers.judges(remote))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -389,7 +397,7 @@ class Parts:
         }
 
     def _recorded(self, ticket: int, records: Sequence[Record]) -> None:
-        if self.strangers is not None:
+        if self._counts_strangers:
             self.strangers.carried(records)
         if self.push is not None:
             self.push.recorded(records)

@@ -16,6 +16,7 @@ from moim.chat.bosh import Bosh, BoshBounds
 from moim.chat.cluster import Cluster, Steering, shared_secret
 from moim.chat.external import Attachments
 from moim.chat.external_services import Relays
+from moim.chat.moving.service import Moving
 from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
 from moim.chat.registration import Registrar
@@ -76,6 +77,7 @@ class Service:
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
         self._parts: Parts | None = None
+        self._resting: Parts | None = None
         self._cluster: Cluster | None = None
         self._steering = Steering(
             self._other_hosts,
@@ -93,7 +95,7 @@ class Service:
         secret = self._secret()
         if self._site.peers:
             secret = await shared_secret(self._store, "chat", secret)
-        self._parts = self._make_parts(secret)
+        self._parts, self._resting = self._make_parts(secret), None
         try:
             await self._start(self._parts)
         except BaseException:
@@ -166,6 +168,25 @@ class Service:
             slot=settings.uploads_slot_seconds,
         )
         return Files(self._store, self._site.root / folder, quotas)
+
+    async def moving(self) -> Moving:
+        """What takes accounts over and gives them out, over the running service, or over one at rest.
+
+        Raises Unavailable where other nodes may be running.
+        """
+        parts = self._parts
+        if parts is None:
+            if self._site.peers:
+                raise Unavailable("a site of several nodes has to run for this", hint="start it with: moim up")
+            if self._resting is None:
+                self._resting = self._make_parts(self._secret())
+                await self._resting.people.refresh(time.monotonic())
+                await self._resting.block_lists.load()
+            parts = self._resting
+        limits = self._settings
+        return Moving(
+            parts, self._store, self._domain, most_contacts=limits.max_roster_items, most_blocked=limits.max_blocked
+        )
 
     @property
     def files_origin(self) -> str:
@@ -275,8 +296,7 @@ class Service:
         if parts.shared_lists is not None:
             await parts.shared_lists.stop()
         await parts.remote_stanzas.stop()
-        if parts.strangers is not None:
-            await parts.strangers.stop()
+        await parts.strangers.stop()
         await parts.sessions.stop()
         for feature in parts.features:
             if feature.on_stop is not None:

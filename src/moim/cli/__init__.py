@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from moim.cli.output import fail
 from moim.errors import MoimError
 
-_COMMANDS = ("up", "status", "discover", "federation", "user", "space")
+_COMMANDS = ("up", "status", "discover", "chat", "federation", "user", "space")
 
 
 class _Commands(TyperGroup):
