@@ -64,9 +64,10 @@ class EjabberdServer:
         starttls: str = "required",
         address: str = "127.0.0.1",
         s2s_port: int = 0,
+        c2s_port: int = 0,
     ) -> None:
         self.root, self.domain, self.address = root, domain, address
-        self.c2s_port, self.s2s_port = free_port(address), s2s_port or free_port(address)
+        self.c2s_port, self.s2s_port = c2s_port or free_port(address), s2s_port or free_port(address)
         self._process: subprocess.Popen[bytes] | None = None
         root.mkdir(parents=True, exist_ok=True)
         (root / "both.pem").write_bytes(key + chain)

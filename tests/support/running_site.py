@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,15 @@ class RunningSite:
     root: Path
     process: subprocess.Popen[str] | None = None
     output: list[str] = field(default_factory=list)
+    prefix: Sequence[str] = ()
+    """Put before every command: runs the site on another host (see lab.py)."""
     _ready: threading.Event = field(default_factory=threading.Event)
 
     def start(self, *options: str, timeout: float = 60) -> None:
         """Starts and waits until it says that it is ready."""
         self._ready.clear()
         self.process = subprocess.Popen(
-            [str(MOIM), "up", "--site", str(self.root), *options],
+            [*self.prefix, str(MOIM), "up", "--site", str(self.root), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -70,7 +73,7 @@ class RunningSite:
     def moim(self, *words: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs a ``moim`` command against this site."""
         done = subprocess.run(
-            [str(MOIM), *words, "--site", str(self.root)],
+            [*self.prefix, str(MOIM), *words, "--site", str(self.root)],
             capture_output=True, text=True, timeout=100, input=text,
             env=os.environ | {"COLUMNS": "200"},
         )  # fmt: skip
