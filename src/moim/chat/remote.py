@@ -22,8 +22,6 @@ from moim.proto.xmpp import SUBSCRIPTION_TYPES, Element, Jid, StanzaError, ns
 _MAX_WAITING = 2000
 _MAX_TASKS = 5000
 _CARBONS = "urn:xmpp:carbons:2"
-_OWN_SERVERS_WORD = frozenset({ns.ROSTER, ns.BLOCKING})
-"""Requests that a client gets from its own account alone."""
 
 _log = logging.getLogger("moim.chat.remote")
 
@@ -157,7 +155,6 @@ class RemoteStanzas:
             elif stanza.name == "iq" and self._was_asked_for(sender, to, stanza):
                 pass
             else:
-                _check_request(stanza)
                 await self._router.from_outside(to, stanza)
         except StanzaError as error:
             self._router.reply(stanza, error)
@@ -201,12 +198,21 @@ class RemoteStanzas:
     def _forged(self, child: Element) -> bool:
         if child.ns == _CARBONS:
             return True
-        if (child.ns, child.name) != (ns.STANZA_IDS, "stanza-id"):
-            return False
+        if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"):
+            return self._ours(child.get("by"))
+        return (
+            (child.ns, child.name) == (ns.DELAY, "delay")
+            and child.get("from") is not None
+            and (self._ours(child.get("from")))
+        )
+
+    def _ours(self, address: str | None) -> bool:
+        """Whether an address is of this server, or of nobody."""
         try:
-            return Jid.parse(child.get("by") or "").domain == self._domain
+            domain = Jid.parse(address or "").domain
         except ProtocolError:
             return True
+        return domain == self._domain or domain in self._components
 
     async def stop(self) -> None:
         """Ends the work in progress."""
@@ -216,10 +222,3 @@ class RemoteStanzas:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _check_request(stanza: Element) -> None:
-    if stanza.name == "iq" and stanza.get("type") == "set":
-        payload = next(iter(stanza.elements()), None)
-        if payload is not None and payload.ns in _OWN_SERVERS_WORD:
-            raise StanzaError("not-allowed", "only the account's own server says this")

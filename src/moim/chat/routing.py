@@ -39,6 +39,8 @@ from moim.proto.xmpp import (
 
 Work = Awaitable[None] | None
 
+_OWN_SERVERS_WORD = frozenset({ns.ROSTER, ns.BLOCKING})
+"""Requests that a client gets from its own account alone."""
 
 _log = logging.getLogger("moim.chat.routing")
 
@@ -453,6 +455,9 @@ class Router:
                 return None
             raise StanzaError("service-unavailable")
         if to.resource:
+            pushed = payload is not None and payload.ns in _OWN_SERVERS_WORD and iq.get("type") == "set"
+            if pushed and sender.bare != to.bare:
+                raise StanzaError("not-allowed", "only the account's own server says this")
             target = self._accounts.session(to)
             if target is not None:
                 self._plane.send(target.sid, [_canonical(iq, to)])

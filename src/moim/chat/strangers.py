@@ -114,7 +114,7 @@ class Strangers:
         """Whether a stanza of another domain goes on; one that does not was answered here. Raises Unavailable."""
         if not to.local or sender.domain in self._exempt or not _intrudes(stanza):
             return True
-        if await self._related(str(to.bare), sender):
+        if await self.related(str(to.bare), sender):
             return True
         if self._accounts.abroad(str(to.bare)) and stanza.get("type") == "groupchat":
             return True  # the node that holds the session knows whether it is in that room, this one does not
@@ -137,7 +137,10 @@ class Strangers:
             return "all for one account"
         return None
 
-    async def _related(self, owner: str, sender: Jid) -> bool:
+    async def related(self, owner: str, sender: Jid) -> bool:
+        """Whether an account (bare JID) has to do with somebody, or they are of this site. Raises Unavailable."""
+        if sender.domain == self._domain or sender.domain in self._exempt:
+            return True
         other = str(sender.bare)
         until = self._known.get((owner, other))
         if until is not None and until > self._clock():
@@ -179,7 +182,7 @@ class Strangers:
 
     async def _count(self, sender: Jid, to: Jid) -> None:
         try:
-            if not await self._related(str(to.bare), sender) and self._over(sender, to) is not None:
+            if not await self.related(str(to.bare), sender) and self._over(sender, to) is not None:
                 self._judge(sender.domain)
         except MoimError:
             self._judge(sender.domain)  # nobody knows at the moment, so that each is looked at

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
@@ -9,17 +11,30 @@ from moim.chat import tables
 from moim.chat.avatars import Avatars
 from moim.chat.feature import Feature, Iq, Payload
 from moim.chat.users import Users
-from moim.proto.xmpp import Element, StanzaError, ns
+from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.store import Store
 
 
 class VCards:
-    """The vCards of the domain's accounts; anybody may read them, only the owner writes."""
+    """The vCards of the domain's accounts; anybody may read what their owners stored, only the owner writes.
 
-    def __init__(self, *, users: Users, store: Store, avatars: Avatars, max_bytes: int) -> None:
+    ``related`` says whether somebody has to do with an account (bare JID): others do not learn that it exists unless it
+    stored a vCard, and never the name that the directory has.
+    """
+
+    def __init__(
+        self,
+        *,
+        users: Users,
+        store: Store,
+        avatars: Avatars,
+        related: Callable[[str, Jid], Awaitable[bool]],
+        max_bytes: int,
+    ) -> None:
         self._users = users
         self._store = store
         self._avatars = avatars
+        self._related = related
         self._max_bytes = max_bytes
         self.feature = Feature(
             name="XEP-0054 vcard-temp",
@@ -38,7 +53,10 @@ class VCards:
         if profile is None:
             raise StanzaError("service-unavailable")
         stored = await self.stored(str(iq.to))
-        own = [("FN", profile.display_name)] if profile.display_name else []
+        related = iq.session is not None or await self._related(str(iq.to), iq.sender)
+        if stored is None and not related:
+            raise StanzaError("service-unavailable")
+        own = [("FN", profile.display_name)] if profile.display_name and related else []
         vcard = _vcard(("JABBERID", str(iq.to))) if stored is None else stored
         named = vcard.find("FN", ns.VCARD)
         if own and (named is None or not named.text.strip()):
