@@ -171,7 +171,16 @@ async def test_bounds(new_house: Any) -> None:
         ("<publish node='n'><item><a xmlns='x'/><b xmlns='x'/></item></publish>", "bad-request invalid-payload"),
         ("<retract node='n'/>", "bad-request item-required"),
         ("<retract node='n'><item id='1'/></retract>", "item-not-found"),
-        ("<subscribe node='n' jid='alice@chat.test'/>", "feature-not-implemented unsupported"),
+        ("<subscribe node='n' jid='alice@chat.test'/>", "item-not-found"),
+        ("<subscribe node='n' jid='bob@chat.test'/>", "bad-request invalid-jid"),
+        ("<subscribe node='n' jid='@'/>", "bad-request invalid-jid"),
+        ("<subscribe jid='alice@chat.test'/>", "bad-request nodeid-required"),
+        ("<unsubscribe node='n' jid='alice@chat.test'/>", "unexpected-request not-subscribed"),
+        (
+            "<subscribe node='n' jid='alice@chat.test'/><options node='n' jid='alice@chat.test'/>",
+            "feature-not-implemented unsupported",
+        ),
+        ("<frobnicate node='n'/>", "feature-not-implemented unsupported"),
     ],
 )
 async def test_what_is_refused(contacts: Any, body: str, expected: str) -> None:
@@ -192,6 +201,7 @@ async def test_only_the_account_changes_its_nodes(contacts: Any) -> None:
         (ns.PUBSUB_OWNER, f"<purge node='{NODE}'/>"),
         (ns.PUBSUB_OWNER, f"<configure node='{NODE}'>{form('node_config', access_model='open')}</configure>"),
         (ns.PUBSUB_OWNER, f"<affiliations node='{NODE}'/>"),
+        (ns.PUBSUB_OWNER, f"<subscriptions node='{NODE}'/>"),
     ):
         answer = await bob.request(f"<pubsub xmlns='{space}'>{body}</pubsub>", kind="set", to="alice@chat.test")
         assert problem(answer) == "forbidden", body
@@ -229,4 +239,113 @@ async def test_discovery_says_what_an_account_can(contacts: Any) -> None:
     assert kinds == {("account", "registered"), ("pubsub", "pep")}
     found = {e.get("var") for e in info.elements() if e.name == "feature"}
     assert {ns.PUBSUB, f"{ns.PUBSUB}#publish", f"{ns.PUBSUB}#publish-options"} <= found
-    assert f"{ns.PUBSUB}#subscribe" not in found
+    assert {f"{ns.PUBSUB}#subscribe", f"{ns.PUBSUB}#rsm", f"{ns.PUBSUB}#retrieve-subscriptions"} <= found
+
+
+# --- subscriptions ------------------------------------------------------------------------------------------------
+
+
+async def ask(client: Any, body: str, *, kind: str = "set", space: str = ns.PUBSUB, to: str | None = None) -> Element:
+    answer: Element = await client.request(f"<pubsub xmlns='{space}'>{body}</pubsub>", kind=kind, to=to)
+    return answer
+
+
+ALICE = "alice@chat.test"
+
+
+async def test_a_subscriber_hears_of_everything_without_asking_by_capabilities(contacts: Any) -> None:
+    alice = await contacts.online("alice")
+    assert await publish(alice, "x", access_model="open") == ""
+    carol = await contacts.online("carol")
+    subscribe = f"<subscribe node='{NODE}' jid='carol@chat.test'/>"
+    for _ in range(2):
+        answer = await ask(carol, subscribe, to=ALICE)
+        (made,) = answer.elements()[0].elements()
+        assert (made.get("subscription"), made.get("jid"), made.get("node")) == ("subscribed", "carol@chat.test", NODE)
+    assert await heard(carol) == ["x", "x"]
+    await contacts.restart()
+    alice, carol = await contacts.online("alice"), await contacts.online("carol")
+    assert await publish(alice, "y") == ""
+    assert await heard(carol) == ["y"]
+    for space, body in ((ns.PUBSUB, "<subscriptions/>"), (ns.PUBSUB, f"<subscriptions node='{NODE}'/>")):
+        listed = (await ask(carol, body, kind="get", space=space, to=ALICE)).elements()[0].elements()[0]
+        assert [entry.get("node") for entry in listed.elements()] == [NODE]
+    unsubscribe = f"<unsubscribe node='{NODE}' jid='carol@chat.test'/>"
+    assert problem(await ask(carol, unsubscribe, to=ALICE)) == ""
+    assert await publish(alice, "z") == ""
+    assert await heard(carol) == []
+
+
+async def test_a_subscriber_who_may_read_no_more_hears_nothing(contacts: Any) -> None:
+    alice = await contacts.online("alice")
+    assert await publish(alice, "x", access_model="open") == ""
+    carol = await contacts.online("carol")
+    another = f"<subscribe node='{NODE}' jid='carol@chat.test/elsewhere'/>"
+    assert problem(await ask(carol, another, to=ALICE)) == "bad-request invalid-jid"
+    assert problem(await ask(carol, f"<subscribe node='{NODE}' jid='carol@chat.test'/>", to=ALICE)) == ""
+    await heard(carol)
+    change = f"<configure node='{NODE}'>{form('node_config', access_model='whitelist')}</configure>"
+    assert problem(await ask(alice, change, space=ns.PUBSUB_OWNER)) == ""
+    assert await publish(alice, "secret") == ""
+    assert await heard(carol) == []
+    refused = await ask(carol, f"<subscribe node='{NODE}' jid='carol@chat.test'/>", to=ALICE)
+    assert problem(refused) == "not-allowed closed-node"
+
+
+async def test_the_owner_sees_subscribers_and_ends_subscriptions(contacts: Any) -> None:
+    alice, bob = await contacts.online("alice"), await watching(contacts, "bob")
+    assert await publish(alice, "x", access_model="open") == ""
+    assert await heard(bob) == ["x"]
+    assert problem(await ask(bob, f"<subscribe node='{NODE}' jid='bob@chat.test'/>", to=ALICE)) == ""
+    await heard(bob)
+    assert await publish(alice, "y") == ""
+    assert await heard(bob) == ["y"], "told twice"
+    body = f"<subscriptions node='{NODE}'/>"
+    listed = (await ask(alice, body, kind="get", space=ns.PUBSUB_OWNER)).elements()[0].elements()[0]
+    assert [entry.get("jid") for entry in listed.elements()] == ["bob@chat.test"]
+    for state, expected in (("subscribed", "not-acceptable"), ("none", "")):
+        entry = f"<subscription jid='bob@chat.test' subscription='{state}'/>"
+        body = f"<subscriptions node='{NODE}'>{entry}</subscriptions>"
+        assert problem(await ask(alice, body, space=ns.PUBSUB_OWNER)) == expected
+    unsubscribe = f"<unsubscribe node='{NODE}' jid='bob@chat.test'/>"
+    assert problem(await ask(bob, unsubscribe, to=ALICE)) == "unexpected-request not-subscribed"
+
+
+async def test_subscriptions_go_with_the_node(contacts: Any) -> None:
+    alice, carol = await contacts.online("alice"), await contacts.online("carol")
+    assert await publish(alice, "x", access_model="open") == ""
+    assert problem(await ask(carol, f"<subscribe node='{NODE}' jid='carol@chat.test'/>", to=ALICE)) == ""
+    assert problem(await ask(alice, f"<delete node='{NODE}'/>", space=ns.PUBSUB_OWNER)) == ""
+    assert await heard(carol) == ["x", "delete"]
+    assert await publish(alice, "y", access_model="open") == ""
+    assert await heard(carol) == []
+
+
+async def test_affiliations_of_whoever_asks(contacts: Any) -> None:
+    alice, bob = await contacts.online("alice"), await contacts.online("bob")
+    assert await publish(alice, "x", access_model="whitelist") == ""
+    found = []
+    for client in (alice, bob):
+        listed = (await ask(client, "<affiliations/>", kind="get", to=ALICE)).elements()[0].elements()[0]
+        found.append([entry.get("affiliation") for entry in listed.elements()])
+    assert found == [["owner"], []]
+
+
+async def test_items_in_pages(contacts: Any) -> None:
+    alice = await contacts.online("alice")
+    for number in range(5):
+        assert await publish(alice, str(number), name=f"i{number}", max_items="max") == ""
+    for page, expected in (
+        ("<max>2</max>", ["0", "1"]),
+        ("<max>2</max><after>i1</after>", ["2", "3"]),
+        ("<max>2</max><before/>", ["3", "4"]),
+        ("<max>0</max>", []),
+    ):
+        body = f"<items node='{NODE}'/><set xmlns='{ns.RSM}'>{page}</set>"
+        answer = (await ask(alice, body, kind="get")).elements()[0]
+        assert [item.elements()[0].text for item in answer.elements()[0].elements()] == expected
+        about = answer.find("set", ns.RSM)
+        assert about is not None
+        assert about.find("count", ns.RSM).text == "5"
+    body = f"<items node='{NODE}'/><set xmlns='{ns.RSM}'><after>gone</after></set>"
+    assert problem(await ask(alice, body, kind="get")) == "item-not-found"

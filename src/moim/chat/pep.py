@@ -1,13 +1,13 @@
 """XEP-0163 personal eventing over XEP-0060: every account is a publish-subscribe service of its own.
 
-Only the account publishes. Others hear of it by having its presence and asking for a node in their capabilities; there
-are no explicit subscriptions.
+Only the account publishes. Others hear of it by having its presence and asking for a node in their capabilities, or by
+subscribing to a node (``pep_subscribing.py``).
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from moim.chat.accounts import Session
@@ -15,19 +15,21 @@ from moim.chat.caps import Caps
 from moim.chat.feature import Feature, Iq, Payload
 from moim.chat.pep_config import FORM, OPTIONS, Config, changes, with_changes, with_members
 from moim.chat.pep_events import PepEvents, items_element
-from moim.chat.pep_store import Item, PepStore, pubsub_error
+from moim.chat.pep_store import Item, PepStore, check_name, node_name, pubsub_error
+from moim.chat.pep_subscribing import PepSubscribing
 from moim.chat.plane import Plane
-from moim.proto.xmpp import Element, StanzaError, ns
+from moim.proto.xmpp import Element, StanzaError, ns, rsm
 
-_MAX_NAME = 1023
 _MAX_ANSWER = 1_000_000  # bytes of items in one answer; the newest count
+_MAX_PAGE = 100  # items in one answer to a request for a page
 _DEFAULT = Config()
 _VARS: Final = (
     "access-open", "access-presence", "access-roster", "access-whitelist", "auto-create", "auto-subscribe",
     "config-node", "config-node-max", "create-and-configure", "create-nodes", "delete-items", "delete-nodes",
-    "filtered-notifications", "item-ids", "last-published", "modify-affiliations", "multi-items", "persistent-items",
-    "presence-notifications", "presence-subscribe", "publish", "publish-options", "purge-nodes", "retract-items",
-    "retrieve-default", "retrieve-items",
+    "filtered-notifications", "item-ids", "last-published", "manage-subscriptions", "modify-affiliations",
+    "multi-items", "persistent-items", "presence-notifications", "presence-subscribe", "publish", "publish-options",
+    "purge-nodes", "retract-items", "retrieve-affiliations", "retrieve-default", "retrieve-items",
+    "retrieve-subscriptions", "rsm", "subscribe",
 )  # fmt: skip
 
 Handler = Callable[[Iq, Element], Awaitable[Payload]]
@@ -57,17 +59,24 @@ class Pep:
         self._listeners: dict[str, Callable[[str], Awaitable[None]]] = {}
         self.on_sent: Callable[[str, str, str, Element | None], None] = lambda owner, node, config, change: None
         """Hears of every change: owner, node, its configuration as stored, and what its readers were sent."""
+        asked = PepSubscribing(store, events)
         get, get_owner = self._dispatch(
-            {"items": self._items, "default": self._default},
-            {"configure": self._configuration, "default": self._default, "affiliations": self._affiliations},
+            {"items": self._items, "default": self._default, **asked.get},
+            {
+                "configure": self._configuration,
+                "default": self._default,
+                "affiliations": self._affiliations,
+                **asked.get_owner,
+            },
         )
         change, change_owner = self._dispatch(
-            {"publish": self._publish, "retract": self._retract, "create": self._create},
+            {"publish": self._publish, "retract": self._retract, "create": self._create, **asked.set},
             {
                 "configure": self._configure,
                 "delete": self._delete,
                 "purge": self._purge,
                 "affiliations": self._set_affiliations,
+                **asked.set_owner,
             },
         )
         self.feature = Feature(
@@ -109,9 +118,11 @@ class Pep:
         """Calls ``changed(owner)`` after every change of that node."""
         self._listeners[node] = changed
 
-    async def _tell(self, owner: str, node: str, config: Config, change: Element | None) -> None:
+    async def _tell(
+        self, owner: str, node: str, config: Config, change: Element | None, readers: Sequence[str] | None = None
+    ) -> None:
         if change is not None:
-            await self._events.send(owner, node, config, change, self.caps)
+            await self._events.send(owner, node, config, change, self.caps, first=True, readers=readers)
         self.on_sent(owner, node, config.stored(), change)
         await self._changed(owner, node)
 
@@ -165,7 +176,7 @@ class Pep:
         await self._tell(owner, node, config, change if notify or config.notify_retract else None)
 
     async def _publish(self, iq: Iq, request: Element) -> Payload:
-        owner, node = iq.owner.bare, _node(request)
+        owner, node = iq.owner.bare, node_name(request)
         items = [child for child in request.elements() if (child.ns, child.name) == (ns.PUBSUB, "item")]
         if len(items) != 1:
             raise pubsub_error("bad-request", "item-required", "one item is published at a time")
@@ -173,7 +184,7 @@ class Pep:
         if len(payload) != 1:
             raise pubsub_error("bad-request", "invalid-payload", "an item has exactly one payload")
         name = items[0].get("id") or secrets.token_urlsafe(12)
-        _check_name(name)
+        check_name(name)
         await self.publish(owner, node, name, payload[0], self._options(iq))
         item = Element("item", ns.PUBSUB, {"id": name})
         return (_answer(ns.PUBSUB, Element("publish", ns.PUBSUB, {"node": node}, (item,))),)
@@ -184,7 +195,7 @@ class Pep:
         return changes(form, OPTIONS, most_items=self._store.bounds.items) if form is not None else {}
 
     async def _retract(self, iq: Iq, request: Element) -> Payload:
-        owner, node = iq.owner.bare, _node(request)
+        owner, node = iq.owner.bare, node_name(request)
         item = request.find("item", ns.PUBSUB)
         if item is None or not item.get("id"):
             raise pubsub_error("bad-request", "item-required")
@@ -194,12 +205,28 @@ class Pep:
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def _items(self, iq: Iq, request: Element) -> Payload:
-        node = _node(request)
+        node = node_name(request)
         config = await self._readable(iq, node)
+        if (asked := iq.payload.find("set", ns.RSM)) is not None:
+            return await self._page(str(iq.to), node, rsm.read(asked), kept=config.persist_items)
         names = [child.get("id") or "" for child in request.elements() if child.name == "item"]
         newest = _newest(request.get("max_items"))
         found = await self._store.items(str(iq.to), node, names=names, newest=newest) if config.persist_items else []
         return (_answer(ns.PUBSUB, items_element(node, ns.PUBSUB, *_fitting(found))),)
+
+    async def _page(self, owner: str, node: str, request: rsm.Request, *, kept: bool) -> Payload:
+        """One page of a node's items, oldest first (XEP-0060 section 6.5.4); shorter where they are large."""
+        keys = await self._store.names(owner, node) if kept else []
+        page = rsm.page(keys, request, usual=_MAX_PAGE, most=_MAX_PAGE)
+        start, stop, about = page.start, page.stop, page.element
+        names = keys[start:stop]
+        found = {item.name: item for item in await self._store.items(owner, node, names=names)} if names else {}
+        items = [found[name] for name in names if name in found]
+        fitting = _fitting(items) if request.backwards else _fitting(items[::-1])[::-1]
+        if len(fitting) < len(items):
+            start = stop - len(fitting) if request.backwards else start
+            about = rsm.about(fitting[0].name, fitting[-1].name, count=len(keys), index=start)
+        return (Element("pubsub", ns.PUBSUB, {}, (items_element(node, ns.PUBSUB, *fitting), about)),)
 
     async def _readable(self, iq: Iq, node: str) -> Config:
         config = await self._existing(str(iq.to), node)
@@ -225,7 +252,7 @@ class Pep:
     async def _create(self, iq: Iq, request: Element) -> Payload:
         owner = iq.owner.bare
         node = request.get("node") or secrets.token_urlsafe(12)
-        _check_name(node)
+        check_name(node)
         configure = iq.payload.find("configure", ns.PUBSUB)
         form = configure.find("x", ns.DATA_FORMS) if configure is not None else None
         wanted = changes(form, FORM, most_items=self._store.bounds.items) if form is not None else {}
@@ -236,12 +263,12 @@ class Pep:
         return (_answer(iq.payload.ns, Element("default", iq.payload.ns, {}, (_DEFAULT.element(),))),)
 
     async def _configuration(self, iq: Iq, request: Element) -> Payload:
-        node = _node(request)
+        node = node_name(request)
         config = await self._existing(iq.owner.bare, node)
         return (_answer(ns.PUBSUB_OWNER, Element("configure", ns.PUBSUB_OWNER, {"node": node}, (config.element(),))),)
 
     async def _configure(self, iq: Iq, request: Element) -> Payload:
-        owner, node = iq.owner.bare, _node(request)
+        owner, node = iq.owner.bare, node_name(request)
         config = await self._existing(owner, node)
         form = request.find("x", ns.DATA_FORMS)
         if form is None:
@@ -253,15 +280,16 @@ class Pep:
         return ()
 
     async def _delete(self, iq: Iq, request: Element) -> Payload:
-        owner, node = iq.owner.bare, _node(request)
+        owner, node = iq.owner.bare, node_name(request)
         config = await self._existing(owner, node)
-        await self._store.delete(owner, node)
         change = Element("delete", ns.PUBSUB_EVENT, {"node": node})
-        await self._tell(owner, node, config, change if config.notify_delete else None)
+        readers = await self._store.subscribers.of_node(owner, node)
+        await self._store.delete(owner, node)
+        await self._tell(owner, node, config, change if config.notify_delete else None, readers)
         return ()
 
     async def _purge(self, iq: Iq, request: Element) -> Payload:
-        owner, node = iq.owner.bare, _node(request)
+        owner, node = iq.owner.bare, node_name(request)
         config = await self._existing(owner, node)
         await self._store.purge(owner, node)
         change = Element("purge", ns.PUBSUB_EVENT, {"node": node})
@@ -269,7 +297,7 @@ class Pep:
         return ()
 
     async def _affiliations(self, iq: Iq, request: Element) -> Payload:
-        owner, node = iq.owner.bare, _node(request)
+        owner, node = iq.owner.bare, node_name(request)
         config = await self._existing(owner, node)
         who = {owner: "owner"} | dict.fromkeys(config.members, "member")
         children = tuple(
@@ -278,7 +306,7 @@ class Pep:
         return (_answer(ns.PUBSUB_OWNER, Element("affiliations", ns.PUBSUB_OWNER, {"node": node}, children)),)
 
     async def _set_affiliations(self, iq: Iq, request: Element) -> Payload:
-        owner, node = iq.owner.bare, _node(request)
+        owner, node = iq.owner.bare, node_name(request)
         config = await self._existing(owner, node)
         await self._store.configure(owner, node, with_members(config, request))
         return ()
@@ -286,19 +314,6 @@ class Pep:
 
 def _answer(namespace: str, child: Element) -> Element:
     return Element("pubsub", namespace, {}, (child,))
-
-
-def _node(request: Element) -> str:
-    node = request.get("node")
-    if not node:
-        raise pubsub_error("bad-request", "nodeid-required")
-    _check_name(node)
-    return node
-
-
-def _check_name(name: str) -> None:
-    if len(name.encode()) > _MAX_NAME:
-        raise StanzaError("not-acceptable", f"a name may have {_MAX_NAME} bytes")
 
 
 def _newest(text: str | None) -> int | None:

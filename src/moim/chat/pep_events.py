@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from moim.chat.accounts import Accounts, Session
@@ -63,21 +63,73 @@ class PepEvents:
             return False
         return True
 
-    async def send(self, owner: str, node: str, config: Config, change: Element, caps: Caps) -> None:
-        """Tells of a change: ``change`` is the child of ``<event/>``."""
+    async def send(
+        self,
+        owner: str,
+        node: str,
+        config: Config,
+        change: Element,
+        caps: Caps,
+        *,
+        first: bool = False,
+        readers: Sequence[str] | None = None,
+    ) -> None:
+        """Tells of a change: ``change`` is the child of ``<event/>``.
+
+        ``first``: it happened here, so that subscribers elsewhere are told from here. ``readers`` are the subscribers
+        of a node that is gone; those of one that is there are looked up.
+        """
+        if readers is None:
+            readers = await self._store.subscribers.of_node(owner, node)
         roster = await self._rosters.get(owner)
         sender = Jid.parse(owner)
         event = Element("event", ns.PUBSUB_EVENT, {}, (change,))
         batch = []
+        told: set[Jid] = set()
         for bare in (owner, *_readers(config, roster)):
             for session in self._accounts.available(bare):
                 if node in caps.wants(session) and not self._block_lists.parted(sender, session.full):
                     batch.append((session.sid, _message(owner, session.full, event)))
+                    told.add(session.full)
             if self.elsewhere is not None and bare != owner:
                 for reader in self.elsewhere.wanting(owner, bare, node):
                     if not self._block_lists.parted(sender, reader):
                         self.elsewhere.tell(_message(owner, reader, event))
+                        told.add(reader)
+        for text in readers:
+            subscriber = Jid.parse(text)
+            if not _may_read(owner, config, roster, str(subscriber.bare)):
+                continue
+            batch += [
+                (session.sid, _message(owner, session.full, event))
+                for session in self._sessions(subscriber)
+                if session.full not in told and not self._block_lists.parted(sender, session.full)
+            ]
+            if first and subscriber not in told:
+                self._tell_elsewhere(owner, subscriber, event)
         self._plane.send_many(batch)
+
+    def _sessions(self, subscriber: Jid) -> Iterator[Session]:
+        """The available sessions here that an address stands for."""
+        for session in self._accounts.available(str(subscriber.bare)):
+            if not subscriber.resource or session.full == subscriber:
+                yield session
+
+    def _tell_elsewhere(self, owner: str, subscriber: Jid, event: Element) -> None:
+        sender = Jid.parse(owner)
+        if self.elsewhere is None or subscriber.domain == sender.domain:
+            return
+        if not self._block_lists.parted(sender, subscriber):
+            self.elsewhere.tell(_message(owner, subscriber, event))
+
+    async def introduce_subscriber(self, owner: str, subscriber: Jid, node: str) -> None:
+        """Somebody who may read a node has subscribed: they get its last item."""
+        for item, config in await self._store.last([owner], [node]):
+            if not config.persist_items:
+                continue
+            event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(node, ns.PUBSUB_EVENT, item),))
+            self._plane.send_many([(s.sid, _message(owner, s.full, event)) for s in self._sessions(subscriber)])
+            self._tell_elsewhere(owner, subscriber, event)
 
     async def introduce_remote(self, owner: str, reader: Jid, nodes: Collection[str]) -> None:
         """A client of another domain is there and what it wants is known: it gets the last items that it may read."""
@@ -140,6 +192,10 @@ def _message(owner: str, reader: Jid, event: Element) -> Element:
 def _readers(config: Config, roster: Roster) -> Iterator[str]:
     """Contacts to tell: those who see the owner's presence and may read the node."""
     return (contact for contact in roster.subscribers() if _may(config, roster, contact))
+
+
+def _may_read(owner: str, config: Config, roster: Roster, reader: str) -> bool:
+    return reader == owner or reader in config.members or _may(config, roster, reader)
 
 
 def _may(config: Config, roster: Roster, reader: str) -> bool:

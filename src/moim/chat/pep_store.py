@@ -12,15 +12,32 @@ from sqlalchemy.dialects.sqlite import insert
 from moim.chat import tables
 from moim.chat.owners import Owners
 from moim.chat.pep_config import Config, with_changes
+from moim.chat.pep_subscribers import Subscribers
 from moim.proto.xmpp import Element, StanzaError, ns
 from moim.store import Store
 
 _CHUNK = 400  # variables in one statement
+_MAX_NAME = 1023
 
 
 def pubsub_error(condition: str, name: str, text: str = "", **attrs: str) -> StanzaError:
     """A refusal with the condition of XEP-0060's own that explains it."""
     return StanzaError(condition, text, application=Element(name, ns.PUBSUB_ERRORS, attrs))
+
+
+def node_name(request: Element) -> str:
+    """The node that a request is about. Raises StanzaError."""
+    node = request.get("node")
+    if not node:
+        raise pubsub_error("bad-request", "nodeid-required")
+    check_name(node)
+    return node
+
+
+def check_name(name: str) -> None:
+    """Raises StanzaError when a node or an item cannot be called that."""
+    if len(name.encode()) > _MAX_NAME:
+        raise StanzaError("not-acceptable", f"a name may have {_MAX_NAME} bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,7 @@ class PepStore:
         self._store = store
         self._owners = Owners(tables.pep_nodes.c.owner, alone=alone)
         self.bounds = bounds
+        self.subscribers = Subscribers(store)
 
     async def start(self) -> None:
         """Learns who has nodes; nobody is connected yet."""
@@ -144,6 +162,12 @@ class PepStore:
         rows = await self._store.read(lambda connection: connection.execute(query).all())
         return [Item(owner, node, row.item, row.payload) for row in reversed(rows)]
 
+    async def names(self, owner: str, node: str) -> Sequence[str]:
+        """The names of all items of a node, oldest first."""
+        table = tables.pep_items.c
+        query = sa.select(table.item).where(table.owner == owner, table.node == node).order_by(table.id)
+        return await self._store.read(lambda connection: connection.scalars(query).all())
+
     async def last(self, owners: Sequence[str], nodes: Sequence[str]) -> list[tuple[Item, Config]]:
         """The newest item of each of these nodes of these owners."""
         items, configs = tables.pep_items, tables.pep_nodes
@@ -185,16 +209,17 @@ class PepStore:
         await self._store.write(lambda connection: connection.execute(gone))
 
     async def delete(self, owner: str, node: str) -> None:
-        """Deletes a node with its items."""
+        """Deletes a node with its items and subscriptions."""
         await self._delete(lambda table: sa.and_(table.c.owner == owner, table.c.node == node))
 
     async def drop(self, owner: str) -> None:
         """Deletes everything of an account that is gone."""
         await self._delete(lambda table: table.c.owner == owner)
+        await self.subscribers.drop_account(owner)
 
     async def _delete(self, where: Any) -> None:
         def work(connection: sa.Connection) -> None:
-            for table in (tables.pep_items, tables.pep_nodes):
+            for table in (tables.pep_items, tables.pep_subscriptions, tables.pep_nodes):
                 connection.execute(sa.delete(table).where(where(table)))
 
         await self._store.write(work)

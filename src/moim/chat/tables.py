@@ -77,3 +77,13 @@ pep_items = sa.Table(
     sa.Index("chat_pep_items_key", "owner", "node", "item", unique=True),
     sqlite_autoincrement=True,
 )
+
+pep_subscriptions = sa.Table(
+    "chat_pep_subscriptions",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("jid", sa.Text, primary_key=True),  # as it subscribed: bare, or full
+    sa.Column("bare", sa.Text, nullable=False),
+    sa.Index("chat_pep_subscriptions_bare", "bare"),
+)
