@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from moim.proto.xmpp import Element, ns
+from moim.chat.remote_readers import RemoteReaders
+from moim.proto.xmpp import Element, Jid, ns
 
 HEADER = f"<stream:stream xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAMS}' to='chat.test' version='1.0'>"
 DEEP = "<a>" * 200
@@ -326,3 +329,43 @@ async def test_who_asks_does_not_learn_who_has_an_account(elsewhere: Any, payloa
             await alice.sync()
     answers = {one.get("id"): one.to_xml("") for one in elsewhere.out}
     assert answers["bob"].replace("bob", "nobody") == answers["nobody"]
+
+
+async def test_a_client_elsewhere_speaks_for_itself_alone() -> None:
+    """A hash of capabilities that somebody claims without having them counts for nobody else (XEP-0115 section 9.1)."""
+    sent: list[Element] = []
+    known = SimpleNamespace(state=SimpleNamespace(seen=True, sees=True))
+
+    async def roster(owner: str) -> Any:
+        return SimpleNamespace(item=lambda contact: known)
+
+    async def introduced(*_: Any) -> None:
+        return None
+
+    events: Any = SimpleNamespace(introduce_remote=introduced)
+    rosters: Any = SimpleNamespace(get=roster)
+    readers = RemoteReaders(events, rosters=rosters, send=sent.append)
+    owner, node = "alice@chat.test", "urn:xmpp:avatar:metadata"
+    claim = f"<c xmlns='{ns.CAPS}' hash='sha-1' node='n' ver='QgayPKawpkPSDYmwT/WM94uAlu0='/>"
+    liar, other = Jid.parse("mallory@else.example/x"), Jid.parse("romeo@else.example/x")
+    for number, who in enumerate((liar, other), 1):
+        readers.presence(Jid.parse(owner), who, remote(f"<presence to='{owner}'>{claim}</presence>"))
+        await asyncio.gather(*readers._tasks)
+        assert len(sent) == number, "what the liar said is not taken for the other's word"
+        if who is liar:
+            info = f"<query xmlns='{ns.DISCO_INFO}'><feature var='{node}+notify'/></query>"
+            lie = remote(f"<iq to='{owner}' type='result' id='{sent[0].get('id')}'>{info}</iq>")
+            assert not readers.answer(Jid.parse(owner), other, lie)
+            assert readers.answer(Jid.parse(owner), liar, lie)
+            await asyncio.gather(*readers._tasks)
+    assert list(readers.wanting(owner, "mallory@else.example", node)) == [liar]
+    assert list(readers.wanting(owner, "romeo@else.example", node)) == []
+
+
+def test_the_list_of_attacks_names_tests_that_exist() -> None:
+    root = Path(__file__).parents[2]
+    named = re.findall(r"`([\w/]+\.(?:py|rs))(?:::(\w+))?`", (root / "docs" / "survives.md").read_text())
+    assert len(named) > 80
+    for path, name in named:
+        text = (root / path).read_text()
+        assert not name or re.search(rf"\b(?:def|fn) {name}\(", text), f"{path} has no {name}"
