@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from pathlib import Path
 from typing import Any
 
-from slixmpp import ClientXMPP
+from slixmpp import JID, ClientXMPP
+from slixmpp.exceptions import IqError
 
 from running_site import RunningSite
 
@@ -57,6 +59,9 @@ class Person(ClientXMPP):
         self.plugin["xep_0163"].add_interest("http://jabber.org/protocol/tune")
         await self.plugin["xep_0115"].update_caps()
         self.send_presence()
+        # The presence counts once the server has answered what came after it; whether it knows pings does not matter.
+        with contextlib.suppress(IqError):
+            await self.plugin["xep_0199"].send_ping(JID(self.boundjid.domain))
         self.online.set()
 
     def _message(self, message: Any) -> None:
