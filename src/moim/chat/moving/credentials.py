@@ -1,4 +1,4 @@
-"""What other servers kept of a password, as ``urn:xmpp:pie:0#scram`` (XEP-0227 section 4.2.2), both ways."""
+"""What other servers kept of a password, as ``urn:xmpp:pie:0#scram`` (XEP-0227 version 1.1), both ways."""
 
 from __future__ import annotations
 
