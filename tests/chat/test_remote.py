@@ -257,6 +257,27 @@ async def test_events_of_people_here_reach_clients_elsewhere_that_want_them(two:
     assert not await settled(house, outside)
 
 
+async def test_somebody_elsewhere_subscribes_to_personal_events(two: tuple[Any, Outside]) -> None:
+    house, outside = two
+    alice = await house.online("alice")
+    configure = (
+        "<configure><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'>"
+        f"<value>{ns.PUBSUB}#node_config</value></field><field var='pubsub#access_model'><value>open</value></field>"
+        "</x></configure>"
+    )
+    made = await alice.request(f"<pubsub xmlns='{ns.PUBSUB}'><create node='urn:tune'/>{configure}</pubsub>", kind="set")
+    assert made.get("type") == "result"
+    inner = f"<pubsub xmlns='{ns.PUBSUB}'><subscribe node='urn:tune' jid='{ROMEO}'/></pubsub>"
+    house.service.remote_stanza(stanza(f"<iq from='{ROMEO}' to='{ALICE}' type='set' id='s'>{inner}</iq>"))
+    answer = await outside.next()
+    assert (answer.get("type"), answer.get("id")) == ("result", "s")
+    publish = "<publish node='urn:tune'><item id='1'><tune xmlns='urn:tune'>la la</tune></item></publish>"
+    await alice.request(f"<pubsub xmlns='{ns.PUBSUB}'>{publish}</pubsub>", kind="set")
+    event = await outside.next()
+    assert (event.get("from"), event.get("to"), event.get("type")) == (ALICE, ROMEO, "headline")
+    assert "la la" in event.to_xml()
+
+
 async def test_addresses_that_are_none_change_nothing(two: tuple[Any, Outside]) -> None:
     house, outside = two
     for sender, to in (("", ALICE), (ROMEO, ""), ("@x", ALICE), (ROMEO, "alice@elsewhere.example")):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat.tables import pep_subscriptions as _table
 from moim.proto.xmpp import Jid, StanzaError
-from moim.store import Store
+from moim.store import Store, insert
 
 _MAX_OF_NODE = 500
 _MAX_OF_READER = 500
