@@ -12,6 +12,7 @@ import pytest
 
 from moim.chat.refusals import Refusals
 from moim.chat.rosters import Item
+from moim.chat.s2s_plane import FIRST_SERVER, ServerPlane
 from moim.chat.strangers import Shares, Strangers
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 
@@ -213,3 +214,23 @@ async def test_a_flood_of_a_stranger_ends_at_the_door(house_class: Any, tmp_path
         assert house.service.stats()["refused_strangers"] == 3
     finally:
         await house.stop()
+
+
+def test_a_domain_that_loses_the_short_way_loses_it_on_all_its_streams() -> None:
+    paired: list[tuple[int, str, bool]] = []
+    engine: Any = SimpleNamespace(pair=lambda sid, local, remote, direct: paired.append((sid, remote, direct)))
+    plane = ServerPlane(engine)
+    judged: set[str] = set()
+    plane.short_way = lambda remote: remote not in judged
+    first = FIRST_SERVER
+    for sid, remote in ((first, "a.example"), (first + 1, "a.example"), (first + 1, "b.example")):
+        plane.pair(sid, "example.com", remote)
+    assert all(direct for _, _, direct in paired)
+    judged.add("a.example")
+    plane.look_again("a.example")
+    assert paired[3:] == [(first, "a.example", False), (first + 1, "a.example", False)]
+    plane.split(lambda batch: None)([("closed", first + 1, "gone")])
+    judged.clear()
+    plane.look_again("a.example")
+    assert paired[5:] == [(first, "a.example", True)]
+    assert list(plane._pairs) == ["a.example"]
