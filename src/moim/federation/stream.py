@@ -94,6 +94,7 @@ class Stream:
         self.final = False
         self.over = False
         self._closing = False
+        self._told: list[tuple[Pair, s2s.How]] = []
         self.undelivered: list[Element] = []
         self.gone = asyncio.Event()
         self.settled = asyncio.Event()
@@ -219,6 +220,10 @@ class Stream:
         """Does what the machine wants done."""
         while not self.over and (step := self.machine.next_output()) is not None:
             self._step(step)
+        # Only now does the peer know: what the machine said of these pairs has been sent.
+        told, self._told = self._told, []
+        for pair, how in told:
+            self._may_send(pair, how)
         if isinstance(self.machine, s2s.Outgoing) and self.machine.stage == "open":
             self.settled.set()
 
@@ -246,7 +251,7 @@ class Stream:
                 self.takes[local, remote] = how
                 self._plane.pair(self.sid, local, remote)
                 if both:
-                    self._may_send((local, remote), how)
+                    self._told.append(((local, remote), how))
             case s2s.Ready(local, remote, how, both):
                 self._plane.authenticated(self.sid, remote)
                 if both:

@@ -70,6 +70,7 @@ def test_who_accepts(steps: list[tuple[str, Any]], rules: s2s.Rules, secure: boo
     )
     closed = False
     vouched: set[tuple[str, str]] = set()
+    paired: set[tuple[str, str]] = set()
     for kind, value in steps:
         _feed(machine, kind, value)
         while (step := machine.next_output()) is not None:
@@ -88,6 +89,9 @@ def test_who_accepts(steps: list[tuple[str, Any]], rules: s2s.Rules, secure: boo
                     assert local in (B, "rooms.b.example")
                     assert rules.tls != "required" or machine.secure
                     assert (local, remote) in vouched if how == "dialback" else proven
+                    paired.add((local, remote))
+                case s2s.Send((element,)) if (element.name, element.get("type")) == ("result", "valid"):
+                    assert (element.get("from"), element.get("to")) in paired, "its stanzas may follow at once"
                 case s2s.Close():
                     closed = True
 

@@ -213,10 +213,10 @@ class Incoming:
             offered.append(_dialback_feature())
         if self._secure and not self._bidi and not self._authenticated:
             offered.append(Element("bidi", ns.BIDI_FEATURE))
-        if self._version:
-            self._send(features(*offered))
         if self._authenticated:
             self._pair(self._local, self._authenticated, "external")
+        if self._version:
+            self._send(features(*offered))
 
     def element(self, element: Element) -> None:
         """A first-level element that is no stanza of an open pair."""
@@ -324,8 +324,8 @@ class Incoming:
             self._judge_first(found)
         elif self._proofs.get(found.sender) is not None and rules.certificates != "off":
             # XEP-0344: what the certificate proves needs no calling back.
-            self._result(found, "valid")
             self._pair(*pair, "certificate")
+            self._result(found, "valid")
         elif rules.certificates == "required":
             self._result(found, "error", "not-authorized", "a certificate that proves the domain is required")
         elif not rules.dialback:
@@ -351,8 +351,8 @@ class Incoming:
         self._verifying.discard(pair)
         request = Dialback("result", remote, local)
         if outcome == "valid":
-            self._result(request, "valid")
             self._pair(local, remote, "dialback")
+            self._result(request, "valid")
         elif outcome == "invalid":
             self._output.append(Refused(remote, "the domain's own server does not know the key that was shown"))
             self._result(request, "invalid")

@@ -73,7 +73,10 @@ class Verify:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Stanzas may come in from ``remote`` to ``local`` on this stream; with ``both`` they may go out on it, too."""
+    """Stanzas may come in from ``remote`` to ``local`` on this stream; with ``both`` they may go out on it, too.
+
+    It comes before the word that tells the peer, whose stanzas may follow at once; what goes out waits for that word.
+    """
 
     local: str
     remote: str
