@@ -88,7 +88,7 @@ async def test_poezio(lab: FederationLab, tmp_path: Path) -> None:
         bob.say(f"alice@{DOMAIN}", "반가워요")
         await terminal.shows("반가워요")
         await _type(terminal, f"/join {room}/alice")
-        await terminal.shows("poets")
+        await terminal.shows("alice (participant)")
         bob.say(room, "a line", "groupchat")
         await terminal.shows("a line")
         await _type(terminal, "another line")
