@@ -92,5 +92,7 @@ def moim_site(folder: Path, accounts: Sequence[Account], profile: Profile = "bar
     subprocess.run([_MOIM, "user", "import", str(people), "--site", str(root)], check=True, capture_output=True)
     with (root / "moim.toml").open("a", encoding="utf-8") as file:
         file.write(_SETTINGS)
+        if profile != "archive":
+            file.write("\n[chat]\narchive = false\n")
     with _running(root) as document:
         yield MoimSite(root, document)
