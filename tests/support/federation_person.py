@@ -24,7 +24,7 @@ class Person(ClientXMPP):
         self.enable_plaintext = ca is None
         if ca is not None:
             self.ssl_context = ssl.create_default_context(cafile=str(ca))
-            self.ca_certs = str(ca)
+            self.ca_certs = ca
         self.online = asyncio.Event()
         self.seen: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.chats: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
@@ -111,11 +111,12 @@ class Person(ClientXMPP):
     async def open_room(self, room: str, nick: str) -> None:
         """Makes a room that everybody may enter."""
         await self.join(room, nick)
-        await self.plugin["xep_0045"].set_room_config(room, self.plugin["xep_0004"].make_form(ftype="submit"))
+        forms: Any = self.plugin["xep_0004"]
+        await self.plugin["xep_0045"].set_room_config(JID(room), forms.make_form(ftype="submit"))
 
     async def join(self, room: str, nick: str) -> None:
         """Enters a room."""
-        await self.plugin["xep_0045"].join_muc_wait(room, nick, maxstanzas=0, timeout=25)
+        await self.plugin["xep_0045"].join_muc_wait(JID(room), nick, maxstanzas=0, timeout=25)
 
     async def leave(self) -> None:
         """Goes."""
