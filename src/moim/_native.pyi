@@ -59,8 +59,8 @@ def archivable(message: Element) -> bool:
     and without a hint against it (XEP-0334)."""
 
 def copied(message: Element) -> bool:
-    """Whether carbon copies of a message are made (XEP-0280 section 6): chat, or normal with a body; not from a room, not
-    private."""
+    """Whether carbon copies of a message are made (XEP-0280 section 6): chat, or normal with a body; not from a room,
+    not private."""
 
 _StreamEvent: TypeAlias = (
     tuple[Literal["open"], dict[str, str]] | tuple[Literal["element"], Element] | tuple[Literal["close"]]
@@ -125,8 +125,8 @@ class XmppServer:
     ``server_write_queue`` and ``max_unauthenticated_servers`` are the same bounds for streams between servers, which
     carry the stanzas of many people and are counted apart.
 
-    ``unacked_stanzas`` and ``unacked_bytes`` bound what may wait for one client's acknowledgement; ``ack_timeout`` is how
-    long a client that can resume may leave a request for one unanswered before its connection counts as broken (0:
+    ``unacked_stanzas`` and ``unacked_bytes`` bound what may wait for one client's acknowledgement; ``ack_timeout`` is
+    how long a client that can resume may leave a request for one unanswered before its connection counts as broken (0:
     for ever). ``node`` (0 to 511) is this node's number in archive ids.
 
     Inside Moim every stanza is in ``jabber:client``; on a stream between servers it is in ``jabber:server``, and the
@@ -271,27 +271,27 @@ class XmppServer:
     def inactive(self, sid: int, on: bool) -> None:
         """Holds back what a client need not hear at once (XEP-0352), as if it had sent ``<inactive/>``; or no more."""
     def manage(self, sid: int, answer: Element | None, *, resume: bool) -> None:
-        """Begins stream management (XEP-0198): sends ``answer``, counts from there on in both directions, and takes what
-        the client sent after its request; without an answer, inside a sign-in, once that is answered. ``resume``: a
-        connection that breaks leaves the session waiting."""
+        """Begins stream management (XEP-0198): sends ``answer``, counts from there on in both directions, and
+        takes what the client sent after its request; without an answer, inside a sign-in, once that is answered.
+        ``resume``: a connection that breaks leaves the session waiting."""
     def resume(self, sid: int, old: int, handled: int, previd: str, answer: Sequence[Element] = ...) -> None:
-        """Moves the connection ``sid``, whose client got ``handled`` stanzas (mod 2^32), into the session ``old``, whose
-        own connection ends if it still has one. The client is sent ``<resumed/>``, as last child of the first element of
-        ``answer`` when there is one, then what it did not get. 'resumed' or 'unresumed' follows; a ``handled`` that
-        cannot be ends the connection ``sid``. Until then nothing of what the client sent on is taken."""
+        """Moves the connection ``sid``, whose client got ``handled`` stanzas (mod 2^32), into the session ``old``,
+        whose own connection ends if it still has one. The client is sent ``<resumed/>``, as last child of the first
+        element of ``answer`` when there is one, then what it did not get. 'resumed' or 'unresumed' follows; a
+        ``handled`` that cannot be ends the connection ``sid``. Until then nothing of what the client sent on is taken."""
     def archive(self, bare: str, on: bool) -> None:
         """Keeps records of the messages of an account (prepared bare JID) from now on, or no more."""
     def committed(self, ticket: int) -> None:
         """The records of a ticket are on disk, or never will be: their senders may be acknowledged."""
     def next_id(self) -> int:
-        """The next archive id, from the source that records have theirs from: milliseconds since 2020-01-01 in the upper
-        bits, ever rising."""
+        """The next archive id, from the source that records have theirs from: milliseconds since 2020-01-01 in the
+        upper bits, ever rising."""
     def deliver(self, messages: Sequence[Element]) -> list[Element]:
         """Delivers messages as if local sessions had sent them, whatever is tapped: to their recipients, with carbons,
         stanza ids and archive records. Those that no row decides come back, and nothing was done about them."""
     def copy(self, messages: Sequence[Element]) -> None:
-        """Sends the carbons of messages that are delivered otherwise: to other sessions of a local sender, and to those of
-        a local recipient that the rules of RFC 6121 do not deliver to."""
+        """Sends the carbons of messages that are delivered otherwise: to other sessions of a local sender, and to those
+        of a local recipient that the rules of RFC 6121 do not deliver to."""
     def fan_out(self, element: Element, sids: Sequence[int]) -> None:
         """Sends one element to many sessions, each with its own full JID as ``to``; serialised once."""
     def close(self, sid: int, error: Element | None = None) -> None:

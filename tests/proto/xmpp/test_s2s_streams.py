@@ -7,7 +7,7 @@ import pytest
 from moim.proto.xmpp import Element, ns, s2s
 from moim.proto.xmpp.s2s import dialback
 from moim.proto.xmpp.sasl import encode
-from s2s_wire import A, A_KEYS, B, B_KEYS, right, wire
+from s2s_wire import A_KEYS, B_KEYS, A, B, right, wire
 
 OFF = s2s.Rules(tls="off", certificates="off")
 OPTIONAL = s2s.Rules(tls="optional")

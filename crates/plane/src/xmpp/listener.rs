@@ -15,6 +15,9 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use super::config::ListenerOptions;
 use super::transport::Stream;
 
+/// How long what was sent may stay without the peer's acknowledgement.
+const UNCONFIRMED: Duration = Duration::from_secs(45);
+
 const BACKLOG: i32 = 1024;
 /// Bytes the kernel may hold for a slow reader; the rest waits here, where it is bounded and seen.
 const UNSENT: u32 = 131_072;
@@ -116,6 +119,8 @@ pub fn prepare(socket: &Socket) -> io::Result<()> {
             .with_time(Duration::from_secs(120))
             .with_interval(Duration::from_secs(30)),
     )?;
+    // A peer that vanished is noticed while something is on its way to it, not after the kernel's quarter of an hour.
+    socket.set_tcp_user_timeout(Some(UNCONFIRMED))?;
     socket.set_tcp_notsent_lowat(UNSENT)
 }
 

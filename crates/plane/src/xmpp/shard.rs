@@ -298,6 +298,8 @@ impl Shard {
         if self.context.sorter.deliveries.is_empty() {
             return;
         }
+        // Whoever gets one of these may ask for the archive at once: its record goes up before the message goes out.
+        self.report();
         let mut elsewhere: Vec<Vec<(u64, Parcel)>> = Vec::new();
         let deliveries = std::mem::take(&mut self.context.sorter.deliveries);
         for (sid, parcel) in deliveries {
@@ -361,6 +363,11 @@ impl Shard {
     fn settle(&mut self) {
         self.context.tally.settle(&self.shared.counters);
         self.context.forget_serialised();
+        self.report();
+    }
+
+    /// Hands up what has come together for Python.
+    fn report(&mut self) {
         if let Some((ticket, awaiting)) = self.context.close_ticket() {
             self.awaiting.insert(ticket, awaiting);
         }
