@@ -278,7 +278,8 @@ class XmppServer:
         """Moves the connection ``sid``, whose client got ``handled`` stanzas (mod 2^32), into the session ``old``,
         whose own connection ends if it still has one. The client is sent ``<resumed/>``, as last child of the first
         element of ``answer`` when there is one, then what it did not get. 'resumed' or 'unresumed' follows; a
-        ``handled`` that cannot be ends the connection ``sid``. Until then nothing of what the client sent on is taken."""
+        ``handled`` that cannot be ends the connection ``sid``. Until then nothing of what the client sent on is
+        taken."""
     def archive(self, bare: str, on: bool) -> None:
         """Keeps records of the messages of an account (prepared bare JID) from now on, or no more."""
     def committed(self, ticket: int) -> None:
