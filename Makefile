@@ -55,7 +55,7 @@ conformance: build $(VENV)/ready-test ## conformance suites of others against Mo
 	@scripts/setup conformance
 	@PYTHONPATH=.:tests:tests/support $(PY) -m interop.conformance
 
-bench: build $(VENV)/ready-test ## Moim beside Prosody and coturn, measured in one run
+bench: build $(VENV)/ready-test ## Moim beside Prosody, ejabberd and coturn, measured in one run
 	@$(PY) -m bench
 
 format: $(VENV)/ready-dev ## format Python, Rust and TypeScript
