@@ -31,10 +31,10 @@ def test_contacts_presence_chat_copies_and_archive(lab: FederationLab, peer: Pee
     alice.sees(juliet.address, "there")
     alice.subscription(juliet.address)
     alice.say(juliet.address, "안녕 Juliet 👋")
-    assert juliet.chat() == [alice.address, "안녕 Juliet 👋"]
+    juliet.hears(alice.address, "안녕 Juliet 👋")
     assert other.copy() == ["sent", "안녕 Juliet 👋"]
     juliet.say(alice.address, "O Romeo")
-    assert alice.chat() == [juliet.address, "O Romeo"]
+    alice.hears(juliet.address, "O Romeo")
     assert alice.archived(juliet.address) == ["안녕 Juliet 👋", "O Romeo"]
     streams = [s for s in lab.peer_row(peer.domain)["streams"] if s["state"] == "open"]
     assert {(s["tls"]["version"], s["authenticatedBy"], s["certificate"]) for s in streams} <= {
@@ -99,7 +99,7 @@ def test_a_domain_that_is_not_allowed(lab: FederationLab) -> None:
     assert found["next"] == f"moim federation policy set {peer.domain} --access allow"
     lab.federation("policy", "remove", peer.domain)
     alice.say(juliet.address, "allowed again")
-    assert juliet.chat() == [alice.address, "allowed again"]
+    juliet.hears(alice.address, "allowed again")
     for somebody in (alice, juliet):
         somebody.leave()
 
@@ -136,13 +136,13 @@ def test_a_peer_that_dies_and_comes_back(lab: FederationLab, peer: Peer) -> None
     alice, juliet = lab.person("alice"), peer.person("juliet")
     lab.federation("reset", peer.domain, check=False)
     alice.say(juliet.address, "before")
-    assert juliet.chat() == [alice.address, "before"]
+    juliet.hears(alice.address, "before")
     juliet.say(alice.address, "yes?")
-    assert alice.chat() == [juliet.address, "yes?"]
+    alice.hears(juliet.address, "yes?")
     peer.host.cut()
     alice.say(juliet.address, "on its way")
     peer.host.mend()
-    assert juliet.chat() == [alice.address, "on its way"]
+    juliet.hears(alice.address, "on its way")
     peer.host.cut()
     alice.say(juliet.address, "in their cable")
     lab.until_no_stream_out(peer.domain)
@@ -179,9 +179,9 @@ def test_a_peer_without_encryption(lab: FederationLab) -> None:
     assert found["next"] == f"moim federation policy set {peer.domain} --tls optional"
     lab.federation("policy", "set", peer.domain, "--tls", "optional")
     alice.say(juliet.address, "in the clear")
-    assert juliet.chat() == [alice.address, "in the clear"]
+    juliet.hears(alice.address, "in the clear")
     juliet.say(alice.address, "likewise")
-    assert alice.chat() == [juliet.address, "likewise"]
+    alice.hears(juliet.address, "likewise")
     streams = lab.peer_row(peer.domain)["streams"]
     assert {(stream["tls"], stream["authenticatedBy"]) for stream in streams} == {(None, "dialback")}
     for somebody in (alice, juliet):

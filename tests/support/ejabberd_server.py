@@ -19,6 +19,7 @@ ca_file: "{root}/trusted.pem"
 s2s_use_starttls: {starttls}
 s2s_dns_timeout: 5
 s2s_dns_retries: 2
+s2s_max_retry_delay: 1
 outgoing_s2s_families: [ipv4]
 listen:
   - port: {c2s}

@@ -95,6 +95,11 @@ class Somebody:
         assert "error" not in answer, f"{self.address}: {method}{words}: {answer['error']}"
         return answer["result"]
 
+    def hears(self, sender: str, text: str) -> None:
+        """Waits for this message; what waited for the person from before, or comes from others, is passed over."""
+        while self.call("chat") != [sender, text]:
+            pass
+
     def __getattr__(self, method: str) -> Any:
         return lambda *words: self.call(method, *words)
 

@@ -133,7 +133,7 @@ def test_a_room_may_keep_people_to_their_nickname() -> None:
     heard(room, ANN)
     enter(room, ANN, "Other")
     own = next(stanza for stanza in heard(room, ANN) if 110 in codes(stanza))
-    assert (own.get("from"), codes(own)) == ("room@rooms.x.test/Annie", [210, 110])
+    assert (own.get("from"), codes(own)) == ("room@rooms.x.test/Annie", [170, 210, 110])
 
 
 def test_admins_keep_nicknames_for_members() -> None:
