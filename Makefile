@@ -13,7 +13,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 NATIVE := src/moim/_native.abi3.so
 WEB := src/moim/portal/static/index.html
 
-.PHONY: up build test check bench conformance format clean native help
+.PHONY: up build test check bench interop conformance format clean native help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ test: build $(VENV)/ready-test ## install what the tests need, then run all of t
 
 check: build $(VENV)/ready-dev ## format, lint, types, import rules, clippy, stubs
 	@scripts/check
+
+interop: build $(VENV)/ready-test ## Prosody, ejabberd and clients on hosts of their own, in network namespaces (three minutes)
+	@$(PY) -m pytest -m lab tests/interop
 
 conformance: build $(VENV)/ready-test ## conformance suites of others against Moim, Prosody and ejabberd (needs Java)
 	@scripts/setup conformance

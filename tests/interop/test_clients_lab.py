@@ -16,7 +16,7 @@ import pytest
 from federation_lab import DOMAIN, FederationLab
 from terminal import Terminal
 
-pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("federation-lab")]
+pytestmark = [pytest.mark.interop, pytest.mark.lab, pytest.mark.xdist_group("federation-lab")]
 
 _XMPP_JS = Path(__file__).with_name("xmpp_js.mjs")
 _POEZIO = """[Poezio]

@@ -8,7 +8,7 @@ import pytest
 
 from federation_lab import DOMAIN, FederationLab, Peer
 
-pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("federation-lab")]
+pytestmark = [pytest.mark.interop, pytest.mark.lab, pytest.mark.xdist_group("federation-lab")]
 
 
 @pytest.fixture(params=["prosody", "ejabberd"])
