@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from moim.chat.rooms.budget import Budgets
+from moim.chat.budget import Budgets
 from moim.proto.xmpp import Element, Jid, StanzaError
 
 _LINES_PER_DOMAIN = 6

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from moim.chat.budget import Budgets
 from moim.chat.feature import Feature
-from moim.chat.rooms.budget import Budgets
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from moim.chat.accounts import Accounts
 from moim.chat.archive.rows import Record
+from moim.chat.budget import Budgets
 from moim.chat.refusals import Refusals
-from moim.chat.rooms.budget import Budgets
 from moim.chat.rosters import Rosters
 from moim.errors import MoimError, ProtocolError
 from moim.proto.xmpp import SUBSCRIPTION_TYPES, Element, Jid, StanzaError

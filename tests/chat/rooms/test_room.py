@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moim.chat.budget import Budgets
 from moim.chat.rooms import entering, hats, lists, messages, owners, registration, retracting
-from moim.chat.rooms.budget import Budgets
 from moim.chat.rooms.config import RoomConfig
 from moim.chat.rooms.config_form import apply_form
 from moim.chat.rooms.hat_list import Hat

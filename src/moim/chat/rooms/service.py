@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from moim.chat.audience import Audience
+from moim.chat.budget import Budgets
 from moim.chat.rooms import entering, lists, messages, owners
 from moim.chat.rooms.answering import Answers
 from moim.chat.rooms.archiving import RoomArchive
-from moim.chat.rooms.budget import Budgets
 from moim.chat.rooms.config import Bounds, RoomConfig
 from moim.chat.rooms.directory import Directory
 from moim.chat.rooms.keeping import RoomStore
