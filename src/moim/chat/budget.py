@@ -1,4 +1,4 @@
-"""How fast one account may speak in rooms: a bucket per account that refills with time."""
+"""How fast one account, or one domain, may be: a bucket for each, which refills with time."""
 
 from __future__ import annotations
 
