@@ -227,7 +227,7 @@ async def test_a_restart_keeps_nodes_and_a_removed_account_none(contacts: Any) -
     await contacts.restart()
     bob = await contacts.online("bob")
     assert await read(bob, "alice@chat.test") == "x"
-    await contacts.service._parts.remove("alice@chat.test")
+    await contacts.service._parts.changes.remove("alice@chat.test")
     assert await read(bob, "alice@chat.test") == "item-not-found"
 
 

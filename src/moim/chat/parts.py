@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from moim.chat import entity_time, jid_escaping, ping, session_request, version
+from moim.chat import entity_time, jid_escaping, limits, ping, session_request, version
+from moim.chat.account_changes import AccountChanges, account_removed
 from moim.chat.accounts import Accounts, Session
 from moim.chat.administration import Administration, administrators
-from moim.chat.archive import Archive, Share
-from moim.chat.archive import Limits as ArchiveLimits
+from moim.chat.archive import Archive
 from moim.chat.archive.rows import Record
 from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
@@ -19,19 +18,19 @@ from moim.chat.carbons import Carbons
 from moim.chat.cluster import Cluster, RoomsHome, Seats
 from moim.chat.commands import Commands
 from moim.chat.contact_addresses import contact_addresses
-from moim.chat.contacts import Changes, People
+from moim.chat.contacts import People
 from moim.chat.csi import client_state
 from moim.chat.disco import Discovery
 from moim.chat.external import Attachments, ExternalComponents
 from moim.chat.external_services import ExternalServices, Relays
 from moim.chat.fast import FastTokens
 from moim.chat.feature import Feature, hooks
-from moim.chat.negotiation import Policy
+from moim.chat.hosts import component_host, rooms_host, uploads_host
 from moim.chat.offline import OfflineMessages
 from moim.chat.outage_status import outage_status
 from moim.chat.pep import Pep
 from moim.chat.pep_events import PepEvents
-from moim.chat.pep_store import Bounds, PepStore
+from moim.chat.pep_store import PepStore
 from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.private import PrivateStorage
@@ -40,24 +39,24 @@ from moim.chat.refusals import Refusals
 from moim.chat.registration import Registrar, Registration
 from moim.chat.remote import RemoteStanzas
 from moim.chat.remote_readers import RemoteReaders
-from moim.chat.rooms import Rooms, RoomSettings
+from moim.chat.rooms import Rooms
 from moim.chat.roster import RosterPushes, RosterRequests
-from moim.chat.rosters import Item, Roster, Rosters
+from moim.chat.rosters import Rosters
 from moim.chat.routing import Component, Federation, Router
 from moim.chat.rtbl import SharedBlockLists, source
 from moim.chat.sessions import Sessions
 from moim.chat.settings import Settings
 from moim.chat.spam_reports import SpamReports, receivers
-from moim.chat.strangers import Shares, Strangers, Watched
+from moim.chat.strangers import Strangers, Watched
 from moim.chat.stream_management import StreamManagement
 from moim.chat.subscribing import Subscriptions
-from moim.chat.throttle import AuthThrottle
+from moim.chat.undelivered import Undelivered
 from moim.chat.uploads import Files, Uploads
 from moim.chat.users import Users
 from moim.chat.vcard import VCards
 from moim.chat.verifiers import Verifiers
-from moim.errors import ConfigError, ProtocolError
-from moim.proto.xmpp import Element, Jid, StanzaError, ns, prepare_domain, stream_error
+from moim.errors import ConfigError
+from moim.proto.xmpp import Element, Jid, StanzaError, ns, stream_error
 from moim.store import Store
 
 
@@ -141,7 +140,7 @@ class Parts:
         )
         pep_store = PepStore(
             store,
-            Bounds(settings.pep_nodes, settings.pep_items, settings.pep_item_bytes, settings.pep_bytes),
+            limits.pep_bounds(settings),
             alone=cluster is None,
         )
         events = PepEvents(
@@ -267,6 +266,9 @@ class Parts:
             components=components,
             gateways=self.external.components if self.external is not None else (),
         )
+        self.undelivered = Undelivered(
+            domain, accounts=self.accounts, plane=self.plane, offline=self.offline, refuse=self._bounce
+        )
         readers = RemoteReaders(events, rosters=self.rosters, send=self._remote)
         events.elsewhere = readers
         self.hosts = (domain, *components)
@@ -281,20 +283,14 @@ class Parts:
             gate=self.strangers if self._counts_strangers else None,
             lists=self.shared_lists,
         )
-        policy = Policy(
+        policy = limits.sign_in_policy(
             domain,
-            allow_plain=settings.allow_plain,
-            channel_binding=settings.channel_binding,
-            attempts=settings.auth_failures_per_connection,
-            stream_features=(
-                *(element for feature in self.features for element in feature.stream_features),
-                discovery.caps(f"xmpp:{domain}"),
-            ),
-            inline=tuple(element for feature in self.features for element in feature.sasl_inline),
-            bind_inline=tuple(inline.var for feature in self.features for inline in feature.inline),
-            tokens=self.tokens is not None,
+            settings,
+            self.features,
+            caps=discovery.caps(f"xmpp:{domain}"),
             hashes=users.scram_hashes,
-            register=settings.registration and self.registration is not None,
+            tokens=self.tokens is not None,
+            register=self.registration is not None,
         )
         self.sessions = Sessions(
             policy=policy,
@@ -303,14 +299,10 @@ class Parts:
             router=self.router,
             presence=self.presence,
             verifiers=self.verifiers,
-            throttle=AuthThrottle(
-                per_address=settings.auth_failures_per_address,
-                per_account=settings.auth_failures_per_account,
-                longest_wait=settings.auth_backoff_max_seconds,
-            ),
+            throttle=limits.throttle(settings),
             features=self.features,
             management=self.management,
-            on_bound=self._bound,
+            on_bound=lambda session: self.changes.bound(session),
             tokens=self.tokens,
             strangers=self.registration.stranger if self.registration is not None else None,
             records=self._recorded,
@@ -318,6 +310,17 @@ class Parts:
             max_per_account=settings.max_sessions_per_user,
             max_pending=settings.max_pending_stanzas,
             bind_timeout=2 * settings.handshake_seconds,
+        )
+        self.changes = AccountChanges(
+            accounts=self.accounts,
+            people=self.people,
+            rosters=self.rosters,
+            pushes=self.pushes,
+            sessions=self.sessions,
+            tokens=self.tokens,
+            registration=self.registration,
+            features=self.features,
+            also=(self.rooms.account_removed,) if self.rooms is not None else (),
         )
         if cluster is not None:
             cluster.attach(self)
@@ -341,22 +344,13 @@ class Parts:
             registrar,
             open_to_strangers=settings.registration,
             per_hour=settings.registrations_per_hour,
-            farewell=lambda session, last: self.sessions.farewell(session, last, _removed()),
+            farewell=lambda session, last: self.sessions.farewell(session, last, account_removed()),
         )
 
     def _make_archive(self, domain: str, settings: Settings, store: Store) -> Archive:
-        limits = ArchiveLimits(
-            usual=settings.archive_default,
-            listed=settings.archive_preferences,
-            page=settings.archive_page,
-            page_most=settings.archive_page_max,
-            page_bytes=settings.archive_page_bytes,
-            patience=settings.archive_patience_seconds,
-            share=Share(settings.archive_days, settings.archive_messages, settings.archive_bytes),
-        )
         return Archive(
             domain,
-            limits,
+            limits.archive_limits(settings),
             store=store,
             plane=self.plane,
             accounts=self.accounts,
@@ -368,11 +362,7 @@ class Parts:
     def _make_strangers(self, domain: str, settings: Settings, exempt: Collection[str]) -> Strangers:
         return Strangers(
             domain,
-            Shares(
-                settings.strangers_per_minute,
-                settings.strangers_domain_per_minute,
-                settings.strangers_account_per_minute,
-            ),
+            limits.stranger_shares(settings),
             accounts=self.accounts,
             rosters=self.rosters,
             refusals=self.refusals,
@@ -428,7 +418,7 @@ class Parts:
             longest=settings.resume_seconds,
             waiting=settings.resume_waiting,
             end=lambda session, error: self.sessions.end(session, error),
-            again=lambda stanzas: self.router.unreceived(stanzas),
+            again=lambda stanzas: self.undelivered.take(stanzas),
             detached=tell(lambda feature: feature.on_detached),
             resumed=tell(lambda feature: feature.on_resumed),
         )
@@ -461,7 +451,7 @@ class Parts:
         self, domain: str, settings: Settings, files: Files, base: Callable[[], str], secret: bytes
     ) -> Uploads:
         return Uploads(
-            component_host("uploads_host", settings.uploads_host or f"upload.{domain}", domain),
+            uploads_host(domain, settings),
             domain,
             files=files,
             base=base,
@@ -474,7 +464,7 @@ class Parts:
         if cluster is None:
             return self._make_rooms(domain, settings, store)
         return RoomsHome(
-            component_host("rooms_host", settings.rooms_host or f"rooms.{domain}", domain),
+            rooms_host(domain, settings),
             domain,
             lambda guarded, seats: self._make_rooms(domain, settings, guarded, seats),
             cluster=cluster,
@@ -484,23 +474,8 @@ class Parts:
         )
 
     def _make_rooms(self, domain: str, settings: Settings, store: Store, seats: Seats | None = None) -> Rooms:
-        limits = RoomSettings(
-            host=component_host("rooms_host", settings.rooms_host or f"rooms.{domain}", domain),
-            creators=domain if settings.rooms_creation == "local" else "",
-            occupants=settings.rooms_occupants,
-            history=settings.rooms_history,
-            rooms=settings.rooms_max,
-            rooms_per_user=settings.rooms_per_user,
-            rate=settings.rooms_stanzas_per_second,
-            burst=settings.rooms_stanzas_burst,
-            persistent=settings.rooms_persistent,
-            history_bytes=settings.rooms_history_bytes,
-            affiliations=settings.rooms_affiliations,
-            vcard_bytes=settings.vcard_bytes,
-            logged=settings.rooms_archive,
-        )
         return Rooms(
-            limits,
+            limits.room_settings(domain, settings),
             store=store,
             seats=seats,
             deliver=lambda batch: self.router.deliver(batch),
@@ -524,70 +499,3 @@ class Parts:
     def unhide(self, owner: str, addresses: frozenset[str]) -> None:
         """See ``Presence``, which is made after the features."""
         self.presence.unhide(owner, addresses)
-
-    def _bound(self, session: Session) -> Awaitable[None] | None:
-        if self.people.fresh(time.monotonic()) and session.bare in self.people:
-            return None
-        return self._look_again(session)
-
-    async def _look_again(self, session: Session) -> None:
-        await self.tell(await self.people.refresh(time.monotonic()))
-        if session.bare not in self.people:
-            await self.tell(await self.people.changed(session.bare))
-
-    async def tell(self, changes: Changes) -> None:
-        """Shows everybody who is connected what changed among their default contacts."""
-        for account in self.accounts:
-            if account.roster is None:
-                continue
-            for bare in changes.shown:
-                if bare not in account.roster.stored and (item := account.roster.item(bare)).listed:
-                    self.pushes.push(account.roster, item)
-        for bare in changes.gone:
-            # Only the directory's own word deletes what is stored: a list may come up short for other reasons.
-            self._forget(bare, [])
-
-    async def password_changed(self, bare: str) -> None:
-        """The account has another password or may not sign in any more: its sessions end, and so do its tokens."""
-        error = stream_error("not-authorized", "the password of the account was changed")
-        self.sessions.end_account(bare, error, spare=self._changing())
-        if self.tokens is not None:
-            await self.tokens.revoke(bare)
-
-    def _changing(self) -> Collection[Session]:
-        return self.registration.changing if self.registration is not None else ()
-
-    def _forget(self, bare: str, losing: list[Roster]) -> None:
-        self.sessions.end_account(bare, _removed(), spare=self._changing())
-        for account in self.accounts:
-            roster = account.roster
-            if roster is not None and roster not in losing and roster.item(bare).listed and bare not in roster.stored:
-                losing.append(roster)
-        self.people.removed(bare)
-        for roster in losing:
-            self.pushes.push(roster, Item(bare))
-
-    async def remove(self, bare: str) -> None:
-        """The account is gone: its sessions end, and everything that was stored for it or about it goes."""
-        losing = await self.rosters.drop(bare)
-        self._forget(bare, losing)
-        for feature in self.features:
-            if feature.on_account_removed is not None:
-                await feature.on_account_removed(bare)
-        if self.rooms is not None:
-            await self.rooms.account_removed(bare)
-
-
-def _removed() -> Element:
-    return stream_error("not-authorized", "the account was removed")
-
-
-def component_host(key: str, text: str, domain: str) -> str:
-    """The domain of a part with one of its own. Raises ConfigError when ``text`` is no domain, or the site's own."""
-    try:
-        host = prepare_domain(text)
-    except ProtocolError as error:
-        raise ConfigError(f"chat.{key} is not a domain: {error.message}") from error
-    if host == domain:
-        raise ConfigError(f"chat.{key} is the site's own domain", hint="give it a domain of its own")
-    return host

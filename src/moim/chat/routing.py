@@ -255,45 +255,6 @@ class Router:
             _log.error("a stanza from %s could not be handled: %s", stanza.get("from"), error)
             self.reply(stanza, StanzaError("internal-server-error", kind="wait"))
 
-    # --- what did not arrive ------------------------------------------------------------------------------------
-
-    def unreceived(self, stanzas: Sequence[Element]) -> None:
-        """Stanzas whose session ended before its client had them: messages to whoever is there, or kept; requests are
-        answered. They were judged, copied and archived before."""
-        for stanza in stanzas:
-            to = _address(stanza, "to")
-            if stanza.name == "iq":
-                self.reply(stanza, StanzaError("service-unavailable"))
-            elif to is not None and to.domain == self._domain and message_type(stanza) in ("normal", "chat"):
-                try:
-                    self._message_again(stanza, to)
-                except StanzaError as error:
-                    self.reply(stanza, error)
-
-    def keep_rest(self, stanzas: Sequence[Element]) -> None:
-        """Messages that their clients did not get before the server stopped wait for them like those to come."""
-        for account in self._accounts:
-            for session in account.sessions.values():
-                session.presence = None  # the streams are over: nobody is there to be handed anything
-        for stanza in stanzas:
-            to = _address(stanza, "to") if stanza.name == "message" else None
-            if to is not None and to.domain == self._domain and to.local and worth_keeping(stanza):
-                try:
-                    self._offline.keep(str(to.bare), stanza, archived=_archived(stanza, str(to.bare)))
-                except StanzaError as error:
-                    _log.error("a message for %s that it did not get is lost: %s", to.bare, error.message)
-
-    def _message_again(self, message: Element, to: Jid) -> None:
-        account = self._accounts.get(str(to.bare))
-        receiving = [session for session in account.receiving() if not session.leaving] if account is not None else []
-        same = account.sessions.get(to.resource) if account is not None else None
-        if same is not None and not same.leaving:
-            receiving = [same]
-        if receiving:
-            self._plane.send_many([(session.sid, message) for session in receiving])
-        elif worth_keeping(message):
-            self._offline.keep(str(to.bare), message, archived=_archived(message, str(to.bare)))
-
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name="chat:component")
         self._tasks.add(task)
@@ -383,28 +344,6 @@ class Router:
             self._plane.send_many([(session.sid, message) for session in receiving])
         elif message_type(message) in ("normal", "chat") and worth_keeping(message):
             self._offline.keep(str(to.bare), message, archived=str(to.bare) in kept)
-
-    def again(self, message: Element, to: Jid) -> None:
-        """A message that was judged, archived and on its way to a session that is gone: it finds another way.
-
-        Only a room hears that it does not arrive, since only a room's occupant is gone with its session.
-        """
-        kind = message_type(message)
-        if to.resource and (session := self._accounts.session(to)) is not None:
-            self._plane.send(session.sid, [message])
-        elif kind == "groupchat":
-            self.reply(message, StanzaError("recipient-unavailable"))
-        elif kind not in ("normal", "chat"):
-            return
-        elif receiving := self._receiving(to):
-            self._plane.send_many([(session.sid, message) for session in receiving])
-        elif worth_keeping(message):
-            owner = str(to.bare)
-            mark = message.find("stanza-id", ns.STANZA_IDS)
-            try:
-                self._offline.keep(owner, message, archived=mark is not None and mark.get("by") == owner)
-            except StanzaError as error:
-                self.reply(message, error)
 
     def _receiving(self, to: Jid) -> list[Session]:
         account = self._accounts.get(str(to.bare))
@@ -498,12 +437,6 @@ class Router:
             self._send_out(reply)
         else:
             self._plane.send(session.sid, [reply])
-
-
-def _archived(message: Element, owner: str) -> bool:
-    """Whether the owner's archive has given the message an id."""
-    ids = (child for child in message.elements() if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"))
-    return any(child.get("by") == owner for child in ids)
 
 
 def _address(stanza: Element, attribute: str) -> Jid | None:

@@ -312,7 +312,7 @@ class Service:
             self._cluster = None
         await asyncio.to_thread(parts.plane.stop)
         left = parts.plane.unread()
-        parts.router.keep_rest(left)
+        parts.undelivered.keep(left)
         await self._drain(parts)
         for listener in self._listeners:
             if listener.address.startswith("/"):
@@ -393,13 +393,13 @@ class Service:
         if self._parts is None or bare is None:
             return
         if fact.password_changed:
-            await self._parts.password_changed(bare)
-        await self._parts.tell(await self._parts.people.changed(bare))
+            await self._parts.changes.password_changed(bare)
+        await self._parts.changes.tell(await self._parts.people.changed(bare))
 
     async def _user_removed(self, fact: UserRemoved) -> None:
         bare = self._bare(fact.address)
         if self._parts is not None and bare is not None:
-            await self._parts.remove(bare)
+            await self._parts.changes.remove(bare)
 
     def _bare(self, address: Address) -> str | None:
         try:

@@ -343,7 +343,7 @@ async def test_only_the_sender_takes_a_message_back(house: Any) -> None:
 async def test_a_removed_account_leaves_nothing_to_its_successor(house: Any) -> None:
     alice, _ = await talk(house)
     archive = house.service._parts.archive
-    await house.service._parts.remove("bob@chat.test")
+    await house.service._parts.changes.remove("bob@chat.test")
     bob = await house.online("bob", "b")
     assert (await ask(bob, query())).ids == []
     assert (await bob.request(f"<metadata xmlns='{MAM}'/>")).elements()[0].elements() == []
@@ -352,7 +352,7 @@ async def test_a_removed_account_leaves_nothing_to_its_successor(house: Any) -> 
     bob.send(chat("alice@chat.test", "new here"))
     await alice.receive()
     assert (await ask(bob, query())).bodies == ["new here"]
-    await house.service._parts.remove("alice@chat.test")
+    await house.service._parts.changes.remove("alice@chat.test")
     await archive.retention.sweep()
     left = await house.store.read(lambda c: c.execute(messages.select()).all())
     assert len(left) == 1

@@ -11,8 +11,8 @@ from moim.chat.cluster.link import Item
 from moim.chat.cluster.links import Links
 from moim.chat.cluster.shadows import Shadows
 from moim.chat.plane import Batch, Plane
-from moim.chat.routing import Router
-from moim.proto.xmpp import Element, Jid, StanzaError, message_type
+from moim.chat.undelivered import Undelivered
+from moim.proto.xmpp import Element, Jid
 
 _CARBONS = "urn:xmpp:carbons:2"
 
@@ -29,14 +29,14 @@ class Carrier:
         *,
         accounts: Accounts,
         plane: Plane,
-        router: Router,
+        undelivered: Undelivered,
         arrived: Callable[[Element], None],
     ) -> None:
         self._links = links
         self._shadows = shadows
         self._accounts = accounts
         self._plane = plane
-        self._router = router
+        self._undelivered = undelivered
         self._arrived = arrived
 
     # --- to other nodes -----------------------------------------------------------------------------------------
@@ -151,10 +151,8 @@ class Carrier:
         """A stanza was for a session that is not there any more; ``covered``: others of the account have it."""
         to = stanza.get("to") or ""
         if stanza.name == "message":
-            if message_type(stanza) == "error" or any(child.ns == _CARBONS for child in stanza.elements()):
+            if any(child.ns == _CARBONS for child in stanza.elements()):
                 return
             if covered and "/" not in to:
                 return
-            self._router.again(stanza, Jid.parse(to) if to else session)
-        elif stanza.name == "iq" and stanza.get("type") in ("get", "set") and stanza.get("from"):
-            self._router.reply(stanza, StanzaError("service-unavailable"))
+        self._undelivered.take([stanza if to else stanza.with_attrs({"to": str(session)})])

@@ -30,8 +30,8 @@ from moim.chat.pep import Pep
 from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.rosters import Rosters
-from moim.chat.routing import Router
 from moim.chat.sessions import Sessions
+from moim.chat.undelivered import Undelivered
 from moim.model import ServiceStatus
 from moim.proto.xmpp import Element, Jid, stream_error
 from moim.store import Store
@@ -74,7 +74,7 @@ class Parts(Protocol):
     offline: OfflineMessages
     pep: Pep
     presence: Presence
-    router: Router
+    undelivered: Undelivered
     sessions: Sessions
 
 
@@ -129,7 +129,7 @@ class Cluster:
             self._shadows,
             accounts=parts.accounts,
             plane=parts.plane,
-            router=parts.router,
+            undelivered=parts.undelivered,
             arrived=self._arrived,
         )
         self._handlers |= {
