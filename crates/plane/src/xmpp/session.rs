@@ -20,11 +20,14 @@ use super::websocket;
 use crate::tls::TlsInfo;
 
 mod control;
+mod dialling;
 mod ending;
 mod input;
 mod management;
+mod pairs;
 mod peer;
 mod stanza;
+mod unsent;
 
 pub use management::Detached;
 use peer::PeerServer;
@@ -439,7 +442,7 @@ impl Session {
         let counters = &context.shared.counters;
         let counter = match &self.server {
             None => &counters.unauthenticated,
-            Some(server) if server.is_outgoing() => return,
+            Some(server) if server.outgoing.is_some() => return,
             Some(_) => &counters.unauthenticated_servers,
         };
         if change > 0 {

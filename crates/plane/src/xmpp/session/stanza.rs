@@ -11,38 +11,14 @@ use super::super::sorting::{clean, split};
 use super::{Hold, Session};
 
 /// Events that may wait of a session that has not signed in.
-pub(super) const UNAUTHENTICATED_EVENTS: u32 = 4;
+const UNAUTHENTICATED_EVENTS: u32 = 4;
+/// Events that may wait of a server that speaks for many people.
+const PEER_EVENTS: u32 = 512;
 
 impl Session {
     /// The peer's stream header, or its `<open/>`.
     pub(super) fn header(&mut self, default_ns: &Str, mut attrs: Vec<Attr>, context: &mut Context) {
-        if self.server.is_some() {
-            return self.peer_header(default_ns, attrs, context);
-        }
-        let value = |key: &str| {
-            attrs
-                .iter()
-                .find(|attr| attr.key == key)
-                .map(|attr| attr.value.as_str())
-        };
-        let refused = if *default_ns != ns::CLIENT {
-            Some((
-                Condition::InvalidNamespace,
-                "the stream is not a client's: its default namespace is not jabber:client",
-            ))
-        } else if !value("version").is_some_and(supported_version) {
-            Some((Condition::UnsupportedVersion, "the stream's version is not 1.0"))
-        } else {
-            match value("to") {
-                None | Some("") => Some((Condition::ImproperAddressing, "the stream is addressed to nobody")),
-                Some(name) if !context.shared.domains.serves(name, Opener::Client) => Some((
-                    Condition::HostUnknown,
-                    "the stream is addressed to a domain that is not served here",
-                )),
-                Some(_) => None,
-            }
-        };
-        if let Some((condition, text)) = refused {
+        if let Some((condition, text)) = self.check_header(default_ns, &attrs, context) {
             return self.fail(condition, text, context);
         }
         self.header_seen = true;
@@ -54,9 +30,58 @@ impl Session {
         context.emit(Event::Open { sid: self.sid, attrs });
     }
 
+    /// What is wrong with a header.
+    fn check_header(
+        &mut self,
+        default_ns: &Str,
+        attrs: &[Attr],
+        context: &Context,
+    ) -> Option<(Condition, &'static str)> {
+        let value = |key: &str| {
+            attrs
+                .iter()
+                .find(|attr| attr.key == key)
+                .map(|attr| attr.value.as_str())
+        };
+        let (expected, misplaced, opener, known) = match self.server.as_deref_mut() {
+            Some(server) => (
+                ns::SERVER,
+                "the stream is not a server's: its default namespace is not jabber:server",
+                Opener::Server,
+                std::mem::replace(&mut server.known, true),
+            ),
+            None => (
+                ns::CLIENT,
+                "the stream is not a client's: its default namespace is not jabber:client",
+                Opener::Client,
+                false,
+            ),
+        };
+        if *default_ns != expected {
+            return Some((Condition::InvalidNamespace, misplaced));
+        }
+        if !value("version").is_some_and(supported_version) {
+            return Some((Condition::UnsupportedVersion, "the stream's version is not 1.0"));
+        }
+        match value("to") {
+            // Where an answer of ours goes is the other server's own affair.
+            _ if self.is_outgoing() => None,
+            None | Some("") if known => None,
+            None | Some("") => Some((Condition::ImproperAddressing, "the stream is addressed to nobody")),
+            Some(name) if !context.shared.domains.serves(name, opener) => Some((
+                Condition::HostUnknown,
+                "the stream is addressed to a domain that is not served here",
+            )),
+            Some(_) => None,
+        }
+    }
+
     /// One element at the stream's top level.
     pub(super) fn element(&mut self, mut element: Element, weight: u32, context: &mut Context) {
         context.tally.stanzas += 1;
+        if element.is("error", ns::STREAMS) {
+            return self.stream_error(&element, context);
+        }
         if self.server.is_some() {
             return self.peer_element(element, weight, context);
         }
@@ -65,13 +90,6 @@ impl Session {
                 Ok(()) => {}
                 Err((condition, text)) => return self.fail(condition, text, context),
             },
-            ns::STREAMS if element.name() == "error" => {
-                let condition = element.elements().find(|child| child.name() != "text");
-                let name = condition.map_or("undefined-condition", |condition| condition.name());
-                let reason = format!("the peer reported the stream error {name}");
-                self.end_stream(None, &context.shared.domain);
-                return self.leave(reason, context);
-            }
             "" | ns::SERVER | ns::STREAMS => {
                 return self.fail(
                     Condition::InvalidNamespace,
@@ -121,21 +139,33 @@ impl Session {
             }
             sorted
         };
-        match sorted {
-            Ok(recipients) => {
-                context.tally.routed += 1;
-                context.tally.delivered += recipients as u64;
-                None
-            }
-            Err(message) => {
-                context.tally.missed += 1;
-                Some(message)
-            }
+        missed(sorted, context)
+    }
+
+    /// The peer ends its stream with an error, whose words are for the log.
+    fn stream_error(&mut self, error: &Element, context: &mut Context) {
+        let condition = error.elements().find(|child| child.name() != "text");
+        let name = condition.map_or("undefined-condition", |condition| condition.name());
+        let text: Option<String> = error
+            .elements()
+            .find(|child| child.is("text", ns::STREAM_ERRORS))
+            .map(|text| {
+                text.text()
+                    .chars()
+                    .filter(|found| !found.is_control())
+                    .take(200)
+                    .collect()
+            });
+        let mut reason = format!("the peer reported the stream error {name}");
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            reason = format!("{reason}: {text}");
         }
+        self.end_stream(None, &context.shared.domain);
+        self.leave(reason, context);
     }
 
     /// Passes an element to Python.
-    fn report(&mut self, element: Element, weight: u32, context: &mut Context) {
+    pub(super) fn report(&mut self, element: Element, weight: u32, context: &mut Context) {
         let event = Event::Stanza {
             sid: self.sid,
             element: Arc::new(element),
@@ -144,10 +174,10 @@ impl Session {
         };
         context.emit(event);
         let configured = context.shared.config.pending_events;
-        let limit = if self.authenticated {
-            configured
-        } else {
-            configured.min(UNAUTHENTICATED_EVENTS)
+        let limit = match self.server.as_deref() {
+            Some(server) if !server.pairs.is_empty() => PEER_EVENTS,
+            None if self.authenticated => configured,
+            _ => configured.min(UNAUTHENTICATED_EVENTS),
         };
         if self.flow.add(weight, limit) {
             context.tally.pauses += 1;
@@ -183,8 +213,23 @@ impl Session {
     }
 }
 
+/// Counts what became of a message; gives it back when no row of the table decided.
+pub(super) fn missed(sorted: Result<usize, Element>, context: &mut Context) -> Option<Element> {
+    match sorted {
+        Ok(recipients) => {
+            context.tally.routed += 1;
+            context.tally.delivered += recipients as u64;
+            None
+        }
+        Err(message) => {
+            context.tally.missed += 1;
+            Some(message)
+        }
+    }
+}
+
 /// Whether a peer's version is 1.0 or a later one, which falls back to it (RFC 6120 §4.7.5).
-pub(super) fn supported_version(version: &str) -> bool {
+fn supported_version(version: &str) -> bool {
     let Some((major, minor)) = version.split_once('.') else {
         return false;
     };
