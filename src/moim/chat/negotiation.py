@@ -16,22 +16,19 @@ from moim.chat import sasl2
 from moim.chat.negotiation_steps import (
     Authenticated,
     BindRequest,
-    Close,
     Lookup,
-    OpenStream,
     Output,
     Proven,
     Registration,
     Rejected,
     ResumeRequest,
-    Send,
-    StartTls,
 )
 from moim.chat.offers import Offer, Policy
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, error_reply, ns, prepare_resource, result, sasl, stream_error
 from moim.proto.xmpp.hashed_token import HT_BINDINGS
 from moim.proto.xmpp.scram import Verifier
+from moim.proto.xmpp.steps import Close, OpenStream, Send, StartTls
 from moim.proto.xmpp.stream import VERSION, check_opening, features, starttls_required
 
 __all__ = [

@@ -1,31 +1,12 @@
-"""What the negotiation of a connection asks of its driver, one step after the other."""
+"""What the negotiation of a client's connection asks of its driver, besides what every stream does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moim.chat import sasl2
 from moim.proto.xmpp import Element, Jid, sasl
-
-
-@dataclass(frozen=True, slots=True)
-class OpenStream:
-    """Answer the client's stream header with one of these attributes."""
-
-    attrs: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send these elements."""
-
-    elements: tuple[Element, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StartTls:
-    """Tell the client to proceed, and do the handshake."""
+from moim.proto.xmpp.steps import Close, OpenStream, Send, StartTls
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +25,6 @@ class Proven:
     jid: Jid
     mechanism: str
     request: sasl2.Request
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End the stream, with an error when there is one. ``reason`` is for the log."""
-
-    error: Element | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from moim.proto.xmpp import steps
 from moim.proto.xmpp.element import Element
+from moim.proto.xmpp.steps import OpenStream, Send, StartTls
 
 Use = Literal["off", "optional", "required"]
 Proof = Literal["pkix", "dane", "posh"]
@@ -26,25 +27,6 @@ class Rules:
     certificates: Use = "optional"
     dialback: bool = True
     refusal: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenStream:
-    """Send a stream header with these attributes."""
-
-    attrs: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send these elements."""
-
-    elements: tuple[Element, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StartTls:
-    """Do the handshake: as a server, after ``<proceed/>``; as a client, after the peer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +96,9 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
-    """End the stream, with an error when there is one. ``reason`` is a sentence; ``condition`` the protocol's word.
+class Close(steps.Close):
+    """``condition`` is the protocol's word. ``final``: another address of the same domain would say the same."""
 
-    ``final``: another address of the same domain would say the same.
-    """
-
-    error: Element | None
-    reason: str
     condition: str = ""
     final: bool = False
 
