@@ -7,20 +7,18 @@ from moim.proto.xmpp.s2s.steps import (
     Close,
     How,
     Judge,
-    OpenStream,
     Paired,
     Proof,
     Ready,
     Refused,
     Restart,
     Rules,
-    Send,
-    StartTls,
     Step,
     Use,
     Verified,
     Verify,
 )
+from moim.proto.xmpp.steps import OpenStream, Send, StartTls
 
 __all__ = [
     "MAX_PAIRS",

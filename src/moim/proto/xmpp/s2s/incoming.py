@@ -21,18 +21,16 @@ from moim.proto.xmpp.s2s.steps import (
     Close,
     How,
     Judge,
-    OpenStream,
     Paired,
     Proof,
     Refused,
     Restart,
     Rules,
-    Send,
-    StartTls,
     Step,
     Verify,
 )
 from moim.proto.xmpp.sasl import decode
+from moim.proto.xmpp.steps import OpenStream, Send, StartTls
 from moim.proto.xmpp.stream import VERSION, features
 
 MAX_PAIRS = 64

@@ -21,18 +21,16 @@ from moim.proto.xmpp.s2s.steps import (
     Close,
     How,
     Judge,
-    OpenStream,
     Proof,
     Ready,
     Refused,
     Restart,
     Rules,
-    Send,
-    StartTls,
     Step,
     Verified,
 )
 from moim.proto.xmpp.sasl import encode
+from moim.proto.xmpp.steps import OpenStream, Send, StartTls
 from moim.proto.xmpp.stream import VERSION
 
 _MAX_VERIFIES = 64
