@@ -225,7 +225,9 @@ def _read(root: Path) -> tuple[dict[str, Any], Path]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")), path
     except FileNotFoundError:
-        raise ConfigError(f"there is no site in {root}", hint=f"make one with: moim up --site {root}") from None
+        raise ConfigError(
+            f"there is no site in {root.absolute()}", hint=f"make one with: moim up --site {root}"
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 

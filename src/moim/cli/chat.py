@@ -19,7 +19,9 @@ from moim.cli import admin
 from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, err, out, print_json, table
 from moim.errors import Unavailable, UsageError
 
-cli = typer.Typer(help="Chat: move people in from another XMPP server, or out to one.", no_args_is_help=True)
+cli = typer.Typer(
+    help="Chat: move people in from another XMPP server, or out to one.", add_completion=False, no_args_is_help=True
+)
 
 _BATCH_BYTES = 1_500_000
 _BATCH_PIECES = 1000

@@ -13,8 +13,12 @@ import typer
 from moim.cli import admin
 from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, err, out, print_json, table
 
-cli = typer.Typer(help="Messages with other domains: status, policies, and a check of a domain.", no_args_is_help=True)
-policy_cli = typer.Typer(help="What counts for single domains.", no_args_is_help=True)
+cli = typer.Typer(
+    help="Messages with other domains: status, policies, and a check of a domain.",
+    add_completion=False,
+    no_args_is_help=True,
+)
+policy_cli = typer.Typer(help="What counts for single domains.", add_completion=False, no_args_is_help=True)
 cli.add_typer(policy_cli, name="policy")
 
 

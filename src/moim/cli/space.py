@@ -11,7 +11,7 @@ import typer
 from moim.cli import admin
 from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, out, print_json, table
 
-cli = typer.Typer(help="Meeting spaces: create, list, remove.", no_args_is_help=True)
+cli = typer.Typer(help="Meeting spaces: create, list, remove.", add_completion=False, no_args_is_help=True)
 
 
 @cli.command()

@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from collections import defaultdict
 from enum import StrEnum
+from shutil import which
 from typing import Annotated, Any, get_args
 
 import typer
@@ -151,8 +153,10 @@ def _summary(site: Site, document: dict[str, Any]) -> None:
     out.print(f"  [bold]TURN[/]         {place['turn']} (UDP)")
     out.print(f"  [bold]DNS[/]          inside {document['dns']['inside']}, outside {document['dns']['outside']}")
     out.print(f"  [bold]CA file[/]      {escape(document['ca'])}", soft_wrap=True)
+    path = "" if which("moim") else f"'. {escape(os.path.dirname(sys.argv[0]))}/activate', then "
     out.print(
-        "\n  Stop with Ctrl-C. In another terminal: moim status, moim user add, moim discover, moim space create."
+        f"\n  Stop with Ctrl-C. In another terminal: {path}moim status, moim user add, moim discover, moim federation",
+        soft_wrap=True,
     )
 
 

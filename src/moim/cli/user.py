@@ -17,7 +17,7 @@ from moim.cli import admin
 from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, err, out, print_json, table
 from moim.errors import MoimError, UsageError
 
-cli = typer.Typer(help="People: add, list, passwd, remove, import.", no_args_is_help=True)
+cli = typer.Typer(help="People: add, list, passwd, remove, import.", add_completion=False, no_args_is_help=True)
 
 AddressArgument = Annotated[str, typer.Argument(help="The address, like alice@example.com.")]
 PasswordOption = Annotated[
