@@ -57,8 +57,10 @@ pub struct Managed {
     bytes: usize,
     /// Stanzas sent since the client was last asked.
     unasked: u32,
-    /// Whether the client asked, and was not answered yet.
-    owing: bool,
+    /// What was taken from the client when it asked; until that is answered for.
+    owing: Option<u32>,
+    /// The same, when it asked for the last time since.
+    again: Option<u32>,
     waits: VecDeque<Wait>,
 }
 
@@ -75,7 +77,8 @@ impl Managed {
             queue: VecDeque::new(),
             bytes: 0,
             unasked: 0,
-            owing: false,
+            owing: None,
+            again: None,
             waits: VecDeque::new(),
         }
     }
@@ -107,16 +110,27 @@ impl Managed {
 
     /// The client wants to know our count.
     pub fn ask(&mut self) {
-        self.owing = true;
+        match self.owing {
+            None => self.owing = Some(self.received),
+            Some(_) => self.again = Some(self.received),
+        }
     }
 
-    /// The count to tell the client now; `None` when it did not ask, or when a little patience makes it a better one.
+    /// The count to tell the client now; `None` when it did not ask, or when a little patience makes it one of everything
+    /// that it had sent when it asked. What it sent since may wait for the disk for ever.
     pub fn answer(&mut self, patient: bool) -> Option<u32> {
-        if !self.owing || (patient && !self.waits.is_empty()) {
+        let asked = self.owing?;
+        let count = self.waits.front().map_or(self.received, |wait| wait.before);
+        if patient && is_behind(count, asked) {
             return None;
         }
-        self.owing = false;
-        Some(self.waits.front().map_or(self.received, |wait| wait.before))
+        self.owing = self.again.take().filter(|again| is_behind(count, *again));
+        Some(count)
+    }
+
+    /// Whether the client waits for an answer.
+    pub fn owes(&self) -> bool {
+        self.owing.is_some()
     }
 
     /// Whether the client is to be asked for its count now, which is then noted.
@@ -131,7 +145,7 @@ impl Managed {
 
     /// Whether time alone will make something due.
     pub fn is_pending(&self) -> bool {
-        self.owing || self.unasked > 0
+        self.owes() || self.unasked > 0
     }
 
     /// Notes a stanza that was sent, or would have been had there been a connection.
@@ -180,7 +194,8 @@ impl Managed {
     /// The connection is gone: nobody owes anybody an answer.
     pub fn disconnected(&mut self) {
         self.asked_since = None;
-        self.owing = false;
+        self.owing = None;
+        self.again = None;
         self.unasked = 0;
         self.nudged = false;
     }
@@ -207,6 +222,11 @@ impl Managed {
             .map(|parcel| parcel.addressed(&self.full));
         (missed.collect(), self.received)
     }
+}
+
+/// Whether a count comes before another; they are modulo 2^32.
+fn is_behind(count: u32, other: u32) -> bool {
+    other.wrapping_sub(count).wrapping_sub(1) < u32::MAX / 2
 }
 
 /// `<resumed/>`.
@@ -303,6 +323,26 @@ mod tests {
         managed.committed(7);
         assert_eq!(managed.answer(true), Some(4));
         assert_eq!(managed.answer(false), None);
+    }
+
+    #[test]
+    fn what_was_sent_after_the_question_does_not_keep_its_answer() {
+        let mut managed = managed();
+        for ticket in 1..=3 {
+            managed.receive();
+            managed.wait_for(ticket);
+            managed.ask();
+        }
+        assert_eq!(managed.answer(true), None);
+        managed.committed(1);
+        assert_eq!(managed.answer(true), Some(1));
+        managed.committed(2);
+        assert_eq!(managed.answer(true), None, "the last question is about three");
+        assert!(managed.owes());
+        managed.committed(3);
+        assert_eq!(managed.answer(true), Some(3));
+        assert_eq!(managed.answer(false), None);
+        assert!(!managed.owes());
     }
 
     #[test]

@@ -113,6 +113,9 @@ impl Session {
             managed.nudged = false;
         }
         self.speak(false, context);
+        if self.managed.as_deref().is_some_and(Managed::owes) {
+            self.nudge_later(context);
+        }
     }
 
     pub(super) fn nudge_later(&mut self, context: &mut Context) {
