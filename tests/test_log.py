@@ -1,5 +1,6 @@
 """The log: secrets never reach the file, the session's identifier does."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -62,3 +63,19 @@ def test_a_full_file_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(files) == 5
     assert all(file.stat().st_size <= 1000 for file in files)
     assert "line 79 of 이 기록" in (tmp_path / "x.log").read_text()
+
+
+def test_a_full_disk_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers = []
+    try:
+        log.configure(path=Path("/dev/full"))
+        for number in range(3):
+            logging.getLogger("moim.test").info("line %d", number)
+    finally:
+        for handler in root.handlers:
+            with contextlib.suppress(OSError):
+                handler.close()
+        root.handlers, root.level = before, level
+    assert capsys.readouterr().err == "error: /dev/full cannot be written: No space left on device\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 _FILE_BYTES = 10_000_000
 _FILES = 4
+_TOLD_AGAIN_S = 60.0
 
 session_id: ContextVar[str] = ContextVar("session_id", default="-")
 
@@ -55,6 +57,7 @@ class _File(RotatingFileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8")
         self._size = path.stat().st_size
+        self._told = -_TOLD_AGAIN_S
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -63,12 +66,23 @@ class _File(RotatingFileHandler):
             if self._size + size > self.maxBytes:
                 self.doRollover()
                 self._size = 0
-            if self.stream is not None:
-                self.stream.write(line)
-                self.stream.flush()
-                self._size += size
+            if self.stream is None:
+                self.stream = self._open()
+            self.stream.write(line)
+            self.stream.flush()
+            self._size += size
         except Exception:
             self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Says once in a while that the disk is full, in place of a traceback for each line."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif (now := time.monotonic()) - self._told >= _TOLD_AGAIN_S:
+            self._told = now
+            with contextlib.suppress(OSError):
+                print(f"error: {self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr)
 
 
 class session:  # noqa: N801

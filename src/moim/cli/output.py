@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from moim.errors import ConfigError, MoimError, NotFound, Unavailable, UsageError
@@ -23,15 +25,23 @@ _PIPED_COLUMNS = 160  # for files and pipes, where nobody's window sets a width
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPED_COLUMNS)
 
+_LOW_DISK_BYTES = 100_000_000
+
 _CODES: tuple[tuple[type[MoimError], int], ...] = ((UsageError, 2), (ConfigError, 3), (NotFound, 4), (Unavailable, 5))
 
 
 def fail(error: MoimError) -> int:
     """Prints an error as a sentence with its next step; gives the exit code for it."""
-    err.print(f"[bold red]error:[/] {error.message}", markup=True)
+    err.print(f"[bold red]error:[/] {escape(error.message)}")
     if error.hint:
         err.print(f"       {error.hint}", markup=False)
     return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def warn_of_full_disk(root: Path) -> None:
+    """Says so when next to nothing can be stored any more."""
+    if (free := shutil.disk_usage(root).free) < _LOW_DISK_BYTES:
+        err.print(f"[bold yellow]warning:[/] the disk of {escape(str(root))} is full: {free // 1_000_000} MB are left")
 
 
 def print_json(value: Any) -> None:

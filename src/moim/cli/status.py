@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from moim import supervisor
-from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, out, print_json, table
+from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, out, print_json, table, warn_of_full_disk
 from moim.settings import Site, load_frame
 
 _COLOURS = {"running": "green", "starting": "yellow", "degraded": "yellow", "failed": "red", "stopped": "dim"}
@@ -35,6 +35,7 @@ def status(root: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None
     Exit code 0 when the site's supervisor answered, 1 when the site does not run.
     """
     site = load_frame(root)
+    warn_of_full_disk(site.root)
     running = supervisor.query(site.root)
     document = gather(site, running)
     if as_json:

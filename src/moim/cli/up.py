@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from moim import log
 from moim.cli import status
-from moim.cli.output import DEFAULT_SITE, SiteOption, err, out
+from moim.cli.output import DEFAULT_SITE, SiteOption, err, out, warn_of_full_disk
 from moim.errors import UsageError
 from moim.model import NodeName
 from moim.settings import Site, load_frame
@@ -74,6 +74,7 @@ def up(
                 edge_address=edge or "127.0.0.2",
             )
         out.print(f"Made a site for {site.domain} in {site.root}", markup=False)
+    warn_of_full_disk(site.root)
     (site.root / "log").mkdir(mode=0o700, exist_ok=True)
     log.configure(site.settings.log.level, site.root / "log" / "supervisor.log")
     asyncio.run(_run(site, began, _nodes(site, node or [])))
