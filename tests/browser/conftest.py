@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
@@ -96,5 +97,5 @@ async def mixer(stand_in: StandIn, browser: Browser) -> Meetings:
     return stand_in.meetings
 
 
-def _no_credential(purpose: str) -> object:
+def _no_credential(purpose: str) -> NoReturn:
     raise AssertionError(f"loopback needs no certificate for {purpose}")

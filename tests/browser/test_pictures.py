@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import ViewportSize, expect
 
-from browser.conftest import NewPage, StandIn
 from browser.pages import DESKTOP, PHONE, Home, Meeting, SignIn
 from browser.stand_in import Meetings
+
+from .conftest import NewPage, StandIn
 
 pytestmark = [pytest.mark.browser, pytest.mark.interop]
 SHOTS = Path(__file__).parents[1] / "artifacts" / "web"

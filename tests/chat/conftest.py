@@ -293,7 +293,7 @@ class House:
         self.root = root
         self.domain = domain
         self._partner = partner
-        self.users = partner.users if partner is not None else FakeUsers(dict(people), domain=domain)
+        self.users: FakeUsers = partner.users if partner is not None else FakeUsers(dict(people), domain=domain)
         self.bus = bus or Bus()
         self.address = loopback()
         lines = [f"{key} = {_toml(value)}" for key, value in options.items()]
@@ -312,6 +312,7 @@ class House:
         self.site.run.mkdir(exist_ok=True)
         self.files = write_certificate(root, domain.encode("idna").decode())
         self.tls = ssl.create_default_context(cafile=str(self.files.chain))
+        self.store: Store
         if partner is not None:
             self.store = partner.store
         else:

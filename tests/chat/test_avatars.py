@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from moim.proto.xmpp import Element, ns
+from stanza_parts import child
 
 PICTURE = b"\x89PNG" + bytes(range(256)) * 4
 DATA = base64.b64encode(PICTURE).decode()
@@ -116,7 +117,7 @@ async def test_an_avatar_for_few_is_not_in_presence(new_house: Any) -> None:
 async def test_what_is_no_picture_is_refused(house: Any) -> None:
     alice = await house.online("alice")
     answer = await set_vcard(alice, "<FN>x</FN><PHOTO><BINVAL>%%%</BINVAL></PHOTO>")
-    assert answer.find("error").find("bad-request", ns.STANZA_ERRORS) is not None
+    assert child(answer, "error").find("bad-request", ns.STANZA_ERRORS) is not None
     assert await binval(alice, "alice@chat.test") is None
 
 

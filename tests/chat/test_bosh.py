@@ -36,7 +36,7 @@ class Browser:
         self.inbox: list[Element] = []
         self.last: Element | None = None
 
-    async def post(self, payload: str = "", *, rid: int = 0, **attrs: str) -> Element:
+    async def post(self, payload: str = "", *, rid: int = 0, **attrs: Any) -> Element:
         """One request and its answer."""
         if not rid:
             self.rid += 1
@@ -51,7 +51,7 @@ class Browser:
         self.inbox += self.last.elements()
         return self.last
 
-    async def until(self, name: str, payload: str = "", **attrs: str) -> Element:
+    async def until(self, name: str, payload: str = "", **attrs: Any) -> Element:
         """Asks until an element with this name comes."""
         while True:
             await self.post(payload, **attrs)
@@ -137,7 +137,7 @@ async def test_a_wrong_password_and_a_refused_stream(house: Any) -> None:
     ("attrs", "condition"),
     [({"to": "other.test"}, "host-unknown"), ({}, "improper-addressing"), ({"sid": "guess"}, "item-not-found")],
 )
-async def test_sessions_that_are_refused(house: Any, attrs: dict[str, str], condition: str) -> None:
+async def test_sessions_that_are_refused(house: Any, attrs: dict[str, Any], condition: str) -> None:
     async with web(house) as http:
         answer = await Browser(http).post(**attrs)
         assert (answer.get("type"), answer.get("condition")) == ("terminate", condition)

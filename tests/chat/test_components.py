@@ -95,7 +95,7 @@ async def test_contacts_behind_a_gateway(served: Any) -> None:
     assert (item.get("jid"), item.get("ask")) == (f"friend@{GATEWAY}", "subscribe")
     component.send_presence(pto="alice@chat.test", pfrom=f"friend@{GATEWAY}", ptype="subscribed")
     component.send_presence(pto="alice@chat.test", pfrom=f"friend@{GATEWAY}/irc", pshow="away")
-    seen = []
+    seen: list[Element] = []
     while not any(s.name == "presence" and s.find("show") is not None for s in seen):
         seen.append(await alice.receive())
     assert any(s.name == "iq" and s.elements()[0].elements()[0].get("subscription") == "to" for s in seen)

@@ -10,6 +10,7 @@ import pytest
 from moim.chat.offline import worth_keeping
 from moim.errors import Unavailable
 from moim.proto.xmpp import Element
+from stanza_parts import child
 
 
 def message(number: int, to: str = "bob@chat.test") -> str:
@@ -100,7 +101,7 @@ async def test_a_full_disk_is_told_to_the_sender(house: Any, monkeypatch: Any) -
     alice.send(message(1))
     error = await alice.receive()
     assert (error.get("type"), error.get("id")) == ("error", "m1")
-    assert error.find("error").get("type") == "wait"  # type: ignore[union-attr]
+    assert child(error, "error").get("type") == "wait"
 
 
 async def test_two_sessions_at_once_share_what_waited(house: Any) -> None:

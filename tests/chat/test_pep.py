@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from moim.proto.xmpp import Element, ns
+from stanza_parts import child
 
 NODE = "urn:example:node"
 CAPS_INFO = (
@@ -346,6 +347,6 @@ async def test_items_in_pages(contacts: Any) -> None:
         assert [item.elements()[0].text for item in answer.elements()[0].elements()] == expected
         about = answer.find("set", ns.RSM)
         assert about is not None
-        assert about.find("count", ns.RSM).text == "5"
+        assert child(about, ("count", ns.RSM)).text == "5"
     body = f"<items node='{NODE}'/><set xmlns='{ns.RSM}'><after>gone</after></set>"
     assert problem(await ask(alice, body, kind="get")) == "item-not-found"

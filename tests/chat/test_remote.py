@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from moim.proto.xmpp import Element, ns
+from stanza_parts import child
 
 ALICE, ROMEO = "alice@example.com", "romeo@else.example/garden"
 
@@ -31,7 +32,7 @@ class Outside:
 async def two(house_class: Any, tmp_path: Path) -> AsyncIterator[tuple[Any, Outside]]:
     outside = Outside()
 
-    class Federated(house_class):  # type: ignore[misc]
+    class Federated(house_class):
         def _service(self) -> Any:
             service = super()._service()
             service._federation = outside
@@ -115,7 +116,7 @@ async def test_what_only_our_own_server_says_is_taken_out(two: tuple[Any, Outsid
     push = f"<iq from='{ROMEO}' to='{ALICE}/phone' type='set' id='p'><query xmlns='jabber:iq:roster'/></iq>"
     house.service.remote_stanza(stanza(push))
     answer = await outside.next()
-    assert (answer.get("type"), answer.find("error").find("not-allowed", ns.STANZA_ERRORS) is not None) == (
+    assert (answer.get("type"), child(answer, "error").find("not-allowed", ns.STANZA_ERRORS) is not None) == (
         "error",
         True,
     )
@@ -166,7 +167,7 @@ async def test_subscriptions_probes_and_presence(two: tuple[Any, Outside]) -> No
     house.service.remote_stanza(stanza(f"<presence from='{ROMEO}' to='{ALICE}' type='probe'/>"))
     shown = await outside.next()
     assert (shown.get("type"), shown.get("to")) == (None, "romeo@else.example")
-    assert shown.get("from", "").startswith(f"{ALICE}/")
+    assert (shown.get("from") or "").startswith(f"{ALICE}/")
     alice.drop()
     gone = await outside.next()
     assert gone.get("type") == "unavailable"

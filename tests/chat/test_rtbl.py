@@ -175,7 +175,7 @@ def test_what_is_no_list(uri: str) -> None:
 async def test_a_list_at_work(house_class: Any, tmp_path: Path) -> None:
     out: asyncio.Queue[Element] = asyncio.Queue()
 
-    class Federated(house_class):  # type: ignore[misc]
+    class Federated(house_class):
         def _service(self) -> Any:
             service = super()._service()
             service._federation = SimpleNamespace(send=out.put_nowait)

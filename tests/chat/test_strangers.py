@@ -182,7 +182,7 @@ async def test_a_flood_of_a_stranger_ends_at_the_door(house_class: Any, tmp_path
         if len(out) >= 3:
             enough.set()
 
-    class Federated(house_class):  # type: ignore[misc]
+    class Federated(house_class):
         def _service(self) -> Any:
             service = super()._service()
             service._federation = SimpleNamespace(send=send)

@@ -12,6 +12,7 @@ from slixmpp import JID, ClientXMPP
 
 from moim.proto.xmpp import Element, ns
 from raw_xmpp import RawXmpp
+from stanza_parts import body, child
 
 pytestmark = pytest.mark.interop
 
@@ -334,15 +335,15 @@ async def raw(house: Any) -> RawXmpp:
 
 async def test_everything_at_once_and_back_at_once(house: Any) -> None:
     phone = await raw(house)
-    inline = phone.features.find("authentication", ns.SASL2).find("inline", ns.SASL2)
+    inline = child(phone.features, ("authentication", ns.SASL2), "inline")
     assert inline is not None
     assert inline.find("sm", ns.SM) is not None
-    offered = inline.find("bind", ns.BIND2).find("inline", ns.BIND2)
+    offered = child(inline, ("bind", ns.BIND2), "inline")
     assert {f.get("var") for f in offered.elements()} >= {ns.SM, ns.CARBONS, ns.CSI}
     success = await phone.scram("alice", PASSWORD, INSIDE)
-    enabled = success.find("bound", ns.BIND2).find("enabled", ns.SM)
+    enabled = child(success, ("bound", ns.BIND2)).find("enabled", ns.SM)
     assert enabled is not None
-    full = success.find("authorization-identifier").text
+    full = child(success, "authorization-identifier").text
     # Counting began at once: what the client says right after its success is the first.
     assert (await phone.request(f"<iq type='get' id='p'><ping xmlns='{ns.PING}'/></iq>")).get("id") == "p"
     answer = await phone.request(f"<r xmlns='{ns.SM}'/>")
@@ -360,13 +361,13 @@ async def test_everything_at_once_and_back_at_once(house: Any) -> None:
     again = await raw(house)
     token = enabled.get("id")
     success = await again.scram("alice", PASSWORD, f"<resume xmlns='{ns.SM}' previd='{token}' h='2'/>" + INSIDE)
-    assert success.find("authorization-identifier").text == full
+    assert child(success, "authorization-identifier").text == full
     resumed = success.find("resumed", ns.SM)
     assert resumed is not None
     assert resumed.get("h") == "1"
     assert success.find("bound", ns.BIND2) is None
     message = await again.element()
-    assert message.find("body").text == "meanwhile"
+    assert body(message) == "meanwhile"
     assert (await again.request(f"<iq type='get' id='q'><ping xmlns='{ns.PING}'/></iq>")).get("to") == full
     await again.close()
 

@@ -198,7 +198,7 @@ async def elsewhere(house_class: Any, tmp_path: Path) -> AsyncIterator[Any]:
 
     out = Out()
 
-    class Federated(house_class):  # type: ignore[misc]
+    class Federated(house_class):
         def _service(self) -> Any:
             service = super()._service()
             service._federation = out

@@ -114,7 +114,7 @@ def test_the_session_service_comes_first_where_there_is_one() -> None:
     assert outputs(machine) == [Attempt("SOAPCONNECT_S", "imp1.example.com")]
     assert [attempt.state for attempt in tried] == ["SOAPCONNECT_SESSION_P", "SOAPCONNECT_SESSION_S", "SOAPCONNECT_P"]
     machine.receive(Succeeded(), 123.0)
-    assert machine.state == "SOAPCONNECTED"
+    assert [machine.state] == ["SOAPCONNECTED"]
     assert outputs(machine) == [Find()]
     machine.receive(Found("now.example.com", ""), 124.0)
     assert outputs(machine) == [Attempt("XMPPCONNECT_P", "now.example.com")]

@@ -30,7 +30,7 @@ def certificate(tmp_path: Path) -> EdgeCertificate:
 
 
 def test_a_signed_request_comes_into_use_and_is_kept(certificate: EdgeCertificate, authority: Authority) -> None:
-    assert certificate.context is None
+    assert not certificate.context
     assert certificate.due()
     chain = authority.sign_edge(certificate.request())
     assert certificate.install(chain)

@@ -6,6 +6,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -206,9 +207,9 @@ async def test_bodies_are_carried(client: httpx.AsyncClient, house: House, uds: 
     ],
 )
 async def test_the_proxy_goes_nowhere_else(
-    client: httpx.AsyncClient, house: House, uds: Uds, path: str, options: dict[str, str | int]
+    client: httpx.AsyncClient, house: House, uds: Uds, path: str, options: dict[str, Any]
 ) -> None:
-    answer = await client.get(proxied(house, path, **options), auth=ALICE)  # type: ignore[arg-type]
+    answer = await client.get(proxied(house, path, **options), auth=ALICE)
     assert answer.status_code == 403
     assert not uds.requests
 
@@ -217,8 +218,9 @@ async def test_the_inside_judges_for_itself(client: httpx.AsyncClient, house: Ho
     """An edge that is in wrong hands can ask for anything: the allow-list inside is what holds."""
     transport = httpx.AsyncHTTPTransport(uds=str(house.site.run / "edge-mra.sock"))
     async with httpx.AsyncClient(transport=transport, base_url="http://edge") as inner:
-        for options in ({"host": "127.0.0.1"}, {"port": 443}, {"host": "evil.example"}):
-            answer = await inner.get(proxied(house, "/cucm-uds/version", **options), auth=ALICE)  # type: ignore[arg-type]
+        elsewhere: tuple[dict[str, Any], ...] = ({"host": "127.0.0.1"}, {"port": 443}, {"host": "evil.example"})
+        for options in elsewhere:
+            answer = await inner.get(proxied(house, "/cucm-uds/version", **options), auth=ALICE)
             assert (answer.status_code, answer.headers["server"]) == (403, "CE_E")
         other = mra.proxied_path("other.example", "https", "inside.moim.test", 18443, "/cucm-uds/version")
         assert (await inner.get(other, auth=ALICE)).status_code == 403

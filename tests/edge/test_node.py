@@ -265,6 +265,7 @@ async def test_an_edge_that_goes_silent_is_noticed(make_house: Callable[..., Hou
     try:
         # The edge stops reading without closing: what a host that lost its power looks like.
         assert house.edge._tunnel is not None
+        assert house.edge._tunnel._connection._transport is not None
         house.edge._tunnel._connection._transport.pause_reading()
         await _next(house, up=False)
         await _next(house, up=True)

@@ -60,7 +60,9 @@ def test_accepted_heads_have_one_reading(head: bytes) -> None:
         )
         again = h11.Connection(h11.CLIENT).send(
             h11.Request(
-                method=accepted.method, target=accepted.target, headers=[("Host", accepted.host), *accepted.headers]
+                method=accepted.method,
+                target=accepted.target,
+                headers=[(b"Host", accepted.host.encode()), *accepted.headers],
             )
         )
         assert again is not None

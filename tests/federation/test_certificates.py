@@ -288,9 +288,8 @@ async def judge(made: Made, *, dns: FakeDns | None = None, documents: bytes | No
     proofs = Proofs(
         ANCHORS, dns=names if dns is not None else None, locator=Locator(names, Guard((), list)), fetch=fetch
     )
-    rules = Policy(
-        **({"tls": "required", "certificates": "optional", "dialback": True, "server_auth_only": True} | policy)
-    )
+    usual: dict[str, Any] = {"tls": "required", "certificates": "optional", "dialback": True, "server_auth_only": True}
+    rules = Policy(**(usual | policy))
     return await proofs.judge("b.example", made.chain, "server", rules), asked
 
 

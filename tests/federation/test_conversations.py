@@ -12,7 +12,7 @@ from s2s_network import FakeDns, Network
 
 
 def bodies(stanzas: list[Element]) -> list[str]:
-    return [body.text if (body := one.find("body")) is not None else one.get("type", "") for one in stanzas]
+    return [body.text if (body := one.find("body")) is not None else one.get("type") or "" for one in stanzas]
 
 
 def error_of(stanza: Element) -> tuple[str, str]:

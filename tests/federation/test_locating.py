@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
+from operator import mod
 
 import pytest
 
@@ -23,7 +25,7 @@ def test_priority_first_then_chance_by_weight() -> None:
     targets = [target(10, 0, "last"), target(5, 30, "often"), target(5, 10, "seldom")]
     first: Counter[str] = Counter()
     for number in range(41):
-        ordered = Locator(FakeDns(), OPEN, choose=lambda below, n=number: n % below).ordered(targets)
+        ordered = Locator(FakeDns(), OPEN, choose=partial(mod, number)).ordered(targets)
         assert ordered[-1].host == "last"
         first[ordered[0].host] += 1
     assert 25 <= first["often"] <= 33

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from moim.model import Address, UserRemoved
 
@@ -250,7 +251,7 @@ async def test_a_restart_is_no_error(room: Any) -> None:
 
 async def test_pages_of_other_origins_cannot_connect(room: Any) -> None:
     with pytest.raises(InvalidStatus):
-        async with connect(room.ws, proxy=None, origin="https://evil.example"):
+        async with connect(room.ws, proxy=None, origin=Origin("https://evil.example")):
             pass
     async with connect(room.ws, proxy=None, origin=room.http) as socket:
         assert socket.response is not None

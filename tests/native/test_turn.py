@@ -13,7 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from turn_peers import (
+
+from moim._native import TurnServer
+from moim.errors import Unavailable, UsageError
+
+from .turn_peers import (
     ALLOCATE,
     BINDING,
     DATA,
@@ -32,9 +36,6 @@ from turn_peers import (
     parse,
     uclient,
 )
-
-from moim._native import TurnServer
-from moim.errors import Unavailable, UsageError
 
 REALM = "moim.test"
 SECRET = b"0123456789abcdef"
@@ -353,7 +354,7 @@ def test_impossible_credentials_and_rules_are_usage_errors(server: TurnServer) -
         {"realm": "a", "software": "x" * 800},
     ):
         with pytest.raises(UsageError):
-            TurnServer(**options)  # type: ignore[arg-type]
+            TurnServer(**options)
 
 
 def test_stopping_twice_is_fine_and_ends_everything(server: TurnServer, place: tuple[str, int]) -> None:

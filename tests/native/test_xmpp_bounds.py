@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import socket
 
-from xmpp_peers import DOMAIN, HEADER, NS_CLIENT, Client, host
-
 from moim._native import Element
+
+from .xmpp_peers import DOMAIN, HEADER, NS_CLIENT, Client, host
 
 BOB = f"bob@{DOMAIN}"
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_xmpp_management import ALICE, BOB, SM, Manager, Phone, R, bodies, cut, say
-from xmpp_peers import DOMAIN, Client
 
 from moim._native import Element, archivable, copied
+
+from .test_xmpp_management import ALICE, BOB, SM, Manager, Phone, R, bodies, cut, say
+from .xmpp_peers import DOMAIN, Client
 
 CLIENT = "jabber:client"
 CARBONS = "urn:xmpp:carbons:2"

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from xmpp_peers import DOMAIN, HEADER, Client, Host
 
 from moim._native import Element
+
+from .xmpp_peers import DOMAIN, HEADER, Client, Host
 
 SM = "urn:xmpp:sm:3"
 ENABLED = f"<enabled xmlns='{SM}' id='secret' resume='true'/>"

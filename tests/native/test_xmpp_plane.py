@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from xmpp_peers import (
+
+from moim._native import Element, XmppServer
+from moim.errors import Unavailable, UsageError
+
+from .xmpp_peers import (
     DOMAIN,
     HEADER,
     NS_CLIENT,
@@ -22,9 +26,6 @@ from xmpp_peers import (
     client_context,
     host,
 )
-
-from moim._native import Element, XmppServer
-from moim.errors import Unavailable, UsageError
 
 
 @pytest.fixture

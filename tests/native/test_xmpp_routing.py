@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from xmpp_peers import DOMAIN, NS_CLIENT, Client, Host, WebClient, host
 
 from moim._native import Element
+
+from .xmpp_peers import DOMAIN, NS_CLIENT, Client, Host, WebClient, host
 
 ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from xmpp_peers import NS_CLIENT, NS_STREAM_ERRORS, NS_STREAMS, NS_TLS, WAIT, Client, Host, certificate
 
 from moim._native import Element, XmppServer
 from moim.errors import UsageError
+
+from .xmpp_peers import NS_CLIENT, NS_STREAM_ERRORS, NS_STREAMS, NS_TLS, WAIT, Client, Host, certificate
 
 NS_SERVER = "jabber:server"
 NS_DIALBACK = "jabber:server:dialback"

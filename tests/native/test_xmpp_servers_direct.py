@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_xmpp_copies import LAPTOP, next_message, unwrapped
-from test_xmpp_management import ALICE, Manager, Phone, say
-from test_xmpp_servers import B, Side, side
-from xmpp_peers import DOMAIN, NS_CLIENT
 
 from moim._native import Element
 from moim.errors import UsageError
+from stanza_parts import body, child
+
+from .test_xmpp_copies import LAPTOP, next_message, unwrapped
+from .test_xmpp_management import ALICE, Manager, Phone, say
+from .test_xmpp_servers import B, Side, side
+from .xmpp_peers import DOMAIN, NS_CLIENT
 
 FAR = f"v@{B}/far"
 BARE = f"alice@{DOMAIN}"
@@ -93,14 +95,14 @@ def test_copies_and_records_of_both_directions(link: Link) -> None:
     inner = unwrapped(sent, "sent")
     out = link.plane.event("records")[2]
     assert [(record[1], record[2], record[3]) for record in out] == [(ALICE, FAR, [BARE])]
-    assert inner.find("stanza-id", "urn:xmpp:sid:0").get("id") == str(out[0][0])
+    assert child(inner, ("stanza-id", "urn:xmpp:sid:0")).get("id") == str(out[0][0])
     link.plane.seen.clear()
     link.send(message(ALICE))
     got = next_message(link.phone)
     assert unwrapped(next_message(link.laptop), "received") == got
     records = link.plane.event("records")[2]
     assert [(record[1], record[2], record[3]) for record in records] == [(FAR, ALICE, [BARE])]
-    assert got.find("stanza-id", "urn:xmpp:sid:0").attrs == {"by": BARE, "id": str(records[0][0])}
+    assert child(got, ("stanza-id", "urn:xmpp:sid:0")).attrs == {"by": BARE, "id": str(records[0][0])}
 
 
 @pytest.mark.parametrize(
@@ -132,13 +134,13 @@ def test_what_goes_out_for_python_to_judge(link: Link, to: str) -> None:
 def test_a_tap_and_an_end_of_the_way(link: Link) -> None:
     link.server.tap(link.plane.sid(ALICE), True)
     say(link.phone, FAR, "tapped")
-    assert link.missed().find("body").text == "tapped"
+    assert body(link.missed()) == "tapped"
     link.send(message(BARE))
     assert link.missed() == message(BARE)
     link.server.tap(link.plane.sid(ALICE), False)
     link.direct(False)
     say(link.phone, FAR, "not direct")
-    assert link.missed().find("body").text == "not direct"
+    assert body(link.missed()) == "not direct"
     link.send(message(BARE))
     assert link.missed() == message(BARE)
     link.direct(True)
@@ -149,7 +151,7 @@ def test_a_tap_and_an_end_of_the_way(link: Link) -> None:
     link.server.close(link.sid)
     link.plane.event("closed", link.sid)
     say(link.phone, FAR, "gone")
-    assert link.missed().find("body").text == "gone"
+    assert body(link.missed()) == "gone"
 
 
 def test_nothing_overtakes_what_waits_for_python(link: Link) -> None:
@@ -167,7 +169,7 @@ def test_what_the_stream_could_not_carry_comes_back(link: Link) -> None:
     link.server.close(link.sid)
     link.server.route_domain(link.sid, DOMAIN, B, True)
     say(link.phone, FAR, "late")
-    assert link.missed().find("body").text == "late"
+    assert body(link.missed()) == "late"
     assert all(event[0] != "undelivered" for event in link.plane.seen)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from xmpp_peers import DOMAIN, NS_FRAMING, NS_STREAMS, Client, Host, WebClient, host
+
+from .xmpp_peers import DOMAIN, NS_FRAMING, NS_STREAMS, Client, Host, WebClient, host
 
 OPEN = f"<open xmlns='{NS_FRAMING}' to='{DOMAIN}' version='1.0'/>"
 

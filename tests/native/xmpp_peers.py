@@ -138,14 +138,14 @@ class Host:
                 self.bound[sid] = full
                 server.bind(sid, full)
                 jid = Element("bind", NS_BIND, {}, [Element("jid", NS_BIND, {}, [full])])
-                server.send(sid, [Element("iq", NS_CLIENT, {"type": "result", "id": element.get("id", "")}, [jid])])
+                server.send(sid, [Element("iq", NS_CLIENT, {"type": "result", "id": element.get("id") or ""}, [jid])])
             case ("jabber:client", "presence") if element.get("to") is None:
                 priority = element.find("priority")
                 available = element.get("type") is None
                 server.presence(sid, int(priority.text if priority else 0) if available else None)
                 server.send(sid, [element])
             case ("jabber:client", "iq") if element.get("type") == "get":
-                reply = Element("iq", NS_CLIENT, {"type": "result", "id": element.get("id", "")})
+                reply = Element("iq", NS_CLIENT, {"type": "result", "id": element.get("id") or ""})
                 server.send(sid, [reply])
 
     def sid(self, full: str) -> int:

@@ -44,7 +44,7 @@ async def test_a_listener_that_never_accepts_ends_in_a_timeout() -> None:
         listener.bind(("127.0.0.95", 0))
         listener.listen(0)
         port = listener.getsockname()[1]
-        full = []  # connections that wait to be accepted, until no more may wait
+        full: list[asyncio.StreamWriter] = []  # connections that wait to be accepted, until no more may wait
         try:
             while len(full) < 8:
                 try:

@@ -28,7 +28,8 @@ class FakeEngine:
 
 
 async def test_batches_arrive_in_order_and_failures_are_survived() -> None:
-    engine, seen, enough = FakeEngine(), [], asyncio.Event()
+    engine, enough = FakeEngine(), asyncio.Event()
+    seen: list[int] = []
 
     def handle(batch: Sequence[int]) -> None:
         seen.extend(batch)

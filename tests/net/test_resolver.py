@@ -54,7 +54,7 @@ async def serve() -> AsyncIterator[Serve]:
         transport.close()
 
 
-def answer(*records: str, rcode: int = 0, authority: str = "") -> Reply:
+def answer(*records: str, rcode: int = 0, authority: str = "") -> Callable[[dns.message.Message], dns.message.Message]:
     def reply(query: dns.message.Message) -> dns.message.Message:
         message = dns.message.make_response(query)
         message.set_rcode(dns.rcode.Rcode(rcode))

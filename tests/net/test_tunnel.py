@@ -65,7 +65,7 @@ class Edge:
             config=None,
             agent_path=None,
             known_hosts=([asyncssh.read_public_key(self.folder / "host.pub")], [], []),
-            **{"username": USER, "client_keys": [str(self.folder / "client")], **options},  # type: ignore[arg-type]
+            **{"username": USER, "client_keys": [str(self.folder / "client")], **options},
         ) as connection:
             yield connection
 
@@ -242,7 +242,7 @@ async def test_nobody_listening_is_unreachable(edge: Edge) -> None:
 async def test_sessions_other_than_control_are_refused(edge: Edge, request_options: dict[str, str]) -> None:
     async with edge.ssh() as connection:
         with pytest.raises(asyncssh.ChannelOpenError):
-            await connection.create_process(**request_options)  # type: ignore[call-overload]
+            await connection.create_process(**request_options)
     assert edge.refused
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from moim.errors import PeerUnreachable
 from moim.model import Address, UserChanged, UserRemoved
-from tests.portal.conftest import Portal, StartPortal
+
+from .conftest import Portal, StartPortal
 
 ALICE = {"address": "Alice@Example.test", "password": "right"}
 

@@ -14,7 +14,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from moim.errors import NotFound
-from tests.portal.conftest import Portal, StartPortal
+
+from .conftest import Portal, StartPortal
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import FilePayload, async_playwright, expect
 
 from browser.pages import PHONE, SignIn, launch, new_context
 from running_site import RunningSite
@@ -45,8 +45,8 @@ async def test_a_picture_and_a_file_from_inside_to_outside_and_back(site: Runnin
         image = picture(320, 200)
         await alice.at("chat-file").set_input_files(
             [
-                {"name": "바다 풍경.png", "mimeType": "image/png", "buffer": image},
-                {"name": "회의록.html", "mimeType": "text/html", "buffer": b"<script>alert(1)</script>"},
+                FilePayload(name="바다 풍경.png", mimeType="image/png", buffer=image),
+                FilePayload(name="회의록.html", mimeType="text/html", buffer=b"<script>alert(1)</script>"),
             ]
         )
         for screen in (alice, bob):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 
 from running_site import RunningSite
 from slixmpp_client import Client
 
 
-async def until(check, timeout: float = 30) -> None:
+async def until(check: Callable[[], object], timeout: float = 30) -> None:
     """Waits for a condition that only the status of another process shows."""
     async with asyncio.timeout(timeout):
         while not await asyncio.to_thread(check):

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +21,7 @@ notes = sa.Table("notes", meta, sa.Column("id", sa.Integer, primary_key=True), s
 
 
 @pytest.fixture
-async def store(database: Where):
+async def store(database: Where) -> AsyncIterator[Store]:
     store = Store(database)
     await store.write(lambda c: meta.create_all(c))
     yield store
@@ -27,15 +29,15 @@ async def store(database: Where):
 
 
 @pytest.fixture
-async def file_store(tmp_path: Path):
+async def file_store(tmp_path: Path) -> AsyncIterator[Store]:
     store = Store(tmp_path / "a.db")
     await store.write(lambda c: meta.create_all(c))
     yield store
     store.close()
 
 
-def add(text: str):
-    return lambda c: c.execute(sa.insert(notes).values(text=text)).inserted_primary_key[0]
+def add(text: str) -> Callable[[sa.Connection], Any]:
+    return lambda c: c.execute(sa.insert(notes).values(text=text).returning(notes.c.id)).scalar_one()
 
 
 async def texts(store: Store) -> list[str]:

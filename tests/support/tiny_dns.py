@@ -58,7 +58,10 @@ class TinyDns:
             if found.name == question.name:
                 known = True
                 if found.rdtype == question.rdtype:
-                    reply.find_rrset(reply.answer, found.name, found.rdclass, found.rdtype, create=True).update(found)
+                    for record in found:
+                        reply.find_rrset(reply.answer, found.name, found.rdclass, found.rdtype, create=True).add(
+                            record, found.ttl
+                        )
         if not known:
             reply.set_rcode(dns.rcode.NXDOMAIN)
         return reply.to_wire()

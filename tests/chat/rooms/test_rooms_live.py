@@ -18,6 +18,7 @@ from moim.model import Address, UserRemoved
 from moim.proto.xmpp import Element, ns
 from moim.store import migrate
 from moim.store.engine import make_engine
+from stanza_parts import body, child
 
 ROOM = "den@rooms.chat.test"
 MUC = "<x xmlns='http://jabber.org/protocol/muc'/>"
@@ -81,11 +82,11 @@ async def test_a_persistent_room_survives_a_restart(house: Any) -> None:
     info = await bob.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to=ROOM)
     assert info.elements()[0].find("identity").get("name") == "굴"
     own, said, subject = await enter(bob, "B")
-    assert own.find("x", ns.MUC_USER).find("item").get("affiliation") == "member"
-    assert said.find("body").text == "하나"
+    assert child(own, ("x", ns.MUC_USER), "item").get("affiliation") == "member"
+    assert body(said) == "하나"
     assert said.find("stanza-id", ns.STANZA_IDS) == before[0].find("stanza-id", ns.STANZA_IDS)
     assert occupant_id(said) == occupant_id(before[0])
-    assert (subject.find("subject").text, subject.get("from")) == ("봄", f"{ROOM}/A")
+    assert (child(subject, "subject").text, subject.get("from")) == ("봄", f"{ROOM}/A")
     assert condition((await enter(carol, "C"))[-1]) == "registration-required"
     alice = await house.online("alice")
     await enter(alice, "A")
@@ -137,7 +138,7 @@ async def test_two_devices_share_a_nickname(house: Any) -> None:
     assert condition((await enter(bob, "A"))[-1]) == "conflict"
     await drain(bob)
     bob.send(f"<message type='groupchat' to='{ROOM}'><body>to both</body></message>")
-    assert [s.find("body").text for s in await drain(phone)][-1:] == ["to both"]
+    assert [body(s) for s in await drain(phone)][-1:] == ["to both"]
     phone.send(f"<presence type='unavailable' to='{ROOM}/A'/>")
     (left,) = await drain(phone)
     assert left.get("type") == "unavailable"
@@ -205,7 +206,7 @@ async def test_history_as_wanted(house: Any) -> None:
     ):
         more = f"<x xmlns='{ns.MUC}'><history {limits}/></x>"
         got = await enter(bob, "B", more=more)
-        assert [s.find("body").text for s in got if s.find("body") is not None] == expected, limits
+        assert [body(s) for s in got if s.find("body") is not None] == expected, limits
         bob.send(f"<presence type='unavailable' to='{ROOM}/B'/>")
         await drain(bob)
     assert (
@@ -225,7 +226,7 @@ async def test_a_removed_account_leaves_no_rights_behind(house: Any) -> None:
     await alice.ended()
     while (shown := await bob.receive()).get("from") != f"{ROOM}/B":
         pass
-    assert shown.find("x", ns.MUC_USER).find("item").get("affiliation") == "owner"
+    assert child(shown, ("x", ns.MUC_USER), "item").get("affiliation") == "owner"
     house.users.passwords["alice"] = "another"
     again = await house.online("alice")
     await enter(again, "A2")

@@ -60,6 +60,9 @@ class Talk:
         self.session.push(text, now)
         self.take()
 
+    def gone(self) -> bool:
+        return self.over is not None
+
     def tick(self, now: float) -> None:
         self.session.tick(now)
         self.take()
@@ -110,8 +113,9 @@ def test_a_request_that_waited_long_enough_is_answered() -> None:
 def test_whoever_stays_away_is_gone() -> None:
     talk = Talk()
     talk.tick(59.0)
-    assert talk.over is None
+    assert not talk.gone()
     talk.tick(60.0)
+    assert talk.gone()
     assert talk.over == ""
     answer = talk.send(101)
     assert answer is not None

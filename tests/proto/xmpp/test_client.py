@@ -275,7 +275,7 @@ def test_stanzas_wait_for_the_sign_in() -> None:
 )
 def test_any_order_ends_in_an_event_at_worst(parts: list[str]) -> None:
     for mode in ("direct", "starttls"):
-        login = ClientLogin("alice@example.com", "pencil", tls=mode)  # type: ignore[arg-type]
+        login = ClientLogin("alice@example.com", "pencil", tls=mode)
         login.start(0.0)
         for part in parts:
             login.receive(part.encode(), 0.0)

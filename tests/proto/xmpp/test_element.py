@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -83,12 +84,13 @@ def test_names_that_cannot_be(name: str) -> None:
 
 @pytest.mark.parametrize("bad", ["\0", "\x1f", "\ufffe", "\uffff", "a\x08", "\ud800"])
 def test_characters_that_cannot_be(bad: str) -> None:
-    for build in (
+    builds: tuple[Callable[[], Element], ...] = (
         lambda: Element("a", NS, {"b": bad}),
         lambda: Element("a", NS, {}, [bad]),
         lambda: Element("a", bad),
         lambda: Element("a", NS).with_attrs({"b": bad}),
-    ):
+    )
+    for build in builds:
         with pytest.raises(UsageError):
             build()
 

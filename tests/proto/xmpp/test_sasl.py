@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -99,14 +100,15 @@ def test_acting_as_somebody_else_is_refused(authzid: str) -> None:
 
 def test_calls_out_of_order_are_failures() -> None:
     verifier = make_verifier("SCRAM-SHA-256", "pw", b"salt", 1)
-    for call in (
+    calls: tuple[Callable[[SaslServer], object], ...] = (
         lambda s: s.respond(b"x"),
         lambda s: s.verifier(verifier),
         lambda s: s.password_checked(True),
         lambda s: (s.start("PLAIN", None), s.start("PLAIN", None))[1],
         lambda s: (s.start("PLAIN", b"\0a\0b"), s.respond(b"\0a\0b"))[1],
         lambda s: (s.start("PLAIN", b"\0a\0b"), s.password_checked(True), s.password_checked(True))[2],
-    ):
+    )
+    for call in calls:
         step = call(server())
         assert isinstance(step, Failure)
         assert step.condition == "malformed-request"
