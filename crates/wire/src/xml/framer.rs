@@ -194,7 +194,8 @@ impl Framer {
                     Ok(None) => counted = at,
                     done => break done,
                 },
-                Err(error) => break Err(error),
+                // What is too long already is so wherever the input was cut.
+                Err(error) => break self.count(at - counted).and(Err(error)),
             }
             if at - counted > 4096 {
                 if let Err(error) = self.count(at - counted) {
