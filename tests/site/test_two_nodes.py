@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -63,10 +64,10 @@ async def archived(person: Person, other: str) -> set[str]:
 async def open_room(person: Person) -> None:
     """Lets everybody into the room that the person made."""
     muc: Any = person.plugin["xep_0045"]
-    form = await muc.get_room_config(ROOM)
+    form = await muc.get_room_config(person.room)
     form["type"] = "submit"
     form.set_values({"muc#roomconfig_persistentroom": True})
-    await muc.set_room_config(ROOM, form)
+    await muc.set_room_config(person.room, form)
 
 
 async def test_chat_across_the_nodes(nodes: TwoNodes, people: Any) -> None:
@@ -77,6 +78,18 @@ async def test_chat_across_the_nodes(nodes: TwoNodes, people: Any) -> None:
     assert await bob.message() == ("alice@moim.test", "hello")
     bob.send_message(alice.boundjid.full, "hi", mtype="chat")
     assert await alice.message() == ("bob@moim.test", "hi")
+
+
+async def test_other_domains_are_every_nodes_affair(nodes: TwoNodes, people: Any) -> None:
+    """A policy that is set on one node counts on the other at once, and the status is that of both."""
+    first = nodes.sites["inside"]
+    bob = await people("bob", "inside2")
+    await asyncio.to_thread(first.moim, "federation", "policy", "set", "nobody.example", "--access", "deny")
+    bob.send_message("somebody@nobody.example", "hello", mtype="chat")
+    error = await asyncio.wait_for(bob.refusals.get(), 30)
+    assert (error["condition"], error["type"]) == ("not-allowed", "cancel")
+    shown = await asyncio.to_thread(first.moim, "federation", "status", "--json")
+    assert json.loads(shown.stdout)["missing"] == []
 
 
 async def test_a_node_is_killed(nodes: TwoNodes, people: Any) -> None:
@@ -147,13 +160,17 @@ async def test_the_database_is_stopped(nodes: TwoNodes, people: Any) -> None:
 
 
 async def test_a_node_is_stopped(nodes: TwoNodes, people: Any) -> None:
-    bob = await people("bob", "inside", room=ROOM)
-    alice = await people("alice", "inside2", room=ROOM)
+    room = "coffee@rooms.moim.test"
+    bob = await people("bob", "inside", room=room)
+    await open_room(bob)
+    alice = await people("alice", "inside2", room=room)
     alice.online.clear()
     alice.joined.clear()
     await asyncio.to_thread(nodes.sites["inside2"].stop)
     await asyncio.wait_for(alice.joined.wait(), 60)
     assert alice.at == nodes.addresses["inside"]
-    bob.send_message(ROOM, "still here", mtype="groupchat")
+    bob.send_message(room, "still here", mtype="groupchat")
     await alice.until_message(says("still here"))
     assert "did not stop in time" not in nodes.sites["inside2"].logs()
+    shown = await asyncio.to_thread(nodes.sites["inside"].moim, "federation", "status", "--json")
+    assert json.loads(shown.stdout)["missing"] == ["inside2"]
