@@ -66,6 +66,9 @@ def test_a_moderator_takes_back_what_somebody_said() -> None:
     assert gone is not None
     assert gone.get("id") == notice.get("id")
     assert gone.find("moderated", ns.MODERATION) == by
+    older = first.find("moderated", ns.MODERATION_0)
+    assert older is not None
+    assert (older.get("by"), [c.name for c in older.elements()]) == ("room@rooms.x.test/O", ["retracted", "reason"])
     assert (first.get("from"), stanza_id(first)) == ("room@rooms.x.test/Ann", target)
     assert second.find("retract", ns.RETRACTION) is not None
     assert refusal(room, OWNER, target) == "item-not-found", "it is taken back already"

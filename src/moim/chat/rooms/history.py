@@ -48,6 +48,8 @@ class Tombstone:
     identifier: str
     retracted: Element
     author: str = ""
+    older: Element | None = None
+    """The same as older clients read it."""
 
     def apply(self, message: Element) -> Element | None:
         """The message without what was said; None when it is somebody else's, or taken back already."""
@@ -58,7 +60,8 @@ class Tombstone:
         kept = [
             c for c in message.elements() if c.ns == ns.OCCUPANT_ID or (c.ns, c.name) == (ns.STANZA_IDS, "stanza-id")
         ]
-        return message.with_children((*kept, self.retracted))
+        said = (self.retracted,) if self.older is None else (self.retracted, self.older)
+        return message.with_children((*kept, *said))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,17 +93,21 @@ def read_order(room: Room, sender: Jid, moderate: Element, now: datetime) -> Ord
         raise StanzaError("forbidden", "only moderators take back what others said")
     target, words = _read_moderate(moderate)
     mark = Element("occupant-id", ns.OCCUPANT_ID, {"id": moderator.identifier})
-    by = Element("moderated", ns.MODERATION, {"by": f"{room.address}/{moderator.nick}"}, (mark,))
+    nick = f"{room.address}/{moderator.nick}"
+    by = Element("moderated", ns.MODERATION, {"by": nick}, (mark,))
     said = (by, *((Element("reason", ns.RETRACTION, {}, (words,)),) if words else ()))
     message_id, identifier = room.token(), room.new_id()
     attrs = {"type": "groupchat", "from": room.address, "id": message_id}
     children = (
         Element("retract", ns.RETRACTION, {"id": target}, said),
-        _older_notice(target, by.get("by") or "", words),
+        Element("apply-to", ns.FASTENING, {"id": target}, (_older(nick, words, Element("retract", ns.RETRACTION_0)),)),
         Element("stanza-id", ns.STANZA_IDS, {"by": room.address, "id": identifier}),
     )
-    retracted = Element("retracted", ns.RETRACTION, {"id": message_id, "stamp": timestamp(now)}, said)
-    return Order(Tombstone(target, retracted), Element("message", ns.CLIENT, attrs, children), identifier, sender)
+    stamp = timestamp(now)
+    retracted = Element("retracted", ns.RETRACTION, {"id": message_id, "stamp": stamp}, said)
+    older = _older(nick, words, Element("retracted", ns.RETRACTION_0, {"stamp": stamp}))
+    tombstone = Tombstone(target, retracted, older=older)
+    return Order(tombstone, Element("message", ns.CLIENT, attrs, children), identifier, sender)
 
 
 def _read_moderate(order: Element) -> tuple[str, str]:
@@ -120,13 +124,11 @@ def _read_moderate(order: Element) -> tuple[str, str]:
     return target, reason.text[:MAX_REASON] if reason is not None else ""
 
 
-def _older_notice(target: str, by: str, words: str) -> Element:
+def _older(by: str, words: str, deed: Element) -> Element:
     """What clients understand that know XEP-0425 up to version 0.2 only."""
     # COMPAT 2026-11: goes when clients in use know the present version.
-    done = Element("retract", ns.RETRACTION_0)
-    said = (done, *((Element("reason", ns.MODERATION_0, {}, (words,)),) if words else ()))
-    moderated = Element("moderated", ns.MODERATION_0, {"by": by}, said)
-    return Element("apply-to", ns.FASTENING, {"id": target}, (moderated,))
+    said = (deed, *((Element("reason", ns.MODERATION_0, {}, (words,)),) if words else ()))
+    return Element("moderated", ns.MODERATION_0, {"by": by}, said)
 
 
 def knows(room: Room, order: Order) -> bool:
