@@ -37,7 +37,9 @@ class Site:
         self.domain, self.address = domain, address
         self.hosts = [domain, f"rooms.{domain}"]
         self.servers = FakePlane(network, address, {"": shows})
-        self.settings = Settings(**({"target_networks": ("10.0.0.0/8",), "posh": False} | settings))
+        usual: dict[str, Any] = {"target_networks": ("10.0.0.0/8",), "posh": False}
+        self.settings = Settings(**(usual | settings))
+        self.store = store
         self.policies = Policies(self.settings, store)
         self.got: list[Element] = []
         self.arrived = asyncio.Event()
@@ -109,10 +111,12 @@ async def make(network: Network, dns: FakeDns, tmp_path: Path) -> AsyncIterator[
     stores: list[Store] = []
 
     async def work(domain: str, **options: Any) -> Site:
-        path = tmp_path / f"{domain}-{len(stores)}.db"
-        migrate(path, [Path(federation.__path__[0]) / "migrations"])
-        store = Store(path)
-        stores.append(store)
+        beside: Site | None = options.pop("beside", None)  # another node of the same site: one database
+        if beside is None:
+            path = tmp_path / f"{domain}-{len(stores)}.db"
+            migrate(path, [Path(federation.__path__[0]) / "migrations"])
+            stores.append(Store(path))
+        store = stores[-1] if beside is None else beside.store
         address = dns.hosts[f"x.{domain}"][0]
         site = Site(network, dns, store, domain, address, **options)
         sites.append(site)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,22 +12,36 @@ import pytest
 from starlette.applications import Starlette
 
 from federation_names import A, B
+from moim.bus import Bus, Hub
 from moim.errors import Unavailable
 from moim.federation.routes import admin_routes
 from moim.federation.service import Service
 from moim.net import http_errors
 
 
+def node(site: Any, bus: Bus, here: str = "inside", others: Iterable[str] = ()) -> Service:
+    """The service of one node, as it is while ``site`` runs."""
+    place: Any = SimpleNamespace(domain=A, here=here, peers=others, section=lambda _: site.settings)
+    service = Service(
+        place, site.store, bus, credential=lambda _: pytest.fail("no certificate is asked for"), anchors=list
+    )
+    service.policies, service._running = site.policies, site.running
+    service._cancel.append(service._nodes.start())
+    return service
+
+
+def api(service: Service) -> httpx.AsyncClient:
+    """The admin API of a node."""
+    app = Starlette(routes=admin_routes(service), exception_handlers=dict(http_errors.HANDLERS))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://moim")
+
+
 @pytest.fixture
 async def house(make: Any) -> AsyncIterator[SimpleNamespace]:
     """Two sites, and the API of the first."""
     a, b = await make(A), await make(B)
-    service = Service.__new__(Service)
-    service.site = SimpleNamespace(domain=A)  # type: ignore[assignment]
-    service.settings, service.policies = a.settings, a.policies
-    service._running, service._listeners = a.running, []
-    app = Starlette(routes=admin_routes(service), exception_handlers=dict(http_errors.HANDLERS))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://moim") as client:
+    service = node(a, Bus())
+    async with api(service) as client:
         yield SimpleNamespace(a=a, b=b, client=client, service=service)
 
 
@@ -35,7 +49,7 @@ async def test_overview_and_peers(house: SimpleNamespace) -> None:
     before = (await house.client.get("/federation")).json()
     assert before["running"]
     assert before["domains"] == [A, f"rooms.{A}"]
-    assert (await house.client.get("/federation/peers")).json() == {"peers": []}
+    assert (await house.client.get("/federation/peers")).json() == {"peers": [], "missing": []}
     assert (await house.client.get(f"/federation/peers/{B}")).status_code == 404
     house.a.say(f"v@{B}")
     await house.b.hears()
@@ -79,6 +93,56 @@ async def test_the_check_needs_a_domain_and_a_running_service(house: SimpleNames
     house.service._running = None
     answer = await house.client.post("/federation/check", json={"domain": B})
     assert answer.json()["error"]["code"] == "unavailable"
-    assert (await house.client.get("/federation/peers")).json() == {"peers": []}
+    assert (await house.client.get("/federation/peers")).json() == {"peers": [], "missing": []}
+    assert (await house.client.delete(f"/federation/peers/{B}")).status_code == 503
     with pytest.raises(Unavailable):
         house.service.check(B)
+
+
+async def test_every_node_shows_its_streams_and_ends_them(make: Any) -> None:
+    """Two nodes of a.example on one bus, each with its own streams to b.example."""
+    one, b = await make(A), await make(B)
+    two = await make(A, beside=one)
+    hub = Hub()
+    nodes = node(one, Bus(hub), "inside", ["inside2"]), node(two, Bus(hub), "inside2", ["inside"])
+    for site in (one, two):
+        site.say(f"v@{B}")
+        await b.hears()
+    one.running.peers.note(B, "an older failure")
+    two.now = 60
+    two.running.peers.note(B, "the latest failure")
+    async with api(nodes[0]) as client:
+        answer = (await client.get("/federation/peers")).json()
+        assert answer["missing"] == []
+        [row] = answer["peers"]
+        assert {stream["node"] for stream in row["streams"]} == {"inside", "inside2"}
+        assert row["sent"] == 2
+        gone = (await client.delete(f"/federation/peers/{B}")).json()
+        assert gone["missing"] == []
+        assert gone["streams"] >= 2
+        await two.until(lambda: not len(two.running.streams))
+        await hub.cut()
+        two.say(f"v@{B}")
+        await b.hears()
+        answer = (await client.get(f"/federation/peers/{B}")).json()
+        assert answer["missing"] == ["inside2"]
+        assert not answer["streams"]
+        assert (await client.delete(f"/federation/peers/{B}")).json() == {
+            "domain": B,
+            "streams": 0,
+            "missing": ["inside2"],
+        }
+
+
+async def test_a_policy_counts_on_every_node_at_once(make: Any) -> None:
+    one, b = await make(A), await make(B)
+    two = await make(A, beside=one)
+    hub = Hub()
+    nodes = node(one, Bus(hub), "inside", ["inside2"]), node(two, Bus(hub), "inside2", ["inside"])
+    two.say(f"v@{B}")
+    await b.hears()
+    async with api(nodes[0]) as client:
+        assert (await client.put(f"/federation/policies/{B}", json={"access": "deny"})).is_success
+    two.say(f"v@{B}")
+    [refused] = await two.hears()
+    assert refused.get("type") == "error"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 from typing import Any
@@ -46,7 +47,9 @@ cli = typer.Typer(
 
 @cli.callback()
 def _moim() -> None:
-    """Everything is in the commands."""
+    """Everything is in the commands, which say themselves what goes wrong: warnings are for a running site's log."""
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.ERROR)
 
 
 def main() -> None:

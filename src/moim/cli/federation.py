@@ -60,7 +60,8 @@ def status(
     async def work(client: httpx.AsyncClient) -> Any:
         overview = admin.check(await client.get("/federation"))
         if domain:
-            return overview | {"peers": [admin.check(await client.get(f"/federation/peers/{quote(domain, safe='')}"))]}
+            peer = admin.check(await client.get(f"/federation/peers/{quote(domain, safe='')}"))
+            return overview | {"missing": peer.pop("missing"), "peers": [peer]}
         return overview | admin.check(await client.get("/federation/peers"))
 
     found = admin.run(root, work)
@@ -77,7 +78,13 @@ def status(
         markup=False,
     )
     rows = [row for peer in found["peers"] for row in _rows(peer)]
-    table(("domain", "direction", "address", "TLS", "authenticated", "since", "queue", "last error"), rows)
+    table(("domain", "node", "direction", "address", "TLS", "authenticated", "since", "queue", "last error"), rows)
+    _tell_missing(found["missing"])
+
+
+def _tell_missing(nodes: list[str]) -> None:
+    for node in nodes:
+        err.print(f"The node {node} does not answer: what it has is not among this.", markup=False)
 
 
 def _rows(peer: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -93,6 +100,7 @@ def _rows(peer: dict[str, Any]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 peer["domain"],
+                stream["node"],
                 stream["direction"],
                 f"{stream['address']}:{stream['port']}",
                 tls["version"] if tls else "none",
@@ -101,7 +109,7 @@ def _rows(peer: dict[str, Any]) -> list[tuple[str, ...]]:
                 *last,
             )
         )
-    return rows or [(peer["domain"], "-", "-", "-", "-", "-", *last)]
+    return rows or [(peer["domain"], "-", "-", "-", "-", "-", "-", *last)]
 
 
 @cli.command()
@@ -116,6 +124,7 @@ def reset(domain: DomainArgument, root: SiteOption = DEFAULT_SITE, as_json: Json
         print_json(found)
     else:
         out.print(f"Ended {found['streams']} streams with {found['domain']}.", markup=False)
+        _tell_missing(found["missing"])
 
 
 @policy_cli.command(name="list")

@@ -24,27 +24,30 @@ def admin_routes(service: Service) -> list[BaseRoute]:
     """Routes of the admin API.
 
     ``GET /federation``, ``GET /federation/peers``, ``GET`` and ``DELETE /federation/peers/{domain}`` (ends its streams
-    and lets it be tried at once), ``GET /federation/policies``, ``GET``, ``PUT`` and ``DELETE
-    /federation/policies/{domain}``; ``POST /federation/check`` answers with a JSON object
-    in each line, the verdict last.
+    and lets it be tried at once): of all inside nodes, ``missing`` names those that did not answer. ``GET
+    /federation/policies``, ``GET``, ``PUT`` and ``DELETE /federation/policies/{domain}``. ``POST /federation/check``
+    answers with a JSON object in each line, the verdict last.
     """
 
     async def overview(_request: Request) -> Response:
         return JSONResponse(service.overview())
 
     async def peers(_request: Request) -> Response:
-        return JSONResponse({"peers": service.peers()})
+        rows, missing = await service.peers()
+        return JSONResponse({"peers": rows, "missing": missing})
 
     async def peer(request: Request) -> Response:
         name = pattern(request.path_params["domain"])
-        for row in service.peers():
-            if row["domain"] == name or _canonical(row["domain"]) == name:
-                return JSONResponse(row)
+        rows, missing = await service.peers()
+        for row in rows:
+            if _canonical(row["domain"]) == name:
+                return JSONResponse(row | {"missing": missing})
         raise NotFound(f"nothing was exchanged with {name} yet", hint=f"try: moim federation check {name}")
 
     async def reset(request: Request) -> Response:
         name = pattern(request.path_params["domain"])
-        return JSONResponse({"domain": name, "streams": service.reset(name, "reset by an administrator")})
+        streams, missing = await service.reset(name, "reset by an administrator")
+        return JSONResponse({"domain": name, "streams": streams, "missing": missing})
 
     async def policies(_request: Request) -> Response:
         await service.policies.load()
@@ -90,4 +93,8 @@ def admin_routes(service: Service) -> list[BaseRoute]:
 
 
 def _canonical(domain: str) -> str:
-    return pattern(domain)
+    """A peer's domain as an administrator may have written it; one that is no name stays as it is."""
+    try:
+        return pattern(domain)
+    except UsageError:
+        return domain

@@ -22,6 +22,7 @@ from moim.federation.connecting import Connector
 from moim.federation.fetching import Fetcher
 from moim.federation.guard import Guard
 from moim.federation.locating import Dns, Locator
+from moim.federation.nodes import Nodes
 from moim.federation.outbox import Bounds, Outbox, returned
 from moim.federation.peers import Peers
 from moim.federation.plane import Chat, ServerPlane
@@ -181,7 +182,8 @@ class Service:
         self._running: Running | None = None
         self._listeners: list[ServiceStatus] = []
         self._numbers: list[int] = []
-        self._cancel: Callable[[], None] | None = None
+        self._nodes = Nodes(bus, site.here, site.peers, rows=self._rows, reset=self._reset)
+        self._cancel: list[Callable[[], None]] = []
         self._refresher: asyncio.Task[None] | None = None
 
     def use(self, chat: Chat) -> None:
@@ -231,7 +233,7 @@ class Service:
         except BaseException:
             await self.stop()
             raise
-        self._cancel = self._bus.subscribe(CertificateChanged, self._certificate_changed)
+        self._cancel = [self._bus.subscribe(CertificateChanged, self._certificate_changed), self._nodes.start()]
         self._refresher = asyncio.create_task(self._refresh(), name="federation:policies")
 
     async def _refresh(self) -> None:
@@ -285,9 +287,8 @@ class Service:
 
     async def stop(self) -> None:
         """Ends every stream; what waits goes back to its senders."""
-        if self._cancel is not None:
-            self._cancel()
-            self._cancel = None
+        while self._cancel:
+            self._cancel.pop()()
         if self._refresher is not None:
             self._refresher.cancel()
             self._refresher = None
@@ -366,21 +367,29 @@ class Service:
         """What is on, and how much of it."""
         return status.overview(self)
 
-    def peers(self) -> list[dict[str, Any]]:
-        """Every peer that there is something to say about."""
+    async def peers(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Every peer that there is something to say about, on any inside node; and the nodes that did not answer."""
+        return await self._nodes.peers() if self._running is not None else ([], [])
+
+    def _rows(self) -> list[dict[str, Any]]:
         return status.peers(self._running, self.policies) if self._running is not None else []
 
     async def set_policy(self, domain: str, override: Override) -> dict[str, Any]:
         """Sets what counts for a domain; its streams end, so that it counts at once."""
         await self.policies.load()
         name = await self.policies.put(domain, override)
-        self.reset(name, "the policy for this domain changed")
+        await self._follow(name)
         return self.policy(name)
 
     async def drop_policy(self, domain: str) -> None:
         """Leaves a domain to the settings. Raises NotFound."""
         await self.policies.load()
-        self.reset(await self.policies.delete(domain), "the policy for this domain changed")
+        await self._follow(await self.policies.delete(domain))
+
+    async def _follow(self, name: str) -> None:
+        """Each node reads the policies again before it ends streams; one that does not answer does so by itself."""
+        if self._running is not None:
+            await self._nodes.reset(name, "the policy for this domain changed")
 
     def policy(self, domain: str) -> dict[str, Any]:
         """What counts for a domain, and what of it is set for it alone."""
@@ -389,8 +398,17 @@ class Service:
         counts = self.policies.of(name.removeprefix("*."))
         return {"domain": name, "set": override.as_json() if override else {}, "counts": counts.as_json()}
 
-    def reset(self, domain: str, reason: str) -> int:
-        """Ends the streams with a domain (or ``*.`` domains) and lets it be tried again at once; how many ended."""
+    async def reset(self, domain: str, reason: str) -> tuple[int, list[str]]:
+        """Ends the streams with a domain (or ``*.`` domains) on every inside node, and lets it be tried again at once.
+
+        Gives how many ended, and the nodes that did not answer. Raises Unavailable while federation does not run.
+        """
+        if self._running is None:
+            raise Unavailable("federation does not run", hint="start the site: moim up, with federation.enabled")
+        return await self._nodes.reset(domain, reason)
+
+    async def _reset(self, domain: str, reason: str) -> int:
+        await self.policies.load()
         if self._running is None:
             return 0
 

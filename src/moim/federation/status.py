@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def overview(service: Service) -> dict[str, Any]:
-    """``running`` is false while switched off, or while the site does not run."""
+    """What this node does. ``running`` is false while switched off, or while the site does not run."""
     running, settings = service.running, service.settings
     found: dict[str, Any] = {
+        "node": service.site.here,
         "enabled": settings.enabled,
         "running": running is not None,
         "mode": settings.mode,
