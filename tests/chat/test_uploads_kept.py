@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from moim import chat
 from moim.chat.push.registrations import Registration, Registrations
 from moim.chat.uploads.files import DAY, Files, NoRoom, Quotas
-from moim.errors import Conflict, LimitExceeded, ProtocolError
+from moim.errors import Conflict, LimitExceeded, ProtocolError, Unavailable
 from moim.store import Store, Where, migrate
 
 ALICE, BOB = "alice@chat.test", "bob@chat.test"
@@ -109,3 +111,28 @@ async def test_registrations_are_counted_and_heard_of_by_other_nodes(store: Stor
     finally:
         await here.stop()
         await there.stop()
+
+
+async def test_a_disk_that_takes_a_part_has_taken_nothing(tmp_path: Path) -> None:
+    """As on a full disk, the kernel takes what fits and says so by the count alone."""
+    place = tmp_path / "moim.db"
+    migrate(place, [Path(chat.__file__).parent / "uploads/migrations"])
+    opened = Store(place)
+    many = replace(QUOTAS, file=10 << 20, user=10 << 20, day=10 << 20, total=10 << 20)
+    files = Files(opened, tmp_path / "uploads", many)
+    await files.start()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        upload = await files.reserve(ALICE, "film.mp4", 3 << 20, "video/mp4")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
+        try:
+            with pytest.raises(Unavailable):
+                await files.receive(upload, pieces(*[bytes(1 << 18)] * 12), "video/mp4")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()] == []
+        await files.receive(upload, pieces(*[bytes(1 << 18)] * 12), "video/mp4")
+        assert files.path(upload.id).stat().st_size == 3 << 20
+    finally:
+        await files.stop()
+        opened.close()

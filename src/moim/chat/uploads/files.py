@@ -186,7 +186,7 @@ class Files:
 
     async def _write(self, draft: Path, size: int, pieces: AsyncIterator[bytes]) -> None:
         descriptor = await asyncio.to_thread(os.open, draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        file = os.fdopen(descriptor, "wb", buffering=0)
+        file = os.fdopen(descriptor, "wb")
         try:
             taken, buffer = 0, bytearray()
             async for piece in pieces:
@@ -206,12 +206,19 @@ class Files:
     @staticmethod
     def _finish(file: Any, rest: bytes) -> None:
         file.write(rest)
+        file.flush()
         os.fsync(file.fileno())
 
     def _put_in_place(self, draft: Path, identifier: str) -> None:
         place = self.path(identifier)
         place.parent.mkdir(mode=0o700, exist_ok=True)
         os.link(draft, place)  # unlike a rename it never replaces what another node was faster with
+        for folder in (place.parent, self._folder):  # its name has to outlive a power cut as the row does
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _fill(self, connection: sa.Connection, identifier: str, kind: str) -> bool:
         now = self._clock()
