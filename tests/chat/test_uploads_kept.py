@@ -123,16 +123,16 @@ async def test_a_disk_that_takes_a_part_has_taken_nothing(tmp_path: Path) -> Non
     await files.start()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        upload = await files.reserve(ALICE, "film.mp4", 3 << 20, "video/mp4")
+        upload = await files.reserve(ALICE, "film.mp4", 2 << 20, "video/mp4")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
         try:
             with pytest.raises(Unavailable):
-                await files.receive(upload, pieces(*[bytes(1 << 18)] * 12), "video/mp4")
+                await files.receive(upload, pieces(*[bytes(1 << 18)] * 8), "video/mp4")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()] == []
-        await files.receive(upload, pieces(*[bytes(1 << 18)] * 12), "video/mp4")
-        assert files.path(upload.id).stat().st_size == 3 << 20
+        await files.receive(upload, pieces(*[bytes(1 << 18)] * 8), "video/mp4")
+        assert files.path(upload.id).stat().st_size == 2 << 20
     finally:
         await files.stop()
         opened.close()
