@@ -176,7 +176,7 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
             delay = min(delay * 2, _BACKOFF_LAST)
-        node.state, node.pid = "stopped", 0
+        node.state, node.pid, node.detail = "stopped", 0, ""
         self._changed()
 
     async def _run_once(self, node: NodeProcess) -> int:
@@ -221,7 +221,7 @@ class Supervisor:
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 said = json.loads(line)
-                node.services = said["services"]
+                node.services = [service | {"node": node.name} for service in said["services"]]
                 node.state = said["phase"]
                 node.detail = said["error"]
                 self._changed()

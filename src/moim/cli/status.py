@@ -69,7 +69,7 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _place(service: dict[str, Any]) -> str:
-    return f"{service['address']}:{service['port']}"
+    return f"{service['address']}:{service['port']}" if service["port"] else service["address"]
 
 
 def _coloured(state: str) -> str:

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-from collections import defaultdict
 from enum import StrEnum
 from shutil import which
 from typing import Annotated, Any, get_args
@@ -138,22 +137,28 @@ class _View:
 
 
 def _summary(site: Site, document: dict[str, Any]) -> None:
-    place = defaultdict(lambda: "off", ((s["name"], f"{s['address']}:{s['port']}") for s in document["services"]))
-    out.print(f"  [bold]Sign in[/]      {document['web']}")
-    out.print(
-        f"  [bold]From outside[/] https://{place['edge-web']}/  (through the edge; trust the CA file first)",
-        soft_wrap=True,
-    )
+    place = {s["name"]: f"{s['address']}:{s['port']}" for s in document["services"]}
+
+    def line(label: str, *found: tuple[str, str | None, str]) -> None:
+        """What runs here of ``found``, each with words before and after the place."""
+        if texts := [f"{before}{where}{after}" for before, where, after in found if where]:
+            out.print(f"  [bold]{label:<12}[/] {escape(', '.join(texts))}", soft_wrap=True)
+
+    line("Sign in", ("", document["web"], ""))
+    line("From outside", ("https://", place.get("edge-web"), "/  (through the edge; trust the CA file first)"))
     demo_file = site.root / "demo-users.json"
     if demo_file.exists():
         for number, user in enumerate(json.loads(demo_file.read_text(encoding="utf-8"))):
-            label = "[bold]Demo users[/]  " if number == 0 else " " * 12
-            out.print(f"  {label} {escape(user['address'])}  password {escape(user['password'])}")
-    out.print(f"  [bold]XMPP[/]         {place['xmpp-client']} (STARTTLS), {place['xmpp-client-tls']} (TLS); "
-              f"outside {place['edge-xmpp']}", soft_wrap=True)  # fmt: skip
-    out.print(f"  [bold]TURN[/]         {place['turn']} (UDP)")
-    out.print(f"  [bold]DNS[/]          inside {document['dns']['inside']}, outside {document['dns']['outside']}")
-    out.print(f"  [bold]CA file[/]      {escape(document['ca'])}", soft_wrap=True)
+            line("" if number else "Demo users", (f"{user['address']}  password ", user["password"], ""))
+    line(
+        "XMPP",
+        ("", place.get("xmpp-client"), " (STARTTLS)"),
+        ("", place.get("xmpp-client-tls"), " (TLS)"),
+        ("outside ", place.get("edge-xmpp"), ""),
+    )
+    line("TURN", ("", place.get("turn"), " (UDP)"))
+    line("DNS", ("inside ", document["dns"]["inside"], ""), ("outside ", document["dns"]["outside"], ""))
+    line("CA file", ("", document["ca"], ""))
     path = "" if which("moim") else f"'. {escape(os.path.dirname(sys.argv[0]))}/activate', then "
     out.print(
         f"\n  Stop with Ctrl-C. In another terminal: {path}moim status, moim user add, moim discover, moim federation",
