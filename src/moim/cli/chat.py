@@ -172,8 +172,8 @@ def _show(report: _Report, *, dry_run: bool) -> None:
         out.print(f"and {report.more} more", markup=False)
     people = report.people
     here = people["same"] + people["other-password"]
-    verb = "Would add" if dry_run else "Added"
-    out.print(f"{verb} {people['added']} people; {here} were here, {people['refused']} refused.", markup=False)
+    verb = "would add" if dry_run else "added"
+    out.print(f"People: {verb} {people['added']}, {here} were here, {people['refused']} refused.", markup=False)
     for word, counted in (("new", report.new), ("here already", report.same)):
         if shown := ", ".join(f"{number} {kind}" for kind, number in counted.items() if number):
             out.print(f"{word}: {shown}", markup=False)

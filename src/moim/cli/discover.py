@@ -131,7 +131,8 @@ def _surroundings(
     if site is None and found.domain not in (target.domain, target.voice_domain):
         return servers, ca
     if servers is None:
-        servers = [(found.settings.nodes.inside.address, found.settings.ports.bind(_DNS_PORT))]
+        port = found.settings.ports.bind(_DNS_PORT)
+        servers = [(node.address, port) for node in found.inside_nodes.values()]
     if ca is None and found.ca_file.is_file():
         ca = found.ca_file
     return servers, ca
