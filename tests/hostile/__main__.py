@@ -1,0 +1,62 @@
+"""The long form: ``python -m hostile --minutes 60`` sends hostile stanzas and prints what it finds, to be had again.
+
+A world lives for some hundred steps; its seed and the number of steps name a finding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from hostile.world import World
+
+
+async def one(seed: str, steps: int, *, say: bool = False) -> int:
+    """Lets one world live; the number of steps that went well. Raises AssertionError with what was found."""
+    with tempfile.TemporaryDirectory(prefix="moim-hostile-") as folder:
+        async with World(Path(folder) / "site", seed) as world:
+            for number in range(steps):
+                try:
+                    await world.step()
+                except AssertionError as error:
+                    raise AssertionError(f"--seed {seed} --steps {number + 1}\n{error}") from None
+                if say:
+                    print(number, world.last[:2000], flush=True)
+            return steps
+
+
+def main() -> int:
+    """Runs until the time is over; 1 when something was found."""
+    parser = argparse.ArgumentParser(prog="hostile", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seed", help="one world alone")
+    parser.add_argument("--steps", type=int, default=300, help="steps of a world")
+    parser.add_argument("--say", action="store_true", help="print every step")
+    options = parser.parse_args()
+    if options.seed is not None:
+        asyncio.run(one(options.seed, options.steps, say=options.say))
+        return 0
+    end = time.monotonic() + options.minutes * 60
+    begun, steps, worlds, found = time.monotonic(), 0, 0, 0
+    while time.monotonic() < end:
+        seed = f"{random.SystemRandom().getrandbits(48):012x}"
+        worlds += 1
+        try:
+            steps += asyncio.run(one(seed, options.steps))
+        except AssertionError as error:
+            found += 1
+            print(f"FOUND {error}\n", flush=True)
+        if worlds % 10 == 0:
+            took = time.monotonic() - begun
+            print(f"{took:.0f} s, {worlds} worlds, {steps} steps, {steps / took:.0f}/s, {found} findings", flush=True)
+    print(f"{worlds} worlds, {steps} steps without a finding, {found} findings")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
