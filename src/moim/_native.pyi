@@ -98,7 +98,7 @@ _XmppEvent: TypeAlias = (
     | tuple[Literal["tls"], int, _TlsInfo]
     | tuple[Literal["stanza"], int, Element]
     | tuple[Literal["missed"], int, Element]
-    | tuple[Literal["detached"], int, str]
+    | tuple[Literal["detached"], int, str, list[Element]]
     | tuple[Literal["resumed"], int, int]
     | tuple[Literal["unresumed"], int, str]
     | tuple[Literal["unacknowledged"], int, list[Element], int]
@@ -223,8 +223,9 @@ class XmppServer:
         another server did not get, ``('closed', sid, reason)`` last. ``('carried', sid, received, sent)`` counts the
         messages that went through a stream between servers without an event, every few seconds while there are any.
 
-        Of sessions with stream management: ``('detached', sid, reason)`` when the connection is gone and the session
-        waits for its client; ``('resumed', sid, new sid)`` when the connection ``new sid`` has become that of ``sid``,
+        Of sessions with stream management: ``('detached', sid, reason, messages)`` when the connection is gone and the
+        session waits for its client, with the newest messages (32 at most) that the client did not acknowledge;
+        ``('resumed', sid, new sid)`` when the connection ``new sid`` has become that of ``sid``,
         and ``('unresumed', new sid, condition)`` when it has not; ``('unacknowledged', sid, elements, handled)`` before
         'closed': messages and requests that nobody is known to have got, and how many stanzas were taken from it.
 

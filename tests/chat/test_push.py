@@ -184,6 +184,31 @@ async def test_one_program_sleeps_while_another_is_there(house: Any) -> None:
     assert app.sent.empty()
 
 
+async def test_a_program_is_woken_for_what_it_never_confirmed(new_house: Any) -> None:
+    """A phone that sleeps confirms nothing, and its connection seems to be there until that is noticed."""
+    house = await new_house(default_contacts=False, archive_default="always")
+    app = AppServer(house)
+    phone, bob = await house.online("alice", "phone"), await house.online("bob")
+    await enable(phone)
+    phone.send(Element("enable", ns.SM, {"resume": "true"}))
+    assert (await phone.receive()).name == "enabled"
+    for number in (1, 2, 3):
+        bob.send(f"<message to='alice@chat.test' type='chat' id='{number}'><body>{number}</body></message>")
+        while (await phone.receive()).name != "message":
+            pass
+        if number == 1:
+            phone.send(Element("a", ns.SM, {"h": "1"}))
+    bob.send(
+        "<message to='alice@chat.test' type='chat'><active xmlns='http://jabber.org/protocol/chatstates'/></message>"
+    )
+    await bob.sync()
+    await settled(house)
+    assert app.sent.empty(), "it is connected, as far as anybody knows"
+    phone.drop()
+    assert summary(await app.woken()) == {"message-count": ("2",)}
+    assert app.sent.empty()
+
+
 async def test_what_the_plane_delivered_to_another_program_wakes_as_well(house: Any) -> None:
     app = AppServer(house)
     phone = await house.online("alice", "phone")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from moim._native import Element
+from stanza_parts import body
 
 from .xmpp_peers import DOMAIN, HEADER, Client, Host
 
@@ -333,7 +334,9 @@ def test_a_client_that_does_not_answer_is_taken_for_gone() -> None:
     try:
         alice, bob = pair(plane, plane.listen())
         say(bob, ALICE, *range(20))
-        assert plane.event("detached")[2] == "the client acknowledged nothing for too long"
+        _, _, reason, messages = plane.event("detached")
+        assert reason == "the peer acknowledged nothing for too long"
+        assert [body(message) for message in messages] == [str(number) for number in range(20)]
         alice.close()
     finally:
         plane.server.stop()

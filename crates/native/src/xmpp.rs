@@ -439,7 +439,10 @@ fn event_to<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>>
             (intern!(py, "undelivered"), sid, elements).into_pyobject(py)
         }
         Event::Missed { element } => (intern!(py, "missed"), 0, Bound::new(py, PyElement(element))?).into_pyobject(py),
-        Event::Detached { sid, reason } => (intern!(py, "detached"), sid, reason).into_pyobject(py),
+        Event::Detached { sid, reason, messages } => {
+            let messages = messages.into_iter().map(PyElement).collect::<Vec<_>>();
+            (intern!(py, "detached"), sid, reason, messages).into_pyobject(py)
+        }
         Event::Resumed { sid, by } => (intern!(py, "resumed"), sid, by).into_pyobject(py),
         Event::Unresumed { sid, condition } => (intern!(py, "unresumed"), sid, condition).into_pyobject(py),
         Event::Unacknowledged { sid, elements, handled } => {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,6 +51,8 @@ class Session:
     """Whether it ends once its waiting stanzas are worked off."""
     detached: bool = False
     """Whether its connection is lost, and it waits for its client to come back (XEP-0198)."""
+    unconfirmed: Sequence[Element] = ()
+    """The newest messages that its client had not confirmed when the connection was lost."""
     gone: bool = False
     """Whether the session has ended."""
     node: str = ""

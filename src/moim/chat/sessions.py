@@ -180,7 +180,7 @@ class Sessions:
             elif event[0] == "tls":
                 session.negotiation.tls_started(self._plane.channel_bindings(session.sid))
             elif event[0] == "detached":
-                self._management.detached(session, event[2])
+                self._management.detached(session, event[2], event[3])
             elif event[0] == "unresumed":
                 self._management.unresumed(session, event[2])
             else:

@@ -108,8 +108,8 @@ class StreamManagement:
 
     # --- breaking -----------------------------------------------------------------------------------------------
 
-    def detached(self, session: Session, reason: str) -> None:
-        """The session's connection is gone; its client has some time to come back."""
+    def detached(self, session: Session, reason: str, messages: Sequence[Element]) -> None:
+        """The session's connection is gone; its client may come back. It did not confirm ``messages``."""
         managed = self._sids.get(session.sid)
         if managed is None or session.leaving or self._waiting >= self._most:
             self._end(session, None)
@@ -119,7 +119,9 @@ class StreamManagement:
         with log.session(f"xmpp-{session.sid}"):
             _log.debug("%s lost its connection and may come back: %s", session.jid, reason)
         managed.timer = asyncio.get_running_loop().call_later(managed.seconds, self._expired, managed)
+        session.unconfirmed = messages
         self._on_detached(session)
+        session.unconfirmed = ()
 
     def _expired(self, managed: _Managed) -> None:
         managed.timer = None

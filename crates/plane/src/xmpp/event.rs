@@ -38,8 +38,12 @@ pub enum Event {
     },
     /// A message whose recipient ended while it was on its way.
     Missed { element: Arc<Element> },
-    /// The connection is gone, and the session waits for its client.
-    Detached { sid: u64, reason: String },
+    /// The connection is gone, and the session waits for its client, who did not acknowledge these messages.
+    Detached {
+        sid: u64,
+        reason: String,
+        messages: Vec<Arc<Element>>,
+    },
     /// The connection `by` has become that of the session.
     Resumed { sid: u64, by: u64 },
     /// The session that a connection wanted to resume is not there.

@@ -11,6 +11,8 @@ use super::parcel::Parcel;
 
 /// Stanzas that may go out before the client is asked for its count; a second of silence asks too.
 const ASK_EVERY: u32 = 16;
+/// So many messages are told of when a connection is lost.
+const TOLD: usize = 32;
 /// An emptied queue keeps room for this many.
 const KEEP: usize = 16;
 
@@ -180,15 +182,25 @@ impl Managed {
     pub fn acknowledge(&mut self, handled: u32) -> Handled {
         let checked = self.check(handled);
         let count = handled.wrapping_sub(self.acknowledged) as usize;
+        if checked == Handled::Fine {
+            self.asked_since = None;
+        }
         if checked == Handled::Fine && count <= self.queue.len() {
             self.bytes -= self.queue.drain(..count).map(|sent| sent.size as usize).sum::<usize>();
             self.acknowledged = handled;
-            self.asked_since = None;
             if self.queue.is_empty() && self.queue.capacity() > KEEP {
                 self.queue = VecDeque::new();
             }
         }
         checked
+    }
+
+    /// The newest messages that the client has not acknowledged, oldest first.
+    pub fn messages(&self) -> Vec<Arc<Element>> {
+        let newest = self.queue.iter().rev().filter(|sent| sent.element.name() == "message");
+        let mut found: Vec<_> = newest.take(TOLD).map(|sent| sent.element.clone()).collect();
+        found.reverse();
+        found
     }
 
     /// The connection is gone: nobody owes anybody an answer.
@@ -208,6 +220,20 @@ impl Managed {
             own: sent.own,
             sole: sent.sole,
         })
+    }
+
+    /// Everything that was not acknowledged, in order.
+    pub fn unacknowledged(&self) -> impl Iterator<Item = &Arc<Element>> {
+        self.queue.iter().map(|sent| &sent.element)
+    }
+
+    /// Takes the oldest for acknowledged, as far as what waits is beyond the bounds.
+    pub fn trim(&mut self, stanzas: usize, bytes: usize) {
+        while !self.fits(stanzas, bytes) {
+            let Some(oldest) = self.queue.pop_front() else { return };
+            self.bytes -= oldest.size as usize;
+            self.acknowledged = self.acknowledged.wrapping_add(1);
+        }
     }
 
     /// What somebody has to hear of when the session is over, and our count.
@@ -282,6 +308,24 @@ mod tests {
         managed.receive();
         let (left, received) = managed.end();
         assert_eq!((ids(&left), received), (vec!["3"], 1));
+    }
+
+    #[test]
+    fn beyond_the_bounds_the_oldest_counts_as_acknowledged() {
+        let mut managed = managed();
+        for id in ["1", "2", "3", "4"] {
+            managed.send(&message(id), 10);
+        }
+        managed.trim(4, 39);
+        managed.trim(2, 100);
+        let left: Vec<_> = managed.unacknowledged().cloned().collect();
+        assert_eq!(ids(&left), ["3", "4"]);
+        assert!(managed.request(false, Instant::now()));
+        assert_eq!(managed.acknowledge(1), Handled::Fine, "its count comes late");
+        assert!(managed.asked_since.is_none(), "but it lives");
+        assert_eq!(managed.acknowledge(3), Handled::Fine);
+        assert_eq!(managed.unacknowledged().count(), 1);
+        assert_eq!(managed.acknowledge(5), Handled::TooHigh { sent: 4 });
     }
 
     #[test]

@@ -172,10 +172,17 @@ class Push:
         self._counts.pop(session.bare, None)
 
     def detached(self, session: Session) -> None:
-        """The connection of a session is lost, and may come back (XEP-0198): its program is woken for what comes."""
-        if session in self._enabled.get(session.bare, {}):
-            self._asleep.add(session)
-            self._plane.tap(session.sid, True, _TAP)
+        """The connection of a session is lost, and may come back (XEP-0198): its program is woken for what comes.
+
+        Also for what went out to it last: a phone that was put to sleep confirms nothing, and nobody notices at once.
+        """
+        if session not in self._enabled.get(session.bare, {}):
+            return
+        self._asleep.add(session)
+        self._plane.tap(session.sid, True, _TAP)
+        missed = [message for message in session.unconfirmed if wakes(message)]
+        if missed:
+            self._spawn(self._tell(session.bare, missed[-1], len(missed), self._enabled[session.bare][session]))
 
     def resumed(self, session: Session) -> None:
         """The program is connected again."""
@@ -234,15 +241,19 @@ class Push:
             self._heard.popitem(last=False)
         return False
 
-    async def _tell(self, owner: str) -> None:
+    async def _tell(
+        self, owner: str, message: Element | None = None, count: int = 0, only: Collection[Key] | None = None
+    ) -> None:
+        """Tells of one message, or of those that wait; ``only`` these programs, or all that are not connected."""
         try:
             found = await self.registrations.of(owner)
         except MoimError as error:
             _log.error("nobody of %s is woken: %s", owner, error)
             found = ()
-        message, count = self._waiting.pop(owner)
+        if message is None:
+            message, count = self._waiting.pop(owner)
         connected = self._connected(owner)
-        asleep = [registration for registration in found if registration.key not in connected]
+        asleep = [r for r in found if r.key not in connected and (only is None or r.key in only)]
         if asleep:
             self._counts[owner] = self._counts.pop(owner, 0) + count
         while len(self._counts) > _MAX_ASKED:

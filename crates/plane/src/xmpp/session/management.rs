@@ -88,6 +88,9 @@ impl Session {
         if self.phase != Phase::Stream {
             return;
         }
+        if self.is_server() {
+            return self.manage_peer(answer, context);
+        }
         if let Some(answer) = answer {
             self.write_element(answer, context);
         }
@@ -127,7 +130,8 @@ impl Session {
 
     /// Writes the count we owe and the question for theirs, when it is time.
     pub(super) fn speak(&mut self, patient: bool, context: &mut Context) {
-        let Some(managed) = self.managed.as_deref_mut().filter(|_| self.phase == Phase::Stream) else {
+        let speaks = self.phase == Phase::Stream && self.peer_counts();
+        let Some(managed) = self.managed.as_deref_mut().filter(|_| speaks) else {
             return;
         };
         let answer = managed.answer(patient);
@@ -140,17 +144,20 @@ impl Session {
         }
     }
 
-    /// Whether the client left a question unanswered for too long, and could come back.
+    /// Whether the peer left a question unanswered for too long, and could come back, or be called again.
     pub fn is_mute(&self, context_now: std::time::Instant, limit: Duration) -> bool {
-        let since = self.managed.as_deref().filter(|managed| managed.resumable);
+        let since = self
+            .managed
+            .as_deref()
+            .filter(|managed| managed.resumable || self.is_server());
         since
             .and_then(|managed| managed.asked_since)
             .is_some_and(|since| context_now - since > limit)
     }
 
-    /// The client does not answer: its connection is as good as gone.
+    /// The peer does not answer: its connection is as good as gone.
     pub fn mute_expired(&mut self, context: &mut Context) {
-        self.lose("the client acknowledged nothing for too long".into(), context);
+        self.lose("the peer acknowledged nothing for too long".into(), context);
     }
 
     /// Whether the session goes on without its connection.
@@ -163,7 +170,12 @@ impl Session {
     pub(super) fn detach(&mut self, reason: String, context: &mut Context) {
         self.phase = Phase::Leaving;
         self.over = true;
-        context.emit(Event::Detached { sid: self.sid, reason });
+        let messages = self.managed.as_deref().map(Managed::messages).unwrap_or_default();
+        context.emit(Event::Detached {
+            sid: self.sid,
+            reason,
+            messages,
+        });
         if let Some(mut detached) = self.give_up() {
             detached.managed.disconnected();
             context.detached.push(detached);
