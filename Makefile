@@ -5,6 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SITE ?= ./site
 # Every tool keeps what it makes inside the checkout.
+export PATH := $(CURDIR)/$(VENV)/node:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -23,7 +24,7 @@ up: build ## set up what is missing, make a demo site in ./site, run it
 
 build: $(VENV)/ready $(NATIVE) $(WEB) ## set up everything that `make up` needs, without starting
 
-$(VENV)/ready: requirements/run.txt scripts/setup pyproject.toml
+$(VENV)/ready: requirements/run.txt requirements/node.txt scripts/setup pyproject.toml
 	@scripts/setup run
 
 $(NATIVE): $(VENV)/ready $(RUST_SOURCES)
