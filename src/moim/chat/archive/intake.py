@@ -24,8 +24,7 @@ from moim.proto.xmpp import StanzaError
 from moim.store import Store
 
 _BATCH: Final = 4000  # messages of one commit
-_BUSY: Final = 64  # a batch of that many says that it pays to wait for more
-_GATHER: Final = 0.02  # seconds, while it is busy: a commit writes the same pages for few messages and for many
+_GATHER: Final = 0.05  # seconds between two commits: one writes the same pages for few messages and for many
 _MAX_WAITING: Final = 20_000
 _PAUSE: Final = 1.0
 _NO_TICKET: Final = -1
@@ -81,11 +80,12 @@ class Intake:
         self._tickets = _Tickets()
         self._entries: deque[Entry] = deque()
         self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._next = 0.0
         self._accepted = self._tried = self._late = 0
         self._settling: list[tuple[int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._busy = False
         self.working = True
         """Whether the disk took the last batch."""
 
@@ -96,6 +96,7 @@ class Intake:
     async def stop(self) -> None:
         """Returns when what was accepted is on disk or refused; nothing is accepted any more."""
         self._closing = True
+        self._urgent.set()
         if self._task is not None:
             self._wake.set()
             await self._task
@@ -121,12 +122,14 @@ class Intake:
         self._entries.append(entry)
         self._accepted += 1
         self._wake.set()
+        self._urgent.set()
 
     async def settled(self) -> None:
         """Returns when everything accepted so far is on disk, or was refused by it once."""
         if self._tried < self._accepted and self._task is not None:
             future = asyncio.get_running_loop().create_future()
             self._settling.append((self._accepted, future))
+            self._urgent.set()
             await future
 
     async def _run(self) -> None:
@@ -137,11 +140,20 @@ class Intake:
                     break
                 self._wake.clear()
                 await self._rest()
-            if self._busy and not self._entries and not self._closing:
-                await asyncio.sleep(_GATHER)
+            await self._gather()
             await self._write()
+            if not (self._entries or self._settling or self._closing):
+                self._urgent.clear()
         if self._tickets.waiting:
             self._give_up()
+
+    async def _gather(self) -> None:
+        """Until others have come that share the commit: not when somebody waits, nor after a quiet moment."""
+        loop = asyncio.get_running_loop()
+        if not self._urgent.is_set() and (left := self._next - loop.time()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), left)
+        self._next = loop.time() + _GATHER
 
     async def _rest(self) -> None:
         """Until something comes, or until it is time to try again."""
@@ -160,7 +172,6 @@ class Intake:
                 break
             tickets.append((ticket, batch))
             records += batch
-        self._busy = len(records) >= _BUSY
         single = [(entry.record, entry.author) for entry in entries if entry.record is not None]
 
         def write(connection: sa.Connection) -> None:
