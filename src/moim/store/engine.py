@@ -59,6 +59,7 @@ class Store:
         self._backend.prepare()
         self.engine = self._backend.engine(readers + 1)
         self._reading = self._backend.reading(self.engine)
+        self._writing = self._backend.writing(self.engine)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="moim-store-read")
         self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._closed = False
@@ -152,7 +153,7 @@ class Store:
 
     def _connect(self) -> sa.Connection:
         try:
-            return self.engine.connect()
+            return self._writing.connect()
         except sa.exc.OperationalError as error:
             failure = self._unavailable(error)
             if self.shared:
@@ -183,6 +184,7 @@ class Store:
         self._queue.put(None)
         self._writer.join(timeout=10)
         self._readers.shutdown(wait=True, cancel_futures=True)
+        self._writing.dispose()
         self.engine.dispose()
 
     def _unavailable(self, error: BaseException) -> MoimError:

@@ -63,6 +63,10 @@ class Postgres:
         """What readers use: one snapshot for a whole function, and no writing."""
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
+    def writing(self, engine: sa.Engine) -> sa.Engine:
+        """What the writer uses: the pool of all."""
+        return engine
+
     def begin_writing(self, connection: sa.Connection) -> None:
         """The first statement of a group: waits until no other node writes."""
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS)))

@@ -1,11 +1,21 @@
-"""SQLite in WAL mode: the embedded database of one node."""
+"""SQLite in WAL mode: the embedded database of one node.
+
+Whoever writes has a connection of its own: what SQLite remembers of the file, it forgets when another connection has
+written, and would read again for every commit.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
+
+# Pages (of 4 KiB, the negative number is KiB) that the writer remembers, and that may wait in the log before they go
+# into the file, so that a page which many commits change is copied once.
+_WRITING = {"cache_size": -32_768, "wal_autocheckpoint": 4_000}
 
 
 class Sqlite:
@@ -23,12 +33,19 @@ class Sqlite:
 
     def engine(self, connections: int) -> sa.Engine:
         """An engine with at most ``connections`` at once."""
+        return self._engine(connections, {})
+
+    def _engine(self, connections: int, pragmas: Mapping[str, int]) -> sa.Engine:
         engine = sa.create_engine(
             f"sqlite:///{self.path}", pool_size=connections, connect_args={"check_same_thread": False}
         )
-        sa.event.listen(engine, "connect", _configure)
+        sa.event.listen(engine, "connect", partial(_configure, pragmas))
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return engine
+
+    def writing(self, engine: sa.Engine) -> sa.Engine:
+        """What the writer uses: one connection that nobody else has."""
+        return self._engine(1, _WRITING)
 
     def reading(self, engine: sa.Engine) -> sa.Engine:
         """What readers use: every transaction is a snapshot already."""
@@ -43,9 +60,11 @@ class Sqlite:
         return False
 
 
-def _configure(raw: sqlite3.Connection, _record: object) -> None:
+def _configure(pragmas: Mapping[str, int], raw: sqlite3.Connection, _record: object) -> None:
     raw.isolation_level = None  # SQLAlchemy's BEGIN events decide, not the driver
     cursor = raw.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
         cursor.execute(f"PRAGMA {pragma}")
+    for name, value in pragmas.items():
+        cursor.execute(f"PRAGMA {name}={value}")
     cursor.close()
