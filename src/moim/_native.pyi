@@ -274,7 +274,9 @@ class XmppServer:
     def manage(self, sid: int, answer: Element | None, *, resume: bool) -> None:
         """Begins stream management (XEP-0198): sends ``answer``, counts from there on in both directions, and
         takes what the client sent after its request; without an answer, inside a sign-in, once that is answered.
-        ``resume``: a connection that breaks leaves the session waiting."""
+        ``resume``: a connection that breaks leaves the session waiting. On a stream that was opened to another server
+        ``answer`` is ``<enable/>``: what that does not acknowledge comes back as 'undelivered', and one that
+        acknowledges nothing for ``ack_timeout`` is left; servers that connect here are answered without a word."""
     def resume(self, sid: int, old: int, handled: int, previd: str, answer: Sequence[Element] = ...) -> None:
         """Moves the connection ``sid``, whose client got ``handled`` stanzas (mod 2^32), into the session ``old``,
         whose own connection ends if it still has one. The client is sent ``<resumed/>``, as last child of the first

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use moim_wire::xml::{ns, Element, Limits, Node, Str};
+use moim_wire::xml::{ns, Condition, Element, Limits, Node, Str};
 
 use super::super::parcel::Parcel;
 use super::super::shared::Context;
@@ -65,9 +65,12 @@ impl Session {
             return self.refuse_delivery(std::slice::from_ref(&parcel.element), context);
         }
         let size = self.write_parcel(parcel, context);
-        self.note_unsent(&parcel.element);
-        if self.managed.is_some() && parcel.element.is_stanza() {
-            self.count_sent(parcel, size, context);
+        if parcel.element.is_stanza() {
+            if self.server.is_some() {
+                self.count_sent_to_peer(parcel, size, context);
+            } else if self.managed.is_some() {
+                self.count_sent(parcel, size, context);
+            }
         }
         if self.out.len() > self.write_bound(context) {
             // Much may have come in one round; only what the kernel does not take tells of a slow reader.
@@ -180,6 +183,9 @@ impl Session {
             reason = condition.map_or_else(|| error.name().to_string(), |condition| condition.name().to_string());
         }
         self.end_stream(error, &context.shared.domain);
+        if reason != Condition::ConnectionTimeout.name() {
+            self.trust_the_kernel();
+        }
         self.leave(reason, context);
     }
 

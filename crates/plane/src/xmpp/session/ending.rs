@@ -119,6 +119,7 @@ impl Session {
             let attrs = [("from", domain), ("id", &id), ("version", "1.0"), ("xml:lang", "en")];
             self.write_header(&Element::build("open", ns::FRAMING, &attrs, Vec::new()));
         }
+        self.count_for_the_last_time();
         let mut bytes = Vec::new();
         if let Some(error) = error {
             xml::serialise(&mut bytes, error, self.form());
@@ -144,7 +145,7 @@ impl Session {
             return;
         }
         self.forget_route(context);
-        if let Some(managed) = self.managed.take() {
+        if let Some(managed) = self.managed.take_if(|_| self.server.is_none()) {
             let (elements, handled) = managed.end();
             context.emit(Event::Unacknowledged {
                 sid: self.sid,

@@ -26,6 +26,8 @@ pub(super) struct PeerServer {
     pub(super) carried: (u64, u64),
     /// Stanzas queued, and where the last byte of each stands in the queue.
     pub(super) unsent: VecDeque<(u64, Arc<Element>)>,
+    /// Whether both sides agreed to count stanzas.
+    pub(super) counts: bool,
     /// Whether a header has come before: a later one need not say again to whom it goes.
     pub(super) known: bool,
 }
@@ -33,7 +35,7 @@ pub(super) struct PeerServer {
 impl Session {
     /// One element at the top level of a stream between servers.
     pub(super) fn peer_element(&mut self, mut element: Element, weight: u32, context: &mut Context) {
-        let outgoing = self.is_outgoing();
+        let (outgoing, counts) = (self.is_outgoing(), self.peer_counts());
         match element.ns().as_str() {
             ns::SERVER => {
                 let direct = match self.check_peer_stanza(&element) {
@@ -41,6 +43,9 @@ impl Session {
                     Err((condition, text)) => return self.fail(condition, text, context),
                 };
                 element.swap_content();
+                if let Some(managed) = self.managed.as_deref_mut().filter(|_| counts) {
+                    managed.receive();
+                }
                 if direct && element.name() == "message" {
                     match self.goes_in(element, context) {
                         None => return,
@@ -61,6 +66,7 @@ impl Session {
                 "proceed" if outgoing => self.hold = Hold::StartTls,
                 _ => {}
             },
+            ns::SM => return self.peer_management(&element, context),
             ns::SASL if outgoing && element.name() == "success" => self.hold = Hold::Restart,
             ns::SASL | ns::SASL2 if !outgoing && !self.authenticated => self.hold = Hold::Sasl,
             _ => {}
@@ -76,7 +82,7 @@ impl Session {
         let sorted = if traits.forged || !self.flow.is_idle() {
             Err(message)
         } else {
-            context.sorter.sort(message, traits, true, &context.shared)
+            self.sort(message, traits, context)
         };
         let miss = missed(sorted, context);
         if miss.is_none() {

@@ -8,6 +8,7 @@ use super::super::domains::Opener;
 use super::super::event::Event;
 use super::super::shared::Context;
 use super::super::sorting::{clean, split};
+use super::super::traits::Traits;
 use super::{Hold, Session};
 
 /// Events that may wait of a session that has not signed in.
@@ -125,21 +126,24 @@ impl Session {
         let sorted = if self.tapped {
             Err(message)
         } else {
-            let records = context.sorter.records.len();
-            let sorted = context.sorter.sort(message, traits, true, &context.shared);
-            if context.sorter.records.len() > records {
-                let ticket = context.ticket();
-                if self
-                    .managed
-                    .as_deref_mut()
-                    .is_some_and(|managed| managed.wait_for(ticket))
-                {
-                    context.awaiting.push(self.sid);
-                }
-            }
-            sorted
+            self.sort(message, traits, context)
         };
         missed(sorted, context)
+    }
+
+    /// Gives a message to its recipients, how many; or back. One that is archived is acknowledged when that is on disk.
+    pub(super) fn sort(&mut self, message: Element, traits: Traits, context: &mut Context) -> Result<usize, Element> {
+        let records = context.sorter.records.len();
+        let sorted = context.sorter.sort(message, traits, true, &context.shared);
+        if context.sorter.records.len() > records {
+            let ticket = context.ticket();
+            let counts = self.peer_counts();
+            let managed = self.managed.as_deref_mut().filter(|_| counts);
+            if managed.is_some_and(|managed| managed.wait_for(ticket)) {
+                context.awaiting.push(self.sid);
+            }
+        }
+        sorted
     }
 
     /// The peer ends its stream with an error, whose words are for the log.

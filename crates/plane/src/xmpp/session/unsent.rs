@@ -1,17 +1,88 @@
-//! What a stream between servers was given and could not carry: it is handed back, so that nothing is lost without a word.
+//! What a stream between servers was given and did not carry: it is handed back, so that nothing is lost without a word.
+//!
+//! What the kernel did not take has not left. What it took may be lost with the connection or the peer, unless the peer
+//! acknowledges it: where both know stream management (XEP-0198), without resumption, that counts instead.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use moim_wire::xml::Element;
+use moim_wire::xml::{Element, Str};
 
-use super::super::event::Event;
+use super::super::managed::{Managed, UNEXPECTED};
 use super::super::parcel::Parcel;
 use super::super::shared::Context;
 use super::super::transport::Queue;
 use super::Session;
 
+/// Stanzas of one stream that may wait for the peer's count. The oldest of more are taken for carried.
+const UNACKNOWLEDGED: usize = 1 << 15;
+
 impl Session {
+    /// Offers to count what goes out, behind `<enable/>`; the peer has to agree before it is asked for its count.
+    pub(super) fn manage_peer(&mut self, enable: Option<&Arc<Element>>, context: &mut Context) {
+        if let (Some(enable), None, true) = (enable, &self.managed, self.is_outgoing()) {
+            self.write_element(enable, context);
+            self.managed = Some(Box::new(Managed::new(Str::Static(""), false)));
+        }
+    }
+
+    /// An element about stream management, which another server's Python never sees.
+    pub(super) fn peer_management(&mut self, element: &Element, context: &mut Context) {
+        let outgoing = self.is_outgoing();
+        let Some(server) = self.server.as_deref_mut() else {
+            return;
+        };
+        match element.name().as_str() {
+            "enable" if !outgoing && self.managed.is_none() && !server.pairs.is_empty() => {
+                server.counts = true;
+                self.managed = Some(Box::new(Managed::new(Str::Static(""), false)));
+                self.write_piece(b"<enabled xmlns='urn:xmpp:sm:3'/>");
+            }
+            "enabled" if outgoing && self.managed.is_some() && !server.counts => {
+                server.counts = true;
+                self.nudge_later(context);
+            }
+            "failed" if outgoing && !server.counts => self.managed = None,
+            "r" | "a" if server.counts => {
+                self.management(element, context);
+            }
+            _ => self.write_piece(UNEXPECTED),
+        }
+    }
+
+    /// Whether the peer agreed to count.
+    pub(super) fn peer_counts(&self) -> bool {
+        self.server.as_ref().is_none_or(|server| server.counts)
+    }
+
+    /// The stream ends in good order: the last word about what came (XEP-0198 §4).
+    pub(super) fn count_for_the_last_time(&mut self) {
+        let counts = self.server.as_ref().is_some_and(|server| server.counts);
+        if let Some(managed) = self.managed.as_deref_mut().filter(|_| counts) {
+            managed.ask();
+            if let Some(count) = managed.answer(false) {
+                self.write_piece(format!("<a xmlns='urn:xmpp:sm:3' h='{count}'/>").as_bytes());
+            }
+        }
+    }
+
+    /// A working stream ends because this server wants it to: what its kernel took arrives.
+    pub(super) fn trust_the_kernel(&mut self) {
+        if self.server.is_some() && !self.peer_closed {
+            self.managed = None;
+        }
+    }
+
+    /// Notes a stanza on its way to another server.
+    pub(super) fn count_sent_to_peer(&mut self, parcel: &Parcel, size: usize, context: &mut Context) {
+        self.note_unsent(&parcel.element);
+        if let Some(managed) = self.managed.as_deref_mut() {
+            managed.send(parcel, size);
+            managed.trim(UNACKNOWLEDGED, context.shared.config.server_write_queue);
+            self.nudge_later(context);
+        }
+    }
+
     pub(super) fn write_bound(&self, context: &Context) -> usize {
         let config = &context.shared.config;
         if self.server.is_some() {
@@ -22,7 +93,7 @@ impl Session {
     }
 
     /// Remembers a stanza until it has left.
-    pub(super) fn note_unsent(&mut self, element: &Arc<Element>) {
+    fn note_unsent(&mut self, element: &Arc<Element>) {
         let end = self.out.end();
         if let Some(server) = self.server.as_deref_mut() {
             if element.is_stanza() {
@@ -45,9 +116,10 @@ impl Session {
         }
     }
 
-    /// Gives Python the stanzas that did not leave. They will not leave any more either: none must arrive twice.
+    /// Gives Python the stanzas that did not leave, or that the peer did not acknowledge. What is left of them will not
+    /// leave any more either: none must arrive twice where that can be told.
     pub(super) fn hand_back(&mut self, context: &mut Context) {
-        if self.server.as_ref().is_none_or(|server| server.unsent.is_empty()) {
+        if self.server.is_none() {
             return;
         }
         // What the socket still takes has left; a connection that is broken takes nothing.
@@ -55,24 +127,20 @@ impl Session {
             context.tally.bytes_out += written;
         }
         self.forget_written();
+        let managed = self.managed.take();
         let Some(server) = self.server.as_deref_mut() else {
             return;
         };
-        let elements: Vec<_> = std::mem::take(&mut server.unsent)
-            .into_iter()
-            .map(|(_, element)| element)
-            .collect();
-        if elements.is_empty() {
-            return;
+        let unsent = std::mem::take(&mut server.unsent);
+        if !unsent.is_empty() {
+            self.out = Queue::default();
+            self.transport.cut();
         }
-        let weight = 2 * self.out.len();
-        self.out = Queue::default();
-        self.transport.cut();
-        context.emit(Event::Undelivered {
-            sid: self.sid,
-            elements,
-            weight,
-        });
+        let elements: Vec<_> = match managed {
+            Some(managed) => managed.unacknowledged().cloned().collect(),
+            None => unsent.into_iter().map(|(_, element)| element).collect(),
+        };
+        context.undelivered(self.sid, &elements);
     }
 
     /// Something came for a stream that is ending, or not there yet.
