@@ -229,7 +229,11 @@ class Pep:
         return (Element("pubsub", ns.PUBSUB, {}, (items_element(node, ns.PUBSUB, *fitting), about)),)
 
     async def _readable(self, iq: Iq, node: str) -> Config:
-        config = await self._existing(str(iq.to), node)
+        owner = str(iq.to)
+        if iq.own and node in self._defaults:
+            # A list that the server knows is there before its first item: Dino 0.4 never adds to one that is not.
+            return await self._store.config(owner, node) or self._defaults[node]
+        config = await self._existing(owner, node)
         await self._events.check(str(iq.to), config, iq.sender)
         return config
 
