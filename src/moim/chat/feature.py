@@ -104,6 +104,8 @@ class Feature:
     """What others are shown instead of the available presence that a session sent."""
     on_available: Callable[[Session, bool], Awaitable[None] | None] | None = None
     """A session became available or changed its presence; True for the first time since it was bound."""
+    on_unavailable: Callable[[Session, Element], None] | None = None
+    """A session is not available any more; the presence that said so, its own or the server's."""
     on_answer: Callable[[Session, Element], Awaitable[None] | None] | None = None
     """A local session answered a request of the server's own."""
     on_outside_answer: Callable[[Jid, Jid, Element], bool] | None = None

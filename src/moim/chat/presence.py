@@ -41,6 +41,7 @@ class Presence:
         self._before_available = hooks(features, lambda feature: feature.before_available)
         self._on_presence = hooks(features, lambda feature: feature.on_presence)
         self._on_available = hooks(features, lambda feature: feature.on_available)
+        self._on_unavailable = hooks(features, lambda feature: feature.on_unavailable)
 
     def broadcast(self, session: Session, stanza: Element) -> Awaitable[None] | None:
         """A session's presence without ``to``. Raises StanzaError for a priority that is none.
@@ -214,6 +215,8 @@ class Presence:
         if was_available:
             self._tell_subscribers(account, stanza)
             self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
+            for hook in self._on_unavailable:
+                hook(session, stanza)
         for target in directed:
             self._send_to(stanza.with_attrs({"to": target}), Jid.parse(target))
 

@@ -87,3 +87,26 @@ pep_subscriptions = sa.Table(
     sa.Column("bare", sa.Text, nullable=False),
     sa.Index("chat_pep_subscriptions_bare", "bare"),
 )
+
+last_activity = sa.Table(
+    "chat_last_activity",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("left_at", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("status", sa.Text, nullable=False),
+)
+
+motd = sa.Table(
+    "chat_motd",
+    metadata,
+    sa.Column("domain", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),  # another one for each message that is new to everybody
+    sa.Column("message", sa.Text, nullable=False),
+)
+
+motd_seen = sa.Table(
+    "chat_motd_seen",
+    metadata,
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)

@@ -26,6 +26,7 @@ PRE_APPROVAL: Final = "urn:xmpp:features:pre-approval"
 FRAMING: Final = "urn:ietf:params:xml:ns:xmpp-framing"
 
 DATA_FORMS: Final = "jabber:x:data"  # XEP-0004
+LAST: Final = "jabber:iq:last"  # XEP-0012
 DISCO_INFO: Final = "http://jabber.org/protocol/disco#info"  # XEP-0030
 DISCO_ITEMS: Final = "http://jabber.org/protocol/disco#items"  # XEP-0030
 MUC: Final = "http://jabber.org/protocol/muc"  # XEP-0045
