@@ -53,6 +53,7 @@ check: build $(VENV)/ready-dev ## format, lint, types, import rules, clippy, stu
 	@scripts/check
 
 interop: build $(VENV)/ready-test ## Prosody, ejabberd and clients on hosts of their own, in network namespaces (three minutes)
+	@scripts/setup interop
 	@$(PY) -m pytest -m lab tests/interop
 
 conformance: build $(VENV)/ready-test ## conformance suites of others against Moim, Prosody and ejabberd (needs Java)
