@@ -9,6 +9,7 @@ import pytest
 from moim.chat.commands import COMMANDS
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.dataform import read_form
+from stanza_parts import child
 
 ADMIN = "http://jabber.org/protocol/admin"
 
@@ -148,3 +149,50 @@ async def test_everybody_online_hears_an_announcement(house: Any) -> None:
     message = await bob.receive()
     assert (message.get("from"), message.get("type")) == ("chat.test", "headline")
     assert message.find("body").text == "At noon\nwe restart"
+
+
+async def greeted(house: Any, name: str) -> list[str]:
+    """What somebody is told who becomes available with another program."""
+    client = await house.client(name, "").connect()
+    client.send("<presence/>")
+    await client.sync()
+    told = []
+    while not client.inbox.empty():
+        stanza = client.inbox.get_nowait()
+        if stanza.name == "message":
+            told.append(stanza.find("body").text)
+    return told
+
+
+async def test_the_message_of_the_day_is_told_once_to_everybody(house: Any) -> None:
+    alice, bob = await house.online("alice"), await house.online("bob")
+    assert "told 2 people" in note(await do(alice, "set-motd", motd="오늘은 점검이 있습니다"))
+    got = await bob.receive()
+    assert (got.get("type"), got.get("from"), child(got, "body").text) == (
+        "headline", "chat.test", "오늘은 점검이 있습니다",
+    )  # fmt: skip
+    assert "not told again" in note(await do(alice, "edit-motd", motd="점검이 끝났습니다"))
+    await bob.quiet()
+    assert await greeted(house, "bob") == []
+    assert await greeted(house, "carol") == ["점검이 끝났습니다"]
+    assert await greeted(house, "carol") == []
+
+
+async def test_a_new_message_of_the_day_is_new_to_everybody_and_a_deleted_one_to_nobody(house: Any) -> None:
+    alice, bob = await house.online("alice"), await house.online("bob")
+    for text in ("one", "two"):
+        await do(alice, "set-motd", motd=text)
+        assert child(await bob.receive(), "body").text == text
+    done = (await ask(alice, "delete-motd")).find("command", COMMANDS)
+    assert done.get("status") == "completed"
+    assert await greeted(house, "carol") == []
+    assert "there is no message of the day" in note(await do(alice, "edit-motd", motd="three"))
+    assert "1 to 5000" in note(await do(alice, "set-motd", motd="x" * 5001))
+
+
+async def test_the_message_of_the_day_survives_a_restart(house: Any) -> None:
+    alice = await house.online("alice")
+    await do(alice, "set-motd", motd="one")
+    await alice.close()
+    await house.restart()
+    assert (await greeted(house, "alice"), await greeted(house, "bob")) == ([], ["one"])

@@ -26,6 +26,8 @@ from moim.chat.external_services import ExternalServices, Relays
 from moim.chat.fast import FastTokens
 from moim.chat.feature import Feature, hooks
 from moim.chat.hosts import component_host, rooms_host, uploads_host
+from moim.chat.last_activity import LastActivity
+from moim.chat.message_of_the_day import MessageOfTheDay
 from moim.chat.offline import OfflineMessages
 from moim.chat.outage_status import outage_status
 from moim.chat.pep import Pep
@@ -187,7 +189,8 @@ class Parts:
             plane=self.plane,
             end_account=lambda bare, error: self.sessions.end_account(bare, error),
         )
-        commands = Commands(administration.commands, allowed=administrators(settings.admins))
+        motd = MessageOfTheDay(domain, store, accounts=self.accounts, plane=self.plane)
+        commands = Commands((*administration.commands, *motd.commands), allowed=administrators(settings.admins))
 
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
@@ -198,7 +201,7 @@ class Parts:
             bookmarks.feature,
             Carbons(self.plane).feature,
             client_state(self.plane),
-            *([commands.feature] if settings.admins else []),
+            *([commands.feature, motd.feature] if settings.admins else []),
             outage_status(settings.outage_status_addresses),
             contact_addresses(
                 admin=settings.admin_addresses, abuse=settings.abuse_addresses, support=settings.support_addresses
@@ -207,6 +210,7 @@ class Parts:
             pep.caps.feature,
             entity_time.feature,
             jid_escaping.feature,
+            LastActivity(store, accounts=self.accounts, rosters=self.rosters).feature,
             self.offline.feature,
             pep.feature,
             ping.feature,
