@@ -24,6 +24,7 @@ from moim.store.sqlite import Sqlite
 
 Result = TypeVar("Result")
 Work = Callable[[sa.Connection], Result]
+_Done = tuple[Future[Any], Any, BaseException | None]
 Where = Path | sa.URL
 """A SQLite file, or the URL of a PostgreSQL database."""
 
@@ -119,7 +120,7 @@ class Store:
             self._commit(group)
 
     def _commit(self, group: list[tuple[Work[Any], Future[Any]]]) -> None:
-        done: list[tuple[Future[Any], Any, BaseException | None]] = []
+        done: list[_Done] = []
         try:
             if self._down is not None and time.monotonic() < self._down[0]:
                 raise self._down[1]
@@ -136,13 +137,18 @@ class Store:
             else:
                 future.set_exception(own_failure)
 
-    def _try(self, group: list[tuple[Work[Any], Future[Any]]]) -> list[tuple[Future[Any], Any, BaseException | None]]:
+    def _try(self, group: list[tuple[Work[Any], Future[Any]]]) -> list[_Done]:
         for attempt in range(_ATTEMPTS):
             committing = False
             try:
                 with self._connect() as connection, connection.begin() as transaction:
                     self._backend.begin_writing(connection)
-                    done = [self._one(connection, work, future) for work, future in group]
+                    if len(group) == 1:
+                        done = [self._alone(connection, transaction, *group[0])]
+                        if done[0][2] is not None:
+                            return done
+                    else:
+                        done = [self._one(connection, work, future) for work, future in group]
                     committing = True  # from here on nobody knows whether it happened
                     transaction.commit()
                     return done
@@ -161,9 +167,25 @@ class Store:
             raise failure from error
 
     @staticmethod
-    def _one(
-        connection: sa.Connection, work: Work[Any], future: Future[Any]
-    ) -> tuple[Future[Any], Any, BaseException | None]:
+    def _alone(
+        connection: sa.Connection, transaction: sa.RootTransaction, work: Work[Any], future: Future[Any]
+    ) -> _Done:
+        """The only one of its group: its transaction is its savepoint."""
+        try:
+            return future, work(connection), None
+        except sa.exc.OperationalError:
+            raise
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            failure: BaseException = error
+        except Exception as error:
+            failure = error
+        transaction.rollback()
+        return future, None, failure
+
+    @staticmethod
+    def _one(connection: sa.Connection, work: Work[Any], future: Future[Any]) -> _Done:
         try:
             with connection.begin_nested():
                 return future, work(connection), None

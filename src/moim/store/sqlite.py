@@ -13,9 +13,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-# Pages (of 4 KiB, the negative number is KiB) that the writer remembers, and that may wait in the log before they go
-# into the file, so that a page which many commits change is copied once.
-_WRITING = {"cache_size": -32_768, "wal_autocheckpoint": 4_000}
+# What the writer remembers, in KiB; the pages that wait in the log before they go into the file, so that a page which
+# many commits change is copied once; and that the earlier state of pages, kept for savepoints, is not written to disk.
+_WRITING = {"cache_size": -32_768, "wal_autocheckpoint": 4_000, "temp_store": 2}
 
 
 class Sqlite:
