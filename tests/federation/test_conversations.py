@@ -179,15 +179,44 @@ async def test_what_a_dying_peer_did_not_get_comes_back_or_goes_by_another_strea
     a, b = await make(A), await make(B)
     a.say(f"v@{B}", "1")
     lost = await b.hears()
+    request = Element("iq", ns.CLIENT, {"from": f"u@{A}/r", "to": f"v@{B}", "type": "get", "id": "q"})
+    b.servers.crash([*lost, request])
+    assert bodies(await b.hears()) == ["1"], "the peer is back, and gets it after all"
+    [returned] = await a.hears()
+    assert (returned.name, returned.get("id")) == ("iq", "q"), "a request may have been carried out"
+    assert error_of(returned)[0] == "remote-server-timeout"
+    b.servers.crash(lost)
+    assert "the connection was reset" in error_of((await a.hears())[0])[1], "the second time in a row is one too many"
+    a.now += 60
+    a.say(f"v@{B}", "2")
+    lost = await b.hears()
+    b.servers.crash(lost)
+    assert bodies(await b.hears()) == ["2"]
+
+
+async def test_a_peer_that_starts_again_gets_what_it_did_not_take(make: Any, network: Network) -> None:
+    a, b = await make(A, retry_first_seconds=0.05), await make(B)
+    a.say(f"v@{B}", "1")
+    lost = await b.hears()
+    network.down.add("10.0.0.2")
+    tried = len(network.tried)
+    b.servers.crash(lost)
+    await a.until(lambda: len(network.tried) >= tried + 2)
+    a.say(f"v@{B}", "2")
+    network.down.clear()
+    assert bodies(await b.hears(2)) == ["1", "2"]
+    assert not a.got
+
+
+async def test_what_a_peer_does_not_take_in_time_comes_back(make: Any, network: Network) -> None:
+    a, b = await make(A, retry_first_seconds=0.05, queue_seconds=0.3), await make(B)
+    a.say(f"v@{B}", "1")
+    lost = await b.hears()
+    network.down.add("10.0.0.2")
     b.servers.crash(lost)
     condition, text = error_of((await a.hears())[0])
     assert condition == "remote-server-timeout"
-    assert "the connection was reset" in text
-    a.say(f"v@{B}", "2")
-    lost = await b.hears()
-    a.now += 60
-    b.servers.crash(lost)
-    assert bodies(await b.hears()) == ["2"], "the peer is back, and gets it after all"
+    assert "connection refused" in text
 
 
 async def test_what_comes_too_late_for_a_stream_goes_by_another_one(make: Any) -> None:

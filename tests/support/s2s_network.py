@@ -28,6 +28,7 @@ class End:
     open: bool = True
     deaf: bool = False
     client: bool = False
+    counts: bool = False
 
 
 class Network:
@@ -159,6 +160,10 @@ class FakePlane:
     def authenticated(self, sid: int, remote: str) -> None:
         pass
 
+    def count(self, sid: int) -> None:
+        if (end := self.ends.get(sid)) is not None:
+            end.counts = True
+
     def pair(self, sid: int, local: str, remote: str) -> None:
         if (end := self.ends.get(sid)) is not None:
             end.pairs.add((local, remote))
@@ -186,7 +191,7 @@ class FakePlane:
             other = end.other
             self._end(end, "gone")
             if other is not None and other.open:
-                if lost:
+                if lost and end.pairs:
                     other.plane._tell("undelivered", other.sid, list(lost))
                 other.plane._end(other, "the connection was reset")
 

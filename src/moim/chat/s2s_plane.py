@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moim._native import XmppServer
 from moim.errors import ConfigError, MoimError
-from moim.proto.xmpp import Element
+from moim.proto.xmpp import Element, ns
 
 if TYPE_CHECKING:
     from moim.chat.plane import PlaneEvent
@@ -99,6 +99,10 @@ class ServerPlane:
     def restart(self, sid: int) -> None:
         """Expects a new stream header."""
         self._engine.restart(sid)
+
+    def count(self, sid: int) -> None:
+        """Sends ``<enable/>`` and counts from there on: what the peer does not acknowledge is 'undelivered'."""
+        self._engine.manage(sid, Element("enable", ns.SM), resume=False)
 
     def authenticated(self, sid: int, remote: str) -> None:
         """The time for signing in is over."""

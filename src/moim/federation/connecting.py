@@ -55,7 +55,7 @@ class Connector:
         """
         located = await self._locator.locate(remote, policy.tls)
         where = await self._locator.endpoints(located, remote)
-        rest, problems = where.found, where.problems
+        rest, problems, final = where.found, where.problems, False
         for _ in range(_MAX_NEGOTIATIONS):
             if not rest:
                 break
@@ -72,11 +72,11 @@ class Connector:
                 if isinstance(stream.machine, s2s.Outgoing) and stream.machine.external_failed and external:
                     external = False  # once more, without the certificate that it did not like
                     continue
-                if isinstance(error, StreamFailed) and error.final:
+                if final := isinstance(error, StreamFailed) and error.final:
                     break
                 rest = [one for one in rest if one.address != endpoint.address or one.direct != endpoint.direct]
         said = "; ".join(dict.fromkeys(problems)) or f"{remote} has no server"
-        raise PeerUnreachable(said)
+        raise StreamFailed(said, final=final)
 
     async def _negotiate(self, stream: Stream, verify_only: bool) -> None:
         stream.start()

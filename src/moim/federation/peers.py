@@ -13,15 +13,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from moim.errors import LimitExceeded, MoimError, NotFound
+from moim.errors import LimitExceeded, MoimError, NotFound, PeerError
 from moim.federation.connecting import Connector
 from moim.federation.outbox import Outbox, returned
 from moim.federation.policies import Policies
-from moim.federation.stream import Pair, Stream
+from moim.federation.stream import Pair, Stream, StreamFailed
 from moim.proto.xmpp import Element, Jid
 
 _MAX_PEERS = 20_000
-_TRUSTED_SECONDS = 30.0
+_REROUTE_SECONDS = 30.0
 
 _log = logging.getLogger("moim.federation")
 
@@ -36,6 +36,8 @@ class Peer:
     opening: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """By local domain."""
     retry_at: float = 0.0
+    broke_at: dict[str, float] = field(default_factory=dict)
+    """When a stream last ended with stanzas that it did not carry, by local domain."""
     failures: int = 0
     last_error: str = ""
     last_error_at: float = 0.0
@@ -116,7 +118,7 @@ class Peers:
         remote = peer.domain
         try:
             async with asyncio.timeout(self._queue_seconds):
-                await self._connector.connect(local, remote, self._policies.of(remote))
+                await self._connect(local, peer)
             peer.opening.pop(local, None)  # the queue went out when the stream opened
         except TimeoutError:
             self._failed(local, peer, "remote-server-timeout", f"{remote} did not answer in time")
@@ -131,6 +133,21 @@ class Peers:
             _log.exception("the stream to %s could not be opened", remote)
             self._failed(local, peer, "internal-server-error", "the stream could not be opened")
         self._again(local, peer)
+
+    async def _connect(self, local: str, peer: Peer) -> None:
+        """Opens a stream. Where one just broke, the other server may be starting again: then more than once."""
+        pause = self._first_pause
+        until = peer.broke_at.get(local, float("-inf")) + self._queue_seconds
+        while True:
+            try:
+                await self._connector.connect(local, peer.domain, self._policies.of(peer.domain))
+                return
+            except PeerError as error:
+                if self._clock() + pause >= until or (isinstance(error, StreamFailed) and error.final):
+                    raise
+                self.note(peer.domain, error.message)
+            await asyncio.sleep(pause * random.uniform(0.75, 1))  # noqa: S311 - not a secret
+            pause *= 2
 
     def _again(self, local: str, peer: Peer) -> None:
         """What came while the last stream opened and ended at once gets another one, or comes back."""
@@ -176,8 +193,8 @@ class Peers:
             if peer is not None and peer.streams.get(pair) is stream:
                 del peer.streams[pair]
         lost, stream.undelivered = stream.undelivered, []
-        for stanza in lost:
-            self._reroute(stream, stanza)
+        if lost:
+            self._reroute(stream, lost)
 
     def carried(self, domain: str, received: int, sent: int) -> None:
         """Counts messages that the plane carried alone."""
@@ -193,20 +210,22 @@ class Peers:
             except MoimError:
                 _log.warning("a stanza of an ended stream had no usable address")
 
-    def _reroute(self, stream: Stream, stanza: Element) -> None:
-        """A stanza that a stream took and did not carry: once more by another stream, else back.
+    def _reroute(self, stream: Stream, stanzas: Sequence[Element]) -> None:
+        """What a stream took and perhaps did not carry goes once more by another stream, else back.
 
-        A stream that was open for a while may have lost its peer; one that ended at once may end at once again.
+        A request comes back, since it may have been carried out. So does everything where streams end one after the
+        other: the next one might, too.
         """
-        try:
-            if self._clock() - stream.since >= _TRUSTED_SECONDS:
-                self.send(stanza)
+        peer, now = self.get(stream.remote), self._clock()
+        broke_at = dict(peer.broke_at)
+        for stanza in stanzas:
+            local = Jid.parse(stanza.get("from") or "").domain
+            peer.broke_at[local] = now
+            request = stanza.name == "iq" and stanza.get("type") in ("get", "set")
+            if request or now - broke_at.get(local, float("-inf")) < _REROUTE_SECONDS:
+                self._return(stanza, "remote-server-timeout", f"the connection ended: {stream.reason}")
             else:
-                self._return(
-                    stanza, "remote-server-timeout", f"the connection with {stream.remote} ended: {stream.reason}"
-                )
-        except MoimError:
-            _log.warning("a stanza of an ended stream had no usable address")
+                self.send(stanza)
 
     def note(self, domain: str, text: str) -> None:
         """Remembers what went wrong with a domain."""

@@ -58,6 +58,10 @@ class ServerPlane(Protocol):
         """Expects a new stream header."""
         ...
 
+    def count(self, sid: int) -> None:
+        """Sends ``<enable/>`` and counts from there on: what the peer does not acknowledge is 'undelivered'."""
+        ...
+
     def authenticated(self, sid: int, remote: str) -> None:
         """The time for signing in is over."""
         ...

@@ -247,6 +247,8 @@ class Stream:
                 self._owner.verified(step)
             case s2s.Refused():
                 self._owner.refused(self, step)
+            case s2s.Count():
+                self._plane.count(self.sid)
             case s2s.Paired(local, remote, how, both):
                 self.takes[local, remote] = how
                 self._plane.pair(self.sid, local, remote)

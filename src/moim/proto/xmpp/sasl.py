@@ -33,6 +33,11 @@ Condition = Literal[
 ]
 """Failure conditions of RFC 6120 section 6.5."""
 
+# Whoever reads these has given no proof yet: they speak of the program, never of the account.
+_SAID = {
+    Outcome.UNKNOWN_BINDING: "this program binds to TLS in a way that TLS 1.3 does not have; a newer version may sign in",
+    Outcome.DOWNGRADE: "this program was kept from seeing what the server offers, or is mistaken about it",
+}
 _MAX_ENCODED = 8192
 _MAX_PLAIN = 2048
 _SCRAM: dict[str, ScramHash] = {
@@ -265,7 +270,7 @@ class SaslServer:
             return self._authorised(reply)
         guess = outcome is Outcome.WRONG_PROOF
         reason = "wrong password or no such account" if guess else outcome.value
-        return self._fail("not-authorized", reason, guess=guess)
+        return self._fail("not-authorized", reason, guess=guess, text=_SAID.get(outcome, ""))
 
     def _authorised(self, data: bytes | None) -> Step:
         """Acting for somebody else is not possible here: an authorisation identity must be the account's own."""
@@ -279,6 +284,6 @@ class SaslServer:
         self._stage = "done"
         return Success(self._local, data)
 
-    def _fail(self, condition: Condition, reason: str, *, guess: bool = False) -> Failure:
+    def _fail(self, condition: Condition, reason: str, *, guess: bool = False, text: str = "") -> Failure:
         self._stage = "done"
-        return Failure(condition, reason, self._local, guess)
+        return Failure(condition, reason, self._local, guess, text)

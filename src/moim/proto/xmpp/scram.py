@@ -66,7 +66,7 @@ class Outcome(Enum):
 
     ACCEPTED = "accepted"
     WRONG_PROOF = "wrong proof"
-    UNKNOWN_BINDING = "unsupported channel binding"
+    UNKNOWN_BINDING = "the client binds the channel in a way that this connection does not have"
     BINDING_MISMATCH = "channel binding does not match this connection"
     DOWNGRADE = "the client was kept from seeing the -PLUS mechanisms"
 

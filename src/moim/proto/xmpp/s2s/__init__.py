@@ -5,6 +5,7 @@ from moim.proto.xmpp.s2s.incoming import MAX_PAIRS, Incoming
 from moim.proto.xmpp.s2s.outgoing import Outgoing, is_final
 from moim.proto.xmpp.s2s.steps import (
     Close,
+    Count,
     How,
     Judge,
     Paired,
@@ -23,6 +24,7 @@ from moim.proto.xmpp.steps import OpenStream, Send, StartTls
 __all__ = [
     "MAX_PAIRS",
     "Close",
+    "Count",
     "How",
     "Incoming",
     "Judge",

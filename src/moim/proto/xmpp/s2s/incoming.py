@@ -1,4 +1,4 @@
-"""A stream that another server opens to this one (RFC 6120 with XEP-0178, 0220, 0288, 0344), as a sans-I/O machine.
+"""A stream that another server opens to this one (RFC 6120; XEP-0178, 0198, 0220, 0288, 0344), as a sans-I/O machine.
 
 Rule kept: a pair of domains is open only after a certificate or the DNS's own server vouched for the other domain, for
 that very pair; one stream may earn several, each by itself. The machine also answers for this site's own keys.
@@ -213,6 +213,7 @@ class Incoming:
             offered.append(Element("bidi", ns.BIDI_FEATURE))
         if self._authenticated:
             self._pair(self._local, self._authenticated, "external")
+            offered.append(Element("sm", ns.SM))
         if self._version:
             self._send(features(*offered))
 

@@ -1,4 +1,4 @@
-"""A stream that this server opens to another one (RFC 6120 with XEP-0178, 0220, 0288, 0344), as a sans-I/O machine.
+"""A stream that this server opens to another one (RFC 6120; XEP-0178, 0198, 0220, 0288, 0344), as a sans-I/O machine.
 
 One machine is one connection for one pair of domains. It ends as ``Ready``, after which stanzas may go out, or as
 ``Close``. ``verify`` puts a key to the peer, also on a stream that is opened for nothing else. Rule kept: nothing but
@@ -19,6 +19,7 @@ from moim.proto.xmpp.s2s import dialback
 from moim.proto.xmpp.s2s.dialback import Keys
 from moim.proto.xmpp.s2s.steps import (
     Close,
+    Count,
     How,
     Judge,
     Proof,
@@ -210,6 +211,8 @@ class Outgoing:
                 self._fail("policy-violation", "the peer requires encryption, which is off for it here", final=True)
                 return
         if self._verify_only or self._authenticated:
+            if self._authenticated and features is not None and features.find("sm", ns.SM) is not None:
+                self._output.append(Count())
             self._opened_up()
             return
         # What comes back on this stream is only as good as what proved the peer (XEP-0288 section 4).

@@ -54,6 +54,11 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """Send ``<enable/>`` and count what goes out from there on (XEP-0198)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Paired:
     """Stanzas may come in from ``remote`` to ``local`` on this stream; with ``both`` they may go out on it, too.
 
@@ -103,4 +108,4 @@ class Close(steps.Close):
     final: bool = False
 
 
-Step = OpenStream | Send | StartTls | Restart | Judge | Verify | Paired | Ready | Verified | Refused | Close
+Step = OpenStream | Send | StartTls | Restart | Judge | Verify | Count | Paired | Ready | Verified | Refused | Close
