@@ -18,6 +18,7 @@ from moim.proto.xmpp import Element, ns
 from moim.proto.xmpp.hashed_token import write_initial
 from moim.proto.xmpp.scram import downgrade_hash
 from raw_xmpp import RawXmpp
+from stanza_parts import child
 
 PHONE = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'><software>Raw</software></user-agent>"
 DESK = "<user-agent id='11111111-4d72-4749-b3d3-740edbf87770'/>"
@@ -171,16 +172,28 @@ async def test_names_that_do_not_exist_look_the_same(connect: Connect) -> None:
     assert "not-authorized" in answers[1]
 
 
-async def test_a_removed_binding_is_noticed(connect: Connect, caplog: Any) -> None:
+@pytest.mark.parametrize(
+    ("mechanism", "flag", "told", "logged"),
+    [
+        ("SCRAM-SHA-256", "y", "kept from seeing", "kept from seeing the -PLUS mechanisms, by somebody in between"),
+        ("SCRAM-SHA-256-PLUS", "p=tls-unique", "TLS 1.3 does not allow", "binds the channel in a way that"),
+    ],
+)
+async def test_a_binding_that_does_not_fit_is_explained(
+    connect: Connect, caplog: Any, mechanism: str, flag: str, told: str, logged: str
+) -> None:
     raw = await connect()
-    first = await raw.authenticate("SCRAM-SHA-256", b"y,,n=alice,r=x")
+    first = await raw.authenticate(mechanism, f"{flag},,n=alice,r=x".encode())
     nonce, salt, count = (part for part in base64.b64decode(first.text).decode().split(",")[:3])
-    final = f"c={base64.b64encode(b'y,,').decode()},{nonce},p={base64.b64encode(bytes(32)).decode()}"
+    final = f"c={base64.b64encode(f'{flag},,'.encode()).decode()},{nonce},p={base64.b64encode(bytes(32)).decode()}"
     assert salt
     assert count
     raw.say(f"<response xmlns='{ns.SASL2}'>{base64.b64encode(final.encode()).decode()}</response>")
-    assert condition(await raw.element()) == "not-authorized"
-    assert "kept from seeing the -PLUS mechanisms" in caplog.text
+    answer = await raw.element()
+    assert condition(answer) == "not-authorized"
+    assert told in child(answer, ("text", ns.SASL2)).text
+    assert logged in caplog.text
+    assert "chat.channel_binding = false" in caplog.text
 
 
 @pytest.mark.parametrize(

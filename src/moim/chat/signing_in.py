@@ -26,7 +26,15 @@ from moim.chat.throttle import AuthThrottle
 from moim.chat.verifiers import Verifiers
 from moim.errors import LimitExceeded, MoimError, ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, prepare_resource, sasl, stream_error
+from moim.proto.xmpp.scram import Outcome
 
+_OLD = (
+    "old programs do this (slixmpp 1.8): a newer version signs in, or chat.channel_binding = false lets all old ones in"
+)
+_HINTS = {
+    Outcome.UNKNOWN_BINDING.value: f"; {_OLD}",
+    Outcome.DOWNGRADE.value: f", by somebody in between, unless it tried them in vain just before; {_OLD}",
+}
 _PATIENCE = 1.0  # seconds that a sign-in waits for what it could also ask for later
 
 _log = logging.getLogger("moim.chat.sessions")
@@ -142,7 +150,8 @@ class SigningIn:
         peer = session.connection.peer
         if isinstance(step, steps.Rejected):
             who = f"{step.local}@{self._policy.domain}" if step.local else "somebody"
-            _log.warning("sign-in of %s from %s refused (%s): %s", who, peer, step.mechanism or "-", step.reason)
+            reason = step.reason + _HINTS.get(step.reason, "")
+            _log.warning("sign-in of %s from %s refused (%s): %s", who, peer, step.mechanism or "-", reason)
             return
         if step.error is not None:
             _log.info("connection from %s refused: %s", peer, step.reason)

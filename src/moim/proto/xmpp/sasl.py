@@ -35,7 +35,7 @@ Condition = Literal[
 
 # Whoever reads these has given no proof yet: they speak of the program, never of the account.
 _SAID = {
-    Outcome.UNKNOWN_BINDING: "this program binds to TLS in a way that TLS 1.3 does not have; a newer version may sign in",
+    Outcome.UNKNOWN_BINDING: "this program binds to TLS as TLS 1.3 does not allow; a newer version may sign in",
     Outcome.DOWNGRADE: "this program was kept from seeing what the server offers, or is mistaken about it",
 }
 _MAX_ENCODED = 8192
