@@ -283,7 +283,8 @@ class Negotiation:
         self._output.append(Rejected(failure.local, self._mechanism[:40], failure.reason, failure.guess))
         self._send(_failure(shape, failure.condition, failure.text))
         if self._failures >= self._policy.attempts:
-            self._close("policy-violation", "too many failed attempts to authenticate")
+            why = f": {failure.text}" if failure.text else ""
+            self._close("policy-violation", f"too many failed attempts to authenticate{why}")
 
     def verifier(self, verifier: Verifier) -> None:
         """The verifier that ``Lookup`` asked for, or a made-up one."""

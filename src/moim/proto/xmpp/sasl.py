@@ -36,7 +36,7 @@ Condition = Literal[
 # Whoever reads these has given no proof yet: they speak of the program, never of the account.
 _SAID = {
     Outcome.UNKNOWN_BINDING: "this program binds to TLS as TLS 1.3 does not allow; a newer version may sign in",
-    Outcome.DOWNGRADE: "this program was kept from seeing what the server offers, or is mistaken about it",
+    Outcome.DOWNGRADE: "this program was kept from seeing what the server offers, or is too old to use it",
 }
 _MAX_ENCODED = 8192
 _MAX_PLAIN = 2048
