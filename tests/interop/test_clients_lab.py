@@ -70,30 +70,49 @@ def _last(screen: str) -> str:
     return (screen.rstrip().splitlines() or [""])[-1]
 
 
-async def test_poezio(lab: FederationLab, tmp_path: Path) -> None:
-    assert shutil.which("poezio"), "install poezio"
-    assert shutil.which("tmux"), "install tmux"
-    bob, room = lab.person("bob"), f"poets@rooms.{DOMAIN}"
-    bob.open_room(room, "bob")
-    config = tmp_path / "poezio.cfg"
+def _poezio(lab: FederationLab, folder: Path) -> tuple[Terminal, list[str]]:
+    """A terminal, and the words that start poezio in it as alice."""
+    for command in ("poezio", "tmux"):
+        assert shutil.which(command), f"install {command}"
+    folder.mkdir()
+    config = folder / "poezio.cfg"
     password = lab.site.passwords[f"alice@{DOMAIN}"]
     config.write_text(_POEZIO.format(domain=DOMAIN, password=password, ca=lab.site.ca))
-    terminal = Terminal(tmp_path, HOME=str(tmp_path), PATH=os.environ["PATH"])
-    words = [*lab.site_host.prefix, *_AS_A_USER, "poezio", "-f", str(config), "-d", str(tmp_path / "debug.log")]
+    terminal = Terminal(folder, HOME=str(folder), PATH=os.environ["PATH"])
+    return terminal, [*lab.site_host.prefix, *_AS_A_USER, "poezio", "-f", str(config), "-d", str(folder / "debug.log")]
+
+
+async def test_poezio_binds_to_what_tls_has_not(lab: FederationLab, tmp_path: Path) -> None:
+    """slixmpp 1.8 takes -PLUS with tls-unique, and in vain: both its person and the administrator are told why."""
+    terminal, words = _poezio(lab, tmp_path / "refused")
     await terminal.tmux("new-session", "-d", "-x", "160", "-y", "50", *words)
     try:
-        assert bob.address in await terminal.shows("bob@")
-        await _type(terminal, f"/message {bob.address} 안녕하세요 👋")
-        assert await asyncio.to_thread(bob.chat) == [f"alice@{DOMAIN}", "안녕하세요 👋"]
-        bob.say(f"alice@{DOMAIN}", "반가워요")
-        await terminal.shows("반가워요")
-        await _type(terminal, f"/join {room}/alice")
-        await terminal.shows("alice (participant)")
-        bob.say(room, "a line", "groupchat")
-        await terminal.shows("a line")
-        await _type(terminal, "another line")
-        await asyncio.to_thread(bob.says, "alice", "another line")
-        await _type(terminal, "/quit")
+        await terminal.shows("is too old to use it")
     finally:
         await terminal.tmux("kill-server")
-    bob.leave()
+    said = (lab.site.root / "log/inside.log").read_text()
+    assert "chat.channel_binding = false" in said
+
+
+async def test_poezio(lab: FederationLab, tmp_path: Path) -> None:
+    with lab.settings("chat", "channel_binding = false"):
+        bob, room = lab.person("bob"), f"poets@rooms.{DOMAIN}"
+        bob.open_room(room, "bob")
+        terminal, words = _poezio(lab, tmp_path / "let-in")
+        await terminal.tmux("new-session", "-d", "-x", "160", "-y", "50", *words)
+        try:
+            assert bob.address in await terminal.shows("bob@")
+            await _type(terminal, f"/message {bob.address} 안녕하세요 👋")
+            assert await asyncio.to_thread(bob.chat) == [f"alice@{DOMAIN}", "안녕하세요 👋"]
+            bob.say(f"alice@{DOMAIN}", "반가워요")
+            await terminal.shows("반가워요")
+            await _type(terminal, f"/join {room}/alice")
+            await terminal.shows("alice (participant)")
+            bob.say(room, "a line", "groupchat")
+            await terminal.shows("a line")
+            await _type(terminal, "another line")
+            await asyncio.to_thread(bob.says, "alice", "another line")
+            await _type(terminal, "/quit")
+        finally:
+            await terminal.tmux("kill-server")
+        bob.leave()

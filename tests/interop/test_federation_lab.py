@@ -104,6 +104,37 @@ def test_a_domain_that_is_not_allowed(lab: FederationLab) -> None:
         somebody.leave()
 
 
+def test_an_allow_list(lab: FederationLab) -> None:
+    """With it, only those on it are talked to, in either direction; a policy of a running site adds to it."""
+    allowed, other = lab.peers["ejabberd"], lab.peers["prosody"]
+    names = f'["{allowed.domain}", "*.{allowed.domain}"]'
+    with lab.settings("federation", f'mode = "allow-list"\nallow = {names}'):
+        alice, juliet, romeo = lab.person("alice"), allowed.person("juliet"), other.person("romeo")
+        alice.say(juliet.address, "on the list")
+        juliet.hears(alice.address, "on the list")
+        juliet.say(alice.address, "and back")
+        alice.hears(juliet.address, "and back")
+        room = f"garden@rooms.{allowed.domain}"
+        juliet.open_room(room, "juliet")
+        alice.join(room, "alice")
+        alice.say(room, "a fine garden", "groupchat")
+        juliet.says("alice", "a fine garden")
+        alice.say(romeo.address, "no way out")
+        condition, text = alice.error()
+        assert condition == "not-allowed"
+        assert other.domain in text
+        romeo.say(alice.address, "no way in")
+        assert romeo.error()[0] in ("remote-server-not-found", "remote-server-timeout")
+        found = lab.federation("check", other.domain, check=False)
+        assert found["next"] == f"moim federation policy set {other.domain} --access allow"
+        lab.federation("policy", "set", other.domain, "--access", "allow")
+        alice.say(romeo.address, "let in by hand")
+        romeo.hears(alice.address, "let in by hand")
+        lab.federation("policy", "remove", other.domain)
+        for somebody in (alice, juliet, romeo):
+            somebody.leave()
+
+
 @pytest.fixture
 def prosody(lab: FederationLab) -> Iterator[Peer]:
     """Prosody, which is as it was after the test."""

@@ -6,6 +6,7 @@ the inside. One authority made here signs the peers' certificates; Moim trusts i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import queue
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -27,11 +29,7 @@ PASSWORD = "wonder land"
 _SUPPORT = Path(__file__).parent
 _numbers = itertools.count(1)
 
-# slixmpp 1.8 (poezio in Debian 12) chooses -PLUS whenever it is offered, with tls-unique, which TLS 1.3 does not have.
 _SETTINGS = """
-[chat]
-channel_binding = false
-
 [federation]
 target_networks = ["10.77.0.0/16"]
 posh = false
@@ -175,6 +173,7 @@ class FederationLab:
         self.peers = {name: Peer(name, f"{name}.{DOMAIN}", host, folder, ca, trusted) for name, host in hosts.items()}
         self._people = Program(moim, "lab_people", folder)
         self.address = moim.address
+        self._desk: Host | None = None
 
     def start(self) -> None:
         """Starts the three servers side by side."""
@@ -183,12 +182,38 @@ class FederationLab:
             for one in starting:
                 one.result()
 
+    @contextlib.contextmanager
+    def settings(self, section: str, text: str) -> Iterator[None]:
+        """Restarts Moim with more lines in a section of its settings, and afterwards as it was."""
+        file = self.site.root / "moim.toml"
+        before = file.read_text()
+        heading = f"[{section}]\n"
+        more = heading + text + "\n"
+        self.site.stop()
+        try:
+            file.write_text(before.replace(heading, more) if heading in before else f"{before}\n{more}")
+            self.site.start()
+            yield
+        finally:
+            if self.site.process is not None and self.site.process.poll() is None:
+                self.site.stop()
+            file.write_text(before)
+            self.site.start()
+
     def person(self, name: str) -> Somebody:
         """Signs somebody in at Moim."""
         address = f"{name}@{DOMAIN}"
         somebody = Somebody(self._people, address, self.site.passwords[address], str(self.site.ca))
         somebody.sign_in(self.address, 5222)
         return somebody
+
+    def desk(self) -> Host:
+        """A host for people's clients: inside, with a way out, and with the site's authority among those it trusts."""
+        if self._desk is None:
+            self._desk = self.lab.host("desk", names_from=self.address)
+            self._desk.run("ip", "route", "add", "default", "via", self.address)
+            self._desk.run("mount", "--bind", str(self.site.ca), "/etc/ssl/certs/ca-certificates.crt")
+        return self._desk
 
     def federation(self, *words: str, check: bool = True) -> dict[str, Any]:
         """What ``moim federation … --json`` says."""

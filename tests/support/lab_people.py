@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import ssl
 import sys
@@ -25,10 +26,17 @@ class LabPerson(Person):
     def __init__(self, address: str, password: str, ca: str | None) -> None:
         super().__init__(address, password, ca=Path(ca) if ca else None)
         self._copies: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        for plugin in ("xep_0280", "xep_0313", "xep_0363"):
+        self._confirmed: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self._corrected: asyncio.Queue[str] = asyncio.Queue()
+        for plugin in ("xep_0084", "xep_0184", "xep_0280", "xep_0308", "xep_0313", "xep_0333", "xep_0363"):
             self.register_plugin(plugin)
         self.add_event_handler("carbon_received", lambda m: self._copy("received", m["carbon_received"]))
         self.add_event_handler("carbon_sent", lambda m: self._copy("sent", m["carbon_sent"]))
+        self.add_event_handler("message_correction", lambda m: self._corrected.put_nowait(m["body"]))
+        self.add_event_handler("receipt_received", lambda m: self._confirmed.put_nowait(("received", m["receipt"])))
+        self.add_event_handler(
+            "marker_displayed", lambda m: self._confirmed.put_nowait(("displayed", m["displayed"]["id"]))
+        )
 
     def _copy(self, kind: str, message: Any) -> None:
         if message["body"]:
@@ -37,6 +45,44 @@ class LabPerson(Person):
     def say(self, address: str, text: str, kind: Literal["chat", "groupchat"] = "chat") -> None:
         """Sends a message."""
         self.send_message(mto=JID(address), mbody=text, mtype=kind)
+
+    def say_and_ask(self, address: str, text: str) -> str:
+        """Sends a message that asks for a receipt and for a marker once it is read; gives its ID."""
+        message = self.make_message(mto=JID(address), mbody=text, mtype="chat")
+        message["request_receipt"] = True
+        message.enable("markable")
+        message.send()
+        return str(message["id"])
+
+    async def confirmed(self, what: str, message_id: str) -> None:
+        """Waits until a message is said to be ``received`` or ``displayed``."""
+        async with asyncio.timeout(30):
+            while await self._confirmed.get() != (what, message_id):
+                pass
+
+    def correct(self, address: str, message_id: str, text: str) -> None:
+        """Says that a message sent before should have been another."""
+        message = self.make_message(mto=JID(address), mbody=text, mtype="chat")
+        message["replace"]["id"] = message_id
+        message.send()
+
+    async def corrected(self) -> str:
+        """What the next correction says instead."""
+        return await asyncio.wait_for(self._corrected.get(), 30)
+
+    async def show_avatar(self, path: str, kind: str) -> str:
+        """Publishes a picture of oneself; gives its ID."""
+        data = Path(path).read_bytes()
+        avatars: Any = self.plugin["xep_0084"]
+        await avatars.publish_avatar(data)
+        digest = hashlib.sha1(data).hexdigest()
+        await avatars.publish_avatar_metadata([{"id": digest, "type": kind, "bytes": str(len(data))}])
+        return digest
+
+    async def published(self, address: str, node: str) -> list[str]:
+        """The names of what somebody's personal node holds."""
+        found: Any = await self.plugin["xep_0060"].get_items(JID(address), node)
+        return [item["payload"].tag for item in found["pubsub"]["items"]]
 
     def ask(self, address: str) -> None:
         """Asks for a subscription."""
@@ -79,8 +125,15 @@ class LabPerson(Person):
 
     async def fetch(self, url: str, ca: str) -> str:
         """What a link leads to."""
+        return (await self._get(url, ca)).text
+
+    async def fetch_digest(self, url: str, ca: str) -> str:
+        """The SHA-256 of what a link leads to."""
+        return hashlib.sha256((await self._get(url, ca)).content).hexdigest()
+
+    async def _get(self, url: str, ca: str) -> httpx.Response:
         async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=ca)) as http:
-            return (await http.get(url)).raise_for_status().text
+            return (await http.get(url)).raise_for_status()
 
 
 async def _answer(people: dict[str, LabPerson], request: dict[str, Any]) -> dict[str, Any]:
