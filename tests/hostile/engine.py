@@ -27,6 +27,8 @@ class Engine:
         self.opened: set[int] = set()
         self.rows: dict[str, int] = {}
         self.names: dict[int, str] = {}
+        self.ever: set[str] = set()
+        """Every address that was bound."""
         self.tickets: set[int] = set()
         self._priorities: dict[int, int] = {}
         self._archived: set[str] = set()
@@ -111,6 +113,7 @@ class Engine:
 
     def bind(self, sid: int, full: str) -> None:
         self.rows[full], self.names[sid] = sid, full
+        self.ever.add(full)
 
     def unbind(self, sid: int) -> None:
         full = self.names.pop(sid, None)

@@ -96,7 +96,6 @@ class World(House):
         self._asked: set[str] = set()
         self._heard: set[str] = set()
         self._away: set[int] = set()
-        self._ours: set[str] = set()
         self.engine: Engine
         self.grammar: Grammar
         self.last = ""
@@ -168,7 +167,6 @@ class World(House):
     def _learn(self) -> None:
         gone = self._away | set(self.engine.closed)
         self.sids = {full: sid for full, sid in self.engine.rows.items() if sid not in gone}
-        self._ours.update(self.sids)
 
     async def _furnish(self) -> None:
         """A room with people in it, one of them from elsewhere; contacts, items, messages."""
@@ -214,7 +212,7 @@ class World(House):
         quiet = 0
         while quiet < 3:
             await asyncio.sleep(0)
-            busy = [task for task in asyncio.all_tasks() if task is not current and task not in self._calm]
+            busy = [task for task in asyncio.all_tasks() - self._calm if task is not current and not _resting(task)]
             if not busy and self.engine.idle and not self.engine.tickets:
                 await self.store.write(lambda connection: None)
                 quiet += 1
@@ -384,7 +382,7 @@ class World(House):
             self.findings.all.append(f"from nobody: {text[:500]}")
             return
         local = jid.domain == "chat.test"
-        if local and jid.resource and jid.local and sender not in self._ours | set(self.engine.rows):
+        if local and jid.resource and jid.local and sender not in self.engine.ever:
             self.findings.all.append(f"from a session that never was: {text[:500]}")
         elif not local and jid.domain not in ("rooms.chat.test", "upload.chat.test") and str(jid) not in self._heard:
             self.findings.all.append(f"from an address that is nobody's here: {text[:500]}")
@@ -405,6 +403,11 @@ class World(House):
             found = "\n".join(dict.fromkeys(self.findings.all))
             self.findings.all.clear()
             raise AssertionError(f"{self.last[:3000]}\n{found}")
+
+
+def _resting(task: asyncio.Task[Any]) -> bool:
+    """Whether it only waits to be woken, or for its next turn."""
+    return getattr(task.get_coro(), "__qualname__", "") in ("Event.wait", "sleep")
 
 
 def _asks(stanza: Element) -> bool:

@@ -7,6 +7,8 @@ mod config;
 mod connect;
 mod domains;
 mod event;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod held;
 mod listener;
 mod managed;

@@ -149,6 +149,12 @@ impl Gauge {
         left <= GAUGE_LIMIT / 2 && self.full.swap(false, Ordering::SeqCst)
     }
 
+    /// Bytes of what waits.
+    #[cfg(feature = "fuzzing")]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
+
     /// Whether the engine must not read.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::SeqCst)

@@ -65,6 +65,22 @@ impl Server {
     /// # Errors
     /// When the kernel refuses a descriptor or a thread.
     pub fn start(domain: &str, domains: &[String], config: Config) -> std::io::Result<Self> {
+        let (server, shards) = Self::assemble(domain, domains, config)?;
+        for (index, shard) in shards.into_iter().enumerate() {
+            let thread = std::thread::Builder::new()
+                .name(format!("moim-xmpp-{index}"))
+                .spawn(|| shard.run())?;
+            server
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(thread);
+        }
+        Ok(server)
+    }
+
+    /// An engine, and what its threads will run.
+    pub(super) fn assemble(domain: &str, domains: &[String], config: Config) -> std::io::Result<(Self, Vec<Shard>)> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if config.threads == 0 {
             cores.min(MAX_THREADS)
@@ -104,18 +120,9 @@ impl Server {
             next_listener: AtomicU64::new(1),
             gathering: AtomicBool::new(false),
         };
-        for (index, poll) in polls.into_iter().enumerate() {
-            let shard = Shard::new(index, poll, shared.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("moim-xmpp-{index}"))
-                .spawn(|| shard.run())?;
-            server
-                .threads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(thread);
-        }
-        Ok(server)
+        let shards = polls.into_iter().enumerate();
+        let shards = shards.map(|(index, poll)| Shard::new(index, poll, shared.clone()));
+        Ok((server, shards.collect()))
     }
 
     /// Gathers what is asked of sessions from now on, or hands it to their threads, each woken once for all of it.
@@ -454,6 +461,11 @@ impl Server {
         for inbox in &self.shared.inboxes {
             inbox.extend([Command::Stop]);
         }
+    }
+
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     fn command(&self, sid: u64, command: Command) {

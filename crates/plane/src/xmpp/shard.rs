@@ -115,6 +115,11 @@ impl Shard {
     /// Waits for something to do and does it; false when the engine has stopped.
     fn round(&mut self, events: &mut Events) -> bool {
         let timeout = self.timeout();
+        self.turn(events, timeout)
+    }
+
+    /// The same, with another time to wait.
+    pub fn turn(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
         if let Err(error) = self.poll.poll(events, timeout) {
             // A poll that fails for good cannot be repaired; the sessions close with the thread.
             return error.kind() == std::io::ErrorKind::Interrupted;

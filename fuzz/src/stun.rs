@@ -1,10 +1,9 @@
 //! STUN and ChannelData as they come from anybody: reading never fails badly, and what was read can be written again.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use moim_wire::stun::{channel_data, kind, Attribute, Builder, Message};
 
-fuzz_target!(|data: &[u8]| {
+/// One input.
+pub fn run(data: &[u8]) {
     if let Some((channel, payload)) = channel_data(data) {
         assert!((0x4000..0x8000).contains(&channel));
         assert!(data.get(payload).is_some());
@@ -40,4 +39,4 @@ fuzz_target!(|data: &[u8]| {
         // Reasons that were not UTF-8 are mended on the way, so the second reading is the one that must be stable.
         assert_eq!(&read, attribute);
     }
-});
+}

@@ -2,9 +2,7 @@
 //! client and to another server.
 //!
 //! The first byte of the input says where the rest is cut.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use moim_wire::xml::{ns, serialise, Element, Form, Framer, Limits, XmlEvent};
 
 const FORM: Form<'static> = Form {
@@ -70,10 +68,11 @@ fn sent_to_a_server(element: &Element) {
     }
 }
 
-fuzz_target!(|data: &[u8]| {
+/// One input.
+pub fn run(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else { return };
     let (left, right) = bytes.split_at(usize::from(*cut).min(bytes.len()));
     let at_once = read([bytes]);
     assert_eq!(at_once, read([left, right]));
     assert_eq!(at_once, read(bytes.chunks(1)));
-});
+}
