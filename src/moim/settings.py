@@ -240,7 +240,7 @@ def _validate(kind: type[SectionType], raw: Any, path: Path, where: str, also: t
         first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         key = ".".join(str(part) for part in (*((where,) if where else ()), *first["loc"]))
         if first["type"] != "extra_forbidden":
-            raise ConfigError(f"{path}: {key}: {first['msg']}") from None
+            raise ConfigError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
         known = _keys_at(kind, tuple(str(part) for part in first["loc"][:-1]))
         if len(first["loc"]) == 1:
             known += also

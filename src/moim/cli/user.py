@@ -166,6 +166,6 @@ def import_users(
     else:
         for row in errors:
             err.print(f"line {row['line']}: {row['reason']}", markup=False)
-        out.print(f"Added {report.get('added', 0)} people; {report.get('failed', len(errors))} rows refused.")
+        out.print(f"People: added {report.get('added', 0)}, refused {report.get('failed', len(errors))}.")
     if report.get("failed", len(errors)):
         raise typer.Exit(1)
