@@ -1,4 +1,4 @@
-"""``python -m bench``: discovery time, login, message, TURN packet and idle connection, for Moim and its peers.
+"""``python -m bench``: sign-in, message, room, archive, idle connection, TURN packet; for Moim and its peers.
 
 Servers run on one processor, the load on the other; CPU is what the whole server process used, by the scheduler's
 count. Figures of one run are comparable with each other, not with those of another machine.
@@ -12,113 +12,133 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from bench import archive, chat, discovery, rooms, turn, xmpp
-from bench.ejabberd import ejabberd
-from bench.measure import Figure, cpu_seconds, pin
+from bench import archive, chat, discovery, report, rooms, scale, turn, xmpp
+from bench.measure import Figure, cost, cpu_of, pin
 from bench.moim_site import MoimSite, moim_site
-from bench.prosody import prosody
-from bench.xmpp import Profile
+from bench.subjects import NAMES, many_files, processors, subject
+from bench.xmpp import Account, Profile
 
-PARTS = ("discovery", "chat", "archive", "rooms", "turn")
-SERVER_CPU, LOAD_CPU = 0, 1
+PARTS = ("discovery", "chat", "idle", "users", "cores", "archive", "rooms", "turn")
+"""What ``make bench`` measures."""
+ALONE = ("uptime",)
+"""What takes longer, and is measured when it is asked for."""
+_PROFILES: tuple[Profile, ...] = ("bare", "features", "archive")
 _err = Console(stderr=True)
-_out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
-def turn_figures(subject: str, pid: int, server: tuple[str, int], messages: int) -> list[Figure]:
-    """CPU per relayed packet of one server."""
-    with turn.echo_peer() as peer:
-        turn.relay(server, peer, clients=2, messages=50)
-        cpu = cpu_seconds([pid])
-        relayed = turn.relay(server, peer, messages=messages)
-    used = (cpu_seconds([pid]) - cpu) * 1e6 / relayed.packets
-    return [Figure("TURN, relayed packet", subject, used, "µs CPU", f"{relayed.lost} of {relayed.packets} lost")]
+@dataclass
+class Run:
+    """What one run measures into: a folder for servers, the accounts of all of them, and how much of everything."""
 
+    folder: Path
+    accounts: Sequence[Account]
+    quick: bool
+    failed: bool = False
 
-@contextmanager
-def _on_one_cpu(pids: list[int]) -> Iterator[None]:
-    everything = os.sched_getaffinity(0)
-    if len(everything) > 1:
-        pin(pids, SERVER_CPU)
-        os.sched_setaffinity(0, {LOAD_CPU})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, everything)
+    def few(self, whole: int, quick: int) -> int:
+        """An amount."""
+        return quick if self.quick else whole
 
+    def said(self, text: str, work: Callable[[], list[Figure]]) -> list[Figure]:
+        """Does ``work``, telling standard error of it. What fails leaves its figures out, and the others go on."""
+        began = time.monotonic()
+        _err.print(f"measuring {text} …", style="dim", end=" ")
+        try:
+            figures = work()
+        except Exception:
+            self.failed = True
+            _err.print_exception()
+            return []
+        _err.print(f"{time.monotonic() - began:.0f} s", style="dim")
+        return figures
 
-def measure(folder: Path, quick: bool, parts: Sequence[str]) -> list[Figure]:
-    """Runs ``parts``; progress goes to standard error."""
-    number = 300 if quick else 10_000
-    accounts = [xmpp.Account(f"user{index:05}", f"password-{index:05}") for index in range(number)]
-    few = accounts[: min(number, 2000)]
-    load = chat.Load(accounts, pairs=20 if quick else 100, each=100 if quick else 500, idle=number)
-    packets = 500 if quick else 4000
-    figures: list[Figure] = []
+    def chat(self) -> list[Figure]:
+        """Sign-in and messages of each server, in each profile."""
+        pairs = self.few(100, 20)
+        load = chat.Load(self.accounts[: 2 * pairs + 2], pairs, each=0, seconds=self.few(8, 1))
+        # As many as take a few seconds: a durable archive costs the peers a millisecond a message.
+        each = {
+            "Moim": {"bare": 2000, "features": 2000, "archive": 400},
+            "peer": {"bare": 300, "features": 150, "archive": 20},
+        }
+        figures = []
+        for profile in _PROFILES:
+            for name in NAMES:
+                amount = each["Moim" if name == "Moim" else "peer"][profile]
+                own = replace(load, each=self.few(amount, min(amount, 40)))
 
-    def step(text: str, work: Callable[[], list[Figure]]) -> None:
-        _err.print(f"measuring {text} …", style="dim")
-        figures.extend(work())
+                def work(name: str = name, profile: Profile = profile, own: chat.Load = own) -> list[Figure]:
+                    with subject(name, self.folder / f"{name}-{profile}", load.accounts, profile) as found:
+                        return chat.figures(found, own, profile)
 
-    def measure_chat(subject: chat.Subject, load: chat.Load, profile: Profile) -> None:
-        step(f"chat, {profile}: {subject.name}", lambda: chat.figures(subject, load, profile))
+                figures += self.said(f"chat, {profile}: {name}", work)
+        return figures
 
-    profiles: tuple[Profile, ...] = ("bare", "features", "archive") if "chat" in parts else ()
-    if "discovery" in parts or "turn" in parts:
-        with moim_site(_made(folder / "moim"), few) as site:
-            if "discovery" in parts:
-                step("discovery", lambda: _discovery(site, quick))
-            if "turn" in parts:
-                edge, server = site.pid("edge"), site.place("turn")
-                with _on_one_cpu([edge]):
-                    step("TURN: Moim", lambda: turn_figures("Moim", edge, server, packets))
-    for profile in profiles:
-        with moim_site(_made(folder / f"moim-{profile}"), accounts if profile == "bare" else few, profile) as site:
-            inside = site.pid("inside")
-            subject = chat.Subject("Moim", inside, *site.place("xmpp-client-tls"), site.domain)
-            with _on_one_cpu([inside, site.pid("edge")]):
-                measure_chat(subject, load, profile)
-    for profile in profiles:
-        for name, peer in (("Prosody", prosody), ("ejabberd", ejabberd)):
-            with peer(_made(folder / f"{name}-{profile}"), "bench.test", few, profile) as (pid, port):
-                subject = chat.Subject(name, pid, "127.0.0.1", port, "bench.test")
-                # A durable archive costs these a millisecond a message: a tenth of the messages is long enough.
-                each = load.each // 10 if profile == "archive" else load.each
-                smaller = replace(load, accounts=few, idle=len(few), each=each)
-                with _on_one_cpu([pid]):
-                    measure_chat(subject, smaller, profile)
-    if "archive" in parts:
-        step("the archive", lambda: archive.measure(_made(folder / "archive"), quick=quick))
-    if "rooms" in parts:
-        figures += _rooms(folder, few, quick)
-    if "turn" in parts:
-        with turn.coturn() as (pid, port), _on_one_cpu([pid]):
-            step("TURN: coturn", lambda: turn_figures("coturn", pid, ("127.0.0.1", port), packets))
-    return figures
+    def rooms(self) -> list[Figure]:
+        """One large room of each server."""
+        size = self.few(500, 50)
+        load = rooms.Load(self.accounts, occupants=size, messages=self.few(200, 50))
+        figures = []
+        for name in NAMES:
 
+            def work(name: str = name) -> list[Figure]:
+                with subject(name, self.folder / f"{name}-rooms", self.accounts[:size], "bare") as found:
+                    return rooms.figures(found, load)
 
-def _rooms(folder: Path, accounts: Sequence[xmpp.Account], quick: bool) -> list[Figure]:
-    load = rooms.Load(accounts, occupants=50 if quick else 500, messages=50 if quick else 200)
-    _err.print("measuring rooms: Moim …", style="dim")
-    with moim_site(_made(folder / "moim-rooms"), accounts[: load.occupants], "bare") as site:
-        inside = site.pid("inside")
-        subject = chat.Subject("Moim", inside, *site.place("xmpp-client-tls"), site.domain)
-        with _on_one_cpu([inside, site.pid("edge")]):
-            figures = rooms.figures(subject, load)
-    for name, peer in (("Prosody", prosody), ("ejabberd", ejabberd)):
-        _err.print(f"measuring rooms: {name} …", style="dim")
-        running = peer(_made(folder / f"{name}-rooms"), "bench.test", accounts[: load.occupants], "bare")
-        with running as (pid, port), _on_one_cpu([pid]):
-            figures += rooms.figures(chat.Subject(name, pid, "127.0.0.1", port, "bench.test"), load)
-    return figures
+            figures += self.said(f"a room of {size}: {name}", work)
+        return figures
+
+    def idle(self) -> list[Figure]:
+        """Memory of idle connections of each server."""
+        figures = []
+        for name in NAMES:
+            figures += self.said(f"idle: {name}", lambda n=name: scale.idle(self.folder, self.accounts, (n,)))  # type: ignore[misc]
+        return figures
+
+    def users(self) -> list[Figure]:
+        """More and more users."""
+        return self.said("users", lambda: scale.users(self.folder, self.accounts, self.few(4000, 200)))
+
+    def cores(self) -> list[Figure]:
+        """One processor and two."""
+        load = self.accounts[: self.few(200, 40)]
+        return self.said("cores", lambda: scale.cores(self.folder, load, self.few(2000, 40)))
+
+    def uptime(self) -> list[Figure]:
+        """Very many sign-ins."""
+        load = self.accounts[: self.few(200, 40)]
+        sign_ins, each = self.few(100_000, 400), self.few(2000, 40)
+        return self.said("uptime", lambda: scale.uptime(self.folder, load, sign_ins, each))
+
+    def archive(self) -> list[Figure]:
+        """The archive without clients."""
+        (folder := self.folder / "archive").mkdir()
+        return self.said("the archive", lambda: archive.measure(folder, quick=self.quick))
+
+    def discovery(self) -> list[Figure]:
+        """From the first DNS question to a bound session."""
+        with moim_site(_made(self.folder / "discovery"), self.accounts[:100]) as site:
+            return self.said("discovery", lambda: _discovery(site, self.few(30, 5)))
+
+    def turn(self) -> list[Figure]:
+        """Relayed packets of Moim and coturn."""
+        packets = self.few(4000, 500)
+        with moim_site(_made(self.folder / "turn"), self.accounts[:10]) as site, processors() as (server, load):
+            edge = site.pid("edge")
+            pin([edge], server)
+            os.sched_setaffinity(0, load)
+            figures = self.said("TURN: Moim", lambda: _turn("Moim", edge, site.place("turn"), packets))
+        with turn.coturn() as (pid, port), processors() as (server, load):
+            pin([pid], server)
+            os.sched_setaffinity(0, load)
+            return figures + self.said("TURN: coturn", lambda: _turn("coturn", pid, ("127.0.0.1", port), packets))
 
 
 def _made(folder: Path) -> Path:
@@ -126,35 +146,22 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _discovery(site: MoimSite, quick: bool) -> list[Figure]:
+def _turn(name: str, pid: int, server: tuple[str, int], messages: int) -> list[Figure]:
+    with turn.echo_peer() as peer:
+        turn.relay(server, peer, clients=2, messages=50)
+        cpu = cpu_of([pid])
+        relayed = turn.relay(server, peer, messages=messages)
+    used = (cpu_of([pid]) - cpu) / relayed.packets
+    return [cost("TURN, relayed packet", name, used, "µs CPU", f"{relayed.lost} of {relayed.packets} lost")]
+
+
+def _discovery(site: MoimSite, runs: int) -> list[Figure]:
     figures = []
     for view in ("inside", "outside"):
-        times = discovery.times(site, view, 5 if quick else 30)
+        times = discovery.times(site, view, runs)
         note = f"{len(times)} runs, {min(times):.0f} to {max(times):.0f}"
         figures.append(Figure(f"discovery and sign-in, {view}", "Moim", statistics.median(times), "ms", note))
     return figures
-
-
-def show(figures: list[Figure]) -> None:
-    """A row per figure, Moim beside its peers."""
-    peers = [name for name in dict.fromkeys(f.subject for f in figures) if name != "Moim"]
-    table = Table(title="Cost per unit", box=None, header_style="bold", title_justify="left")
-    table.add_column("what")
-    table.add_column("unit")
-    for name in ("Moim", *peers, "times better"):
-        table.add_column(name, justify="right")
-    table.add_column("notes")
-    for what in dict.fromkeys(f.what for f in figures):
-        row = {f.subject: f for f in figures if f.what == what}
-        own, others = row.get("Moim"), [f.value for name, f in row.items() if name != "Moim" and f.value]
-        unit = next(iter(row.values())).unit
-        ratio = ""
-        if own and own.value and others:
-            ratio = f"{own.value / max(others) if unit.startswith('per') else min(others) / own.value:.1f}"
-        notes = "; ".join(f"{name}: {f.note}" for name, f in row.items() if f.note)
-        values = [f"{row[name].value:.1f}" if name in row else "" for name in ("Moim", *peers)]
-        table.add_row(what, unit, *values, ratio, notes)
-    _out.print(table)
 
 
 def main() -> None:
@@ -162,18 +169,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few accounts and messages: does it run?")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"what to measure: {', '.join(PARTS)}; all")
+    parts = ", ".join(PARTS)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, *ALONE, []], help=f"{parts}; and, alone: uptime")
     options = parser.parse_args()
+    many_files()
+    number = 300 if options.quick else 10_000
+    accounts = [xmpp.Account(f"user{index:05}", f"password-{index:05}") for index in range(number)]
+    figures: list[Figure] = []
+    began, load = time.monotonic(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="moim-bench-") as folder:
-        figures = measure(Path(folder), options.quick, options.parts or PARTS)
+        run = Run(Path(folder), accounts, options.quick)
+        for part in options.parts or PARTS:
+            figures += getattr(run, part)()
+    heading = (
+        f"{os.cpu_count()} processors, load average {load:.1f} before; servers on one, the load on the other; "
+        f"{(time.monotonic() - began) / 60:.0f} minutes"
+    )
     if options.json:
-        json.dump([asdict(f) for f in figures], sys.stdout, indent=2)
+        json.dump({"heading": heading, "figures": [asdict(f) for f in figures]}, sys.stdout, indent=2)
     else:
-        load = os.getloadavg()[0]
-        Console().print(
-            f"{os.cpu_count()} processors, load {load:.1f}; servers on one, the load on the other", style="dim"
-        )
-        show(figures)
+        report.show(figures, heading)
+    if run.failed:
+        sys.exit("some of it failed: see above")
 
 
 if __name__ == "__main__":

@@ -80,8 +80,10 @@ def _running(root: Path, *options: str) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def moim_site(folder: Path, accounts: Sequence[Account], profile: Profile = "bare") -> Iterator[MoimSite]:
-    """Makes a site with these accounts and runs it on two loopback addresses of its own."""
+def moim_site(
+    folder: Path, accounts: Sequence[Account], profile: Profile = "bare", more: str = ""
+) -> Iterator[MoimSite]:
+    """Makes a site with these accounts, runs it on two loopback addresses of its own; ``more`` are keys of [chat]."""
     root = folder / "site"
     process = os.getpid()
     net = f"127.{210 + process % 40}.{process // 40 % 250}"
@@ -92,7 +94,6 @@ def moim_site(folder: Path, accounts: Sequence[Account], profile: Profile = "bar
     subprocess.run([_MOIM, "user", "import", str(people), "--site", str(root)], check=True, capture_output=True)
     with (root / "moim.toml").open("a", encoding="utf-8") as file:
         file.write(_SETTINGS)
-        if profile != "archive":
-            file.write("\n[chat]\narchive = false\n")
+        file.write(f"\n[chat]\narchive = {str(profile == 'archive').lower()}\n{more}\n")
     with _running(root) as document:
         yield MoimSite(root, document)

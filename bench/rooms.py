@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import xmpp
-from bench.chat import Subject
-from bench.measure import Figure, cpu_seconds
+from bench.measure import Figure, cost, cpu_of
+from bench.subjects import Subject, run
 from bench.xmpp import Account, Session
 
 _MUC = "http://jabber.org/protocol/muc"
@@ -72,7 +71,6 @@ async def _talk(sessions: Sequence[Session], room: str, messages: int) -> None:
 
 def figures(subject: Subject, load: Load) -> list[Figure]:
     """The cost of presence while the room fills, and of messages once it is full."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     room, size = f"hall@rooms.{subject.domain}", load.occupants
 
     async def whole() -> list[Figure]:
@@ -81,21 +79,21 @@ def figures(subject: Subject, load: Load) -> list[Figure]:
             subject.host, subject.port, subject.domain, accounts, xmpp.insecure_context(), "bare"
         )
         await xmpp.settle(sessions)
-        cpu = cpu_seconds([subject.pid])
+        cpu = cpu_of([subject.pid])
         await _fill(sessions, room)
         # Each hears of all who are there already, and all who are there already hear of each.
-        entering = (cpu_seconds([subject.pid]) - cpu) * 1e6 / (size * size)
+        entering = (cpu_of([subject.pid]) - cpu) / (size * size)
         await _talk(sessions, room, load.messages // 4)
         await xmpp.settle(sessions)
-        cpu, began = cpu_seconds([subject.pid]), time.monotonic()
+        cpu, began = cpu_of([subject.pid]), time.monotonic()
         await _talk(sessions, room, load.messages)
         heard = load.messages * size
-        used, rate = (cpu_seconds([subject.pid]) - cpu) * 1e6 / heard, heard / (time.monotonic() - began)
+        used, rate = (cpu_of([subject.pid]) - cpu) / heard, heard / (time.monotonic() - began)
         await xmpp.close_all(sessions)
-        note = f"{size} occupants"
+        who, note = subject.name, f"{size} occupants"
         return [
-            Figure("room: presence of somebody who enters, per occupant", subject.name, entering, "µs CPU", note),
-            Figure("room: message, per occupant", subject.name, used, "µs CPU", f"{rate:.0f}/s"),
+            cost("room: presence of somebody who enters, per occupant", who, entering, "µs CPU", note),
+            cost("room: message, per occupant", who, used, "µs CPU", f"{note}, {rate:.0f}/s"),
         ]
 
-    return asyncio.run(whole())
+    return run(whole())

@@ -10,12 +10,13 @@ import base64
 import hashlib
 import hmac
 import os
+import random
 import re
 import ssl
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 Profile = Literal["bare", "features", "archive"]
@@ -25,6 +26,8 @@ _BODY = 147  # bytes of one <message/> as sent
 _NS_SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 _STANZA_END = re.compile(rb"</(?:message|presence|iq)>|<(?:presence|iq)(?: [^<>]*)?/>")
 _ASK_EVERY = 10  # messages after which a client with stream management asks for an acknowledgement
+_PATIENCE = 300.0
+ASK = b"<r xmlns='urn:xmpp:sm:3'/>"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,6 @@ class Session:
     handled: int = 0
     received: int = 0
     progress: asyncio.Event = field(default_factory=asyncio.Event)
-    delays: list[float] = field(default_factory=list)
     _rest: bytes = b""
 
     def take(self, chunk: bytes) -> int:
@@ -67,6 +69,12 @@ async def _until(reader: asyncio.StreamReader, mark: bytes) -> bytes:
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+@lru_cache(maxsize=20_000)
+def _salted(password: str, salt: str, rounds: int) -> bytes:
+    """What clients remember between two sign-ins (RFC 5802 section 5.1)."""
+    return hashlib.pbkdf2_hmac("sha1", password.encode(), base64.b64decode(salt), rounds)
 
 
 def insecure_context() -> ssl.SSLContext:
@@ -95,7 +103,7 @@ async def login(
     writer.write(f"<auth xmlns='{_NS_SASL}' mechanism='SCRAM-SHA-1'>{first}</auth>".encode())
     challenge = base64.b64decode(_text(await _until(reader, b"</challenge>"))).decode()
     fields = dict(part.split("=", 1) for part in challenge.split(","))
-    salted = hashlib.pbkdf2_hmac("sha1", account.password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
+    salted = _salted(account.password, fields["s"], int(fields["i"]))
     client_key = hmac.digest(salted, b"Client Key", "sha1")
     final = f"c=biws,r={fields['r']}"
     message = f"{bare},{challenge},{final}".encode()
@@ -165,45 +173,75 @@ def message_to(jid: str) -> bytes:
     return f"<message type='chat' id='m' to='{jid}'><body>{'x' * max(_BODY - len(shell), 1)}</body></message>".encode()
 
 
-async def exchange(sessions: Sequence[Session], each: int, burst: int, pause: float = 0.0) -> int:
-    """Every session sends its partner ``each`` messages, ``burst`` in flight; gives the number delivered.
+async def exchange(sessions: Sequence[Session], each: int, burst: int) -> int:
+    """Every session sends its partner ``each`` messages, ``burst`` in flight; gives the number delivered."""
 
-    Leaves in ``delays`` how long each message took, in seconds.
-    """
-
-    async def receive(session: Session, started: deque[float]) -> None:
+    async def receive(session: Session) -> None:
         session.received = 0
-        session.delays.clear()
         while session.received < each:
-            count = session.take(await asyncio.wait_for(session.reader.read(1 << 18), 60))
-            now = time.perf_counter()
-            session.delays.extend(now - started.popleft() for _ in range(count))
-            session.received += count
+            session.received += session.take(await asyncio.wait_for(session.reader.read(1 << 18), _PATIENCE))
             session.progress.set()
 
-    async def send(session: Session, partner: Session, started: deque[float]) -> None:
+    async def send(session: Session, partner: Session) -> None:
         message, sent = message_to(partner.jid), 0
         while sent < each:
             now = min(burst, each - sent)
-            started.extend([time.perf_counter()] * now)
             session.writer.write(message * now)
             if session.managed and sent // _ASK_EVERY != (sent + now) // _ASK_EVERY:
-                session.writer.write(b"<r xmlns='urn:xmpp:sm:3'/>")
+                session.writer.write(ASK)
             await session.writer.drain()
             sent += now
             while partner.received < sent - burst:
                 partner.progress.clear()
                 await partner.progress.wait()
-            if pause:
-                await asyncio.sleep(pause)
 
     work = []
     for a, b in zip(sessions[::2], sessions[1::2], strict=True):
-        for sender, receiver in ((a, b), (b, a)):
-            started: deque[float] = deque()
-            work += [receive(receiver, started), send(sender, receiver, started)]
+        work += [receive(b), send(a, b), receive(a), send(b, a)]
     await asyncio.gather(*work)
     return each * len(sessions)
+
+
+async def pace(sessions: Sequence[Session], rate: float, seconds: float, burst: int = 1) -> tuple[int, float]:
+    """All sessions together send ``rate`` messages a second, ``burst`` at a time, each at moments of its own, whether
+    the ones before have come or not; gives the number delivered and how long that took, in seconds.
+    """
+    draw = random.Random(11)
+    every = len(sessions) * burst / rate
+    sent = got = 0
+    all_sent, all_got = False, asyncio.Event()
+    began = time.perf_counter()
+
+    async def receive(session: Session) -> None:
+        nonlocal got
+        while chunk := await session.reader.read(1 << 18):
+            got += session.take(chunk)
+            if all_sent and got >= sent:
+                all_got.set()
+
+    async def send(session: Session, partner: Session) -> None:
+        nonlocal sent
+        message, own = message_to(partner.jid) * burst, 0
+        due = began + draw.uniform(0, every)
+        while due < began + seconds:
+            await asyncio.sleep(max(due - time.perf_counter(), 0))
+            own += burst
+            asks = session.managed and own // _ASK_EVERY != (own - burst) // _ASK_EVERY
+            session.writer.write(message + ASK if asks else message)
+            sent += burst
+            due += draw.uniform(0, 2 * every)
+
+    receiving = [asyncio.create_task(receive(session)) for session in sessions]
+    pairs = zip(sessions[::2], sessions[1::2], strict=True)
+    await asyncio.gather(*(send(*side) for a, b in pairs for side in ((a, b), (b, a))))
+    all_sent = True
+    if got < sent:
+        await asyncio.wait_for(all_got.wait(), _PATIENCE)
+    took = time.perf_counter() - began
+    for task in receiving:
+        task.cancel()
+    await asyncio.gather(*receiving, return_exceptions=True)
+    return got, took
 
 
 async def close_all(sessions: Sequence[Session]) -> None:
