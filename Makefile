@@ -14,7 +14,7 @@ WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist 
 NATIVE := src/moim/_native.abi3.so
 WEB := src/moim/portal/static/index.html
 
-.PHONY: up build test check bench interop conformance format clean native help
+.PHONY: up build test check bench interop conformance fuzz format clean native help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,10 @@ conformance: build $(VENV)/ready-test ## conformance suites of others against Mo
 
 bench: build $(VENV)/ready-test ## Moim beside Prosody, ejabberd and coturn, measured in one run
 	@$(PY) -m bench
+
+TIME ?= 60
+fuzz: build $(VENV)/ready-dev ## rubbish for everything that reads what strangers write, for TIME minutes (60)
+	@scripts/fuzz $(TIME)
 
 format: $(VENV)/ready-dev ## format Python, Rust and TypeScript
 	@$(VENV)/bin/ruff check --fix src tests bench; $(VENV)/bin/ruff format src tests bench
