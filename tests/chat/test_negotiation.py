@@ -244,6 +244,19 @@ def test_nothing_gets_through_before_the_sign_in(element: Element) -> None:
     assert outputs(server) == []
 
 
+def test_stream_management_before_the_sign_in_fails_and_the_stream_goes_on() -> None:
+    server = machine()
+    server.opened(OPEN)
+    outputs(server)
+    for _ in range(2):
+        server.stanza(Element("enable", ns.SM))
+        (sent,) = outputs(server)
+        assert isinstance(sent, Send)
+        assert sent.elements[0].find("unexpected-request", ns.STANZA_ERRORS) is not None
+    server.stanza(Element("enable", ns.SM))
+    assert isinstance(outputs(server)[-1], Close)
+
+
 def test_no_password_before_tls() -> None:
     server = machine(needs_tls=True, tls=False, plain=True)
     server.opened(OPEN)

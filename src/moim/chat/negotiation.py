@@ -24,6 +24,7 @@ from moim.chat.negotiation_steps import (
     ResumeRequest,
 )
 from moim.chat.offers import Offer, Policy
+from moim.chat.stream_management import failed
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, error_reply, ns, prepare_resource, result, sasl, stream_error
 from moim.proto.xmpp.hashed_token import HT_BINDINGS
@@ -164,6 +165,11 @@ class Negotiation:
             self._send(_failure(sasl2.failure if space == ns.SASL2 else None, "encryption-required"))
         elif stage == "sasl" and self._sasl is None and self._registers(element):
             self._output.append(Registration(element.with_attrs({"to": None, "from": None})))
+        elif stage == "sasl" and self._sasl is None and space == ns.SM:
+            self._failures += 1
+            self._send(failed("unexpected-request"))  # XEP-0198 section 3: the stream goes on
+            if self._failures >= self._policy.attempts:
+                self._close("policy-violation", "stream management before the sign-in is complete, too often")
         else:
             self._close("not-authorized", f"<{element.name[:40]}/> before the sign-in is complete")
 

@@ -103,6 +103,15 @@ def test_who_is_not_there_hears_of_it_once() -> None:
     assert not heard(room, BEN.bare), "a ban is no way to send words"
 
 
+def test_nobody_bans_themselves() -> None:
+    room = open_room((ANN, "Ann"))
+    admin(room, OWNER, f"<item jid='{ANN.bare}' affiliation='admin'/>")
+    for sender in (OWNER, ANN):
+        assert refusal(admin, room, sender, f"<item jid='{sender.bare}' affiliation='outcast'/>") == "conflict"
+    admin(room, OWNER, f"<item jid='{ANN.bare}' affiliation='none'/>")
+    assert refusal(admin, room, ANN, f"<item jid='{ANN.bare}' affiliation='outcast'/>") == "forbidden"
+
+
 def test_new_members_of_a_closed_room_are_invited() -> None:
     room = open_room(members_only=True, password="sesame")
     admin(room, OWNER, "<item jid='ben@x.test' affiliation='member'/>")

@@ -134,9 +134,9 @@ def _judge(room: Room, sender: Jid, item: Element) -> _Step:
     if (affiliation := item.get("affiliation")) is not None:
         new = _affiliation(affiliation)
         bare = _bare(item, target)
-        check_affiliation_change(own, room.affiliations.get(bare, Affiliation.NONE), new)
-        if bare == str(sender.bare) and new is Affiliation.OUTCAST:
+        if bare == str(sender.bare) and new is Affiliation.OUTCAST and own in (Affiliation.ADMIN, Affiliation.OWNER):
             raise StanzaError("conflict", "nobody bans themselves")
+        check_affiliation_change(own, room.affiliations.get(bare, Affiliation.NONE), new)
         reserving = item.get("jid") is not None and new not in (Affiliation.NONE, Affiliation.OUTCAST)
         return _Step(reason, bare=bare, affiliation=new, nick=nick if reserving else None)
     role = _role(item.get("role"))
