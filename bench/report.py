@@ -1,9 +1,14 @@
-"""The figures as a table: a row per unit of work, Moim beside its peers and what it is to reach."""
+"""The figures as a table: a row per unit of work, Moim beside its peers and what it is to reach.
+
+``python -m bench.report FILE`` prints what ``--json`` left in FILE as Markdown, for ``docs/benchmarks.md``.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -39,25 +44,36 @@ def _target(own: Figure | None) -> str:
     return f"{most:g} {'✓' if own.value <= most else '✗'}"
 
 
-def table(figures: Sequence[Figure]) -> Table:
-    """A row per figure. Python and Rust are parts of Moim's CPU; ``times`` is the best peer's figure over Moim's."""
+def _rows(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
+    """The headings and the cells. Python and Rust are parts of Moim's CPU; ``times`` is the best peer's over Moim's."""
     peers = [name for name in dict.fromkeys(f.subject for f in figures) if name != "Moim"]
-    found = Table(title="Cost per unit", box=None, header_style="bold", title_justify="left", pad_edge=False)
-    found.add_column("what")
-    found.add_column("unit")
-    for name in ("target", "Moim", "Python", "Rust", *peers, "times"):
-        found.add_column(name, justify="right", no_wrap=True)
+    rows = []
     for what in dict.fromkeys(f.what for f in figures):
         row = {f.subject: f for f in figures if f.what == what}
         own, others = row.get("Moim"), [f.value for name, f in row.items() if name != "Moim" and f.value]
         ratio = f"{min(others) / own.value:.1f}" if own and own.value and others else ""
-        parts = (own.python, own.rust) if own else (None, None)
+        numbers = (own.value, own.python, own.rust) if own else (None, None, None)
         values = [_number(row[name].value) if name in row else "" for name in peers]
-        unit = next(iter(row.values())).unit
-        found.add_row(
-            what, unit, _target(own), _number(own.value if own else None), *map(_number, parts), *values, ratio
-        )
+        rows.append([what, next(iter(row.values())).unit, _target(own), *map(_number, numbers), *values, ratio])
+    return ["what", "unit", "target", "Moim", "Python", "Rust", *peers, "times"], rows
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    """A row per figure, for a terminal."""
+    headings, rows = _rows(figures)
+    found = Table(title="Cost per unit", box=None, header_style="bold", title_justify="left", pad_edge=False)
+    for index, heading in enumerate(headings):
+        found.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index > 1)
+    for row in rows:
+        found.add_row(*row)
     return found
+
+
+def markdown(figures: Sequence[Figure]) -> str:
+    """The same for a document."""
+    headings, rows = _rows(figures)
+    rule = ["---"] * 2 + ["--:"] * (len(headings) - 2)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, rule, *rows))
 
 
 def show(figures: Sequence[Figure], heading: str) -> None:
@@ -69,3 +85,8 @@ def show(figures: Sequence[Figure], heading: str) -> None:
     for what in dict.fromkeys(f.what for f in figures if f.note):
         notes = "; ".join(f"{f.subject} {f.note}" for f in figures if f.what == what and f.note)
         out.print(f"{what}: {notes}", style="dim", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    document = json.loads(Path(sys.argv[1]).read_text())
+    print(document["heading"], markdown([Figure(**fields) for fields in document["figures"]]), sep="\n\n")
