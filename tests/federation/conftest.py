@@ -11,6 +11,7 @@ import pytest
 
 from moim import federation
 from moim.federation.chains import Anchors
+from moim.federation.locating import Dns
 from moim.federation.policies import Policies
 from moim.federation.service import Running
 from moim.federation.settings import Settings
@@ -25,7 +26,7 @@ class Site:
     def __init__(
         self,
         network: Network,
-        dns: FakeDns,
+        dns: Dns,
         store: Store,
         domain: str,
         address: str,
@@ -118,7 +119,7 @@ async def make(network: Network, dns: FakeDns, tmp_path: Path) -> AsyncIterator[
             stores.append(Store(path))
         store = stores[-1] if beside is None else beside.store
         address = dns.hosts[f"x.{domain}"][0]
-        site = Site(network, dns, store, domain, address, **options)
+        site = Site(network, options.pop("dns", dns), store, domain, address, **options)
         sites.append(site)
         return await site.start()
 

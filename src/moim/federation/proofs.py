@@ -10,11 +10,12 @@ from datetime import datetime
 from cryptography import x509
 
 from moim.errors import MoimError, PeerUntrusted
-from moim.federation import dane, posh
+from moim.federation import dane
 from moim.federation.chains import Anchors, Role, now_utc, read_chain
 from moim.federation.identity import names_domain, presented_names
 from moim.federation.locating import Dns, Locator
 from moim.federation.policies import Policy
+from moim.federation.posh import Fetch, Posh
 from moim.proto.xmpp.s2s import Proof
 
 
@@ -35,13 +36,13 @@ class Proofs:
         *,
         dns: Dns | None,
         locator: Locator,
-        fetch: posh.Fetch | None,
+        fetch: Fetch | None,
         clock: Callable[[], datetime] = now_utc,
     ) -> None:
         self._anchors = anchors
         self._dns = dns
         self._locator = locator
-        self._fetch = fetch
+        self._posh = Posh(fetch) if fetch is not None else None
         self._clock = clock
 
     async def judge(self, domain: str, chain: Sequence[bytes], role: Role, policy: Policy) -> Verdict:
@@ -61,8 +62,8 @@ class Proofs:
             found = replace(found, reason=f"{found.reason}; {why}")
         # Somebody else's web server is asked only where it decides about the stream.
         decides = policy.certificates == "required" or not policy.dialback
-        if self._fetch is not None and decides:
-            why = await posh.prove(self._fetch, domain, chain[0])
+        if self._posh is not None and decides:
+            why = await self._posh.prove(domain, chain[0])
             return Verdict("posh") if not why else replace(found, reason=f"{found.reason}; {why}")
         return found
 

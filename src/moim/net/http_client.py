@@ -62,8 +62,9 @@ class HttpClient:
         headers: Sequence[tuple[str, str]] = (),
         name: str = "",
         timeout: float = 10.0,  # noqa: ASYNC109
+        limit: int = MAX_BODY,
     ) -> HttpResponse:
-        """One GET. The certificate must be for ``name``, else for ``host``.
+        """One GET. The certificate must be for ``name``, else for ``host``; the body has at most ``limit`` bytes.
 
         Raises PeerTimeout, PeerUnreachable (NotListening, HungUp), CertificateRefused, ProtocolError.
         """
@@ -74,14 +75,14 @@ class HttpClient:
                 if kept is not None:
                     if time.monotonic() - kept.used_at < _IDLE and not kept.reader.at_eof():
                         try:
-                            return await self._exchange(key, kept, path, headers)
+                            return await self._exchange(key, kept, path, headers, limit)
                         except (HungUp, OSError):
                             pass  # the server closed the kept connection meanwhile: a new one tells the truth
                     kept.writer.transport.abort()
                 tls = self._tls if scheme == "https" else None
                 reader, writer = await connect(addresses, port, tls=tls, name=name or host, timeout=timeout)
                 fresh = _Connection(reader, writer, h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD))
-                return await self._exchange(key, fresh, path, headers)
+                return await self._exchange(key, fresh, path, headers, limit)
         except TimeoutError:
             raise PeerTimeout(f"{host}:{port} did not answer within {timeout:g} s") from None
         except OSError as error:
@@ -94,7 +95,7 @@ class HttpClient:
         await asyncio.gather(*(close(connection.writer) for connection in connections))
 
     async def _exchange(
-        self, key: _Key, connection: _Connection, path: str, headers: Sequence[tuple[str, str]]
+        self, key: _Key, connection: _Connection, path: str, headers: Sequence[tuple[str, str]], limit: int
     ) -> HttpResponse:
         scheme, host, port, _ = key
         done = False
@@ -114,7 +115,7 @@ class HttpClient:
             connection.writer.write(wire)
             await connection.writer.drain()
             try:
-                response = await self._read(connection, f"{host}:{port}")
+                response = await self._read(connection, f"{host}:{port}", limit)
             except h11.RemoteProtocolError as error:
                 raise ProtocolError(f"{host}:{port} broke the protocol: {error}") from None
             if connection.state.our_state is h11.DONE and connection.state.their_state is h11.DONE:
@@ -128,7 +129,7 @@ class HttpClient:
                 connection.writer.transport.abort()
 
     @staticmethod
-    async def _read(connection: _Connection, where: str) -> HttpResponse:
+    async def _read(connection: _Connection, where: str, limit: int) -> HttpResponse:
         head: h11.Response | None = None
         body = bytearray()
         while True:
@@ -142,8 +143,8 @@ class HttpClient:
                 head = event
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > MAX_BODY:
-                    raise ProtocolError(f"{where} sent more than {MAX_BODY} bytes")
+                if len(body) > limit:
+                    raise ProtocolError(f"{where} sent more than {limit} bytes")
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 break
             elif not isinstance(event, h11.InformationalResponse):
