@@ -314,6 +314,7 @@ async def test_presence_and_events_reach_only_those_who_asked(house: Any) -> Non
     [
         f"<query xmlns='{ns.DISCO_INFO}'/>",
         f"<query xmlns='{ns.DISCO_ITEMS}'/>",
+        f"<ping xmlns='{ns.PING}'/>",
         f"<vCard xmlns='{ns.VCARD}'/>",
         "<query xmlns='jabber:iq:last'/>",
         f"<pubsub xmlns='{ns.PUBSUB}'><items node='urn:xmpp:avatar:metadata'/></pubsub>",

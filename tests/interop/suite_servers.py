@@ -63,6 +63,8 @@ def moim(folder: Path, domain: str) -> Iterator[Place]:
 admins = ["alice@{domain}"]
 default_contacts = false
 outage_status_addresses = ["http://127.0.0.1:8080/no-outage"]
+rooms_stanzas_per_second = 1000
+rooms_stanzas_burst = 10000
 components = {{ "slixmpp.{domain}" = "component.secret" }}
 """
         )

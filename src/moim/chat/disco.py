@@ -79,15 +79,17 @@ class Discovery:
         return (Element("query", ns.DISCO_ITEMS, {}, tuple(found)),)
 
     async def _account_info(self, iq: Iq) -> Payload:
-        await self._check_visible(iq)
+        if not await self._visible(iq):
+            raise StanzaError("service-unavailable")
         _no_node(iq)
         variables = sorted({var for feature in self._features for var in feature.account_vars})
         others = [(*identity, "") for feature in self._features for identity in feature.account_identities]
         return (_info([("account", "registered", ""), *others], variables),)
 
     async def _account_items(self, iq: Iq) -> Payload:
-        """The resources of an account are for those who see its presence (XEP-0030 section 8)."""
-        await self._check_visible(iq)
+        """The resources of an account are for those who see its presence; others find nothing (XEP-0030 section 8)."""
+        if not await self._visible(iq):
+            return (Element("query", ns.DISCO_ITEMS, {"node": node} if (node := iq.payload.get("node")) else {}),)
         _no_node(iq)
         account = self._accounts.get(str(iq.to))
         sessions = account.available() if account is not None else ()
@@ -97,12 +99,10 @@ class Discovery:
                 found += await feature.account_items(iq)
         return (Element("query", ns.DISCO_ITEMS, {}, tuple(found)),)
 
-    async def _check_visible(self, iq: Iq) -> None:
+    async def _visible(self, iq: Iq) -> bool:
         if iq.own:
-            return
-        roster = await self._rosters.get(str(iq.to))
-        if not roster.item(str(iq.sender.bare)).state.seen:
-            raise StanzaError("service-unavailable")
+            return True
+        return (await self._rosters.get(str(iq.to))).item(str(iq.sender.bare)).state.seen
 
 
 def _no_node(iq: Iq) -> None:

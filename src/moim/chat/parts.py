@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from moim.chat import entity_time, jid_escaping, limits, ping, session_request, version
+from moim.chat import entity_time, jid_escaping, limits, session_request, version
 from moim.chat.account_changes import AccountChanges, account_removed
 from moim.chat.accounts import Accounts, Session
 from moim.chat.administration import Administration, administrators
@@ -33,6 +33,7 @@ from moim.chat.outage_status import outage_status
 from moim.chat.pep import Pep
 from moim.chat.pep_events import PepEvents
 from moim.chat.pep_store import PepStore
+from moim.chat.ping import ping
 from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.private import PrivateStorage
@@ -213,7 +214,7 @@ class Parts:
             LastActivity(store, accounts=self.accounts, rosters=self.rosters).feature,
             self.offline.feature,
             pep.feature,
-            ping.feature,
+            ping(self.rosters),
             private.feature,
             roster_requests.feature,
             session_request.feature,

@@ -1,19 +1,27 @@
-"""XEP-0199 ping: the domain, and one's own account, answer."""
+"""XEP-0199 ping: the domain answers everybody, an account those who see its presence."""
 
 from __future__ import annotations
 
 from moim.chat.feature import Feature, Iq, Payload
-from moim.proto.xmpp import ns
+from moim.chat.rosters import Rosters
+from moim.proto.xmpp import StanzaError, ns
 
 
-def _answer(_iq: Iq) -> Payload:
-    return ()
+def ping(rosters: Rosters) -> Feature:
+    """The feature. To others an account that does not exist looks like one that does (RFC 6121 section 8.5.1)."""
 
+    def server(_iq: Iq) -> Payload:
+        return ()
 
-feature = Feature(
-    name="XEP-0199 ping",
-    server_vars=(ns.PING,),
-    account_vars=(ns.PING,),
-    server_iq={("get", ns.PING, "ping"): _answer},
-    account_iq={("get", ns.PING, "ping"): _answer},
-)
+    async def account(iq: Iq) -> Payload:
+        if not iq.own and not (await rosters.get(str(iq.to))).item(str(iq.sender.bare)).state.seen:
+            raise StanzaError("service-unavailable")
+        return ()
+
+    return Feature(
+        name="XEP-0199 ping",
+        server_vars=(ns.PING,),
+        account_vars=(ns.PING,),
+        server_iq={("get", ns.PING, "ping"): server},
+        account_iq={("get", ns.PING, "ping"): account},
+    )
