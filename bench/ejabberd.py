@@ -92,4 +92,4 @@ def ejabberd(folder: Path, domain: str, accounts: Sequence[Account], profile: Pr
         yield process.pid, port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)

@@ -65,7 +65,7 @@ def _running(root: Path, *options: str) -> Iterator[dict[str, Any]]:
         [_MOIM, "up", "--site", str(root), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(300):
+        for _ in range(900):
             if (document := _status(root))["ready"]:
                 break
             if process.poll() is not None:
@@ -76,7 +76,7 @@ def _running(root: Path, *options: str) -> Iterator[dict[str, Any]]:
         yield document
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        process.wait(60)
 
 
 @contextmanager

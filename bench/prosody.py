@@ -104,7 +104,7 @@ def prosody(folder: Path, domain: str, accounts: Sequence[Account], profile: Pro
         [program, "--config", str(config), "-F"], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
     try:
-        for _ in range(200):
+        for _ in range(1200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
@@ -114,4 +114,4 @@ def prosody(folder: Path, domain: str, accounts: Sequence[Account], profile: Pro
         yield process.pid, port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
