@@ -59,8 +59,8 @@ def archivable(message: Element) -> bool:
     and without a hint against it (XEP-0334)."""
 
 def copied(message: Element) -> bool:
-    """Whether carbon copies of a message are made (XEP-0280 section 6): chat, or normal with a body; not from a room,
-    not private."""
+    """Whether whoever gets a message has copies of it (XEP-0280 section 6.1): what people say, invitations, and errors
+    from bare addresses; not what an occupant of a room says in private, nor what is marked as private."""
 
 _StreamEvent: TypeAlias = (
     tuple[Literal["open"], dict[str, str]] | tuple[Literal["element"], Element] | tuple[Literal["close"]]

@@ -104,6 +104,46 @@ def test_what_is_not_copied(plane: Manager, trio: tuple[Phone, Phone, Phone], ki
     laptop.quiet(lambda: None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("chat", "<active xmlns='http://jabber.org/protocol/chatstates'/>"),
+        ("normal", "<received xmlns='urn:xmpp:receipts' id='1'/>"),
+        ("normal", "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>"),
+        ("normal", "<x xmlns='jabber:x:conference' jid='room@rooms.test'/>"),
+        ("normal", "<x xmlns='http://jabber.org/protocol/muc#user'><invite from='b@x.test'/></x>"),
+    ],
+)
+def test_what_is_copied(plane: Manager, trio: tuple[Phone, Phone, Phone], kind: str, payload: str) -> None:
+    phone, laptop, bob = trio
+    bob.send(f"<message to='{ALICE}' type='{kind}'>{payload}</message>")
+    next_message(phone)
+    assert unwrapped(next_message(laptop), "received").get("to") == ALICE
+
+
+def test_what_is_said_to_an_occupant_is_copied_where_it_was_said(
+    plane: Manager, trio: tuple[Phone, Phone, Phone]
+) -> None:
+    """The room sends it to all devices of whoever hears it (XEP-0280 section 6.1)."""
+    phone, laptop, bob = trio
+    phone.send(
+        f"<message to='{BOB}' type='chat'><body>psst</body><x xmlns='http://jabber.org/protocol/muc#user'/></message>"
+    )
+    next_message(bob)
+    assert unwrapped(next_message(laptop), "sent").get("to") == BOB
+
+
+def test_an_error_is_heard_by_all_devices(plane: Manager, trio: tuple[Phone, Phone, Phone]) -> None:
+    """They have a copy of what was said to a bare address, and learn that it did not arrive."""
+    _, laptop, _ = trio
+    for sender, heard in ((f"bob@{DOMAIN}", True), (BOB, False)):
+        error = Element("message", CLIENT, {"type": "error", "from": sender, "to": ALICE}, [Element("error", CLIENT)])
+        plane.server.copy([error])
+        if heard:
+            assert unwrapped(next_message(laptop), "received").get("type") == "error"
+    laptop.quiet(lambda: None)
+
+
 def test_what_clients_cannot_forge(plane: Manager, trio: tuple[Phone, Phone, Phone]) -> None:
     phone, _, bob = trio
     forged = (

@@ -80,10 +80,9 @@ def test_messages_go_both_ways_without_python(link: Link) -> None:
     assert next_message(link.phone) == message(ALICE)
     for client in (link.phone, link.laptop):
         assert next_message(client).get("to") == BARE
-        assert next_message(client).get("type") == "headline"
+    assert link.missed().get("type") == "headline", "what no archive keeps is counted by Python alone"
     carried = link.plane.event("carried", link.sid)
-    assert carried[2:] == (3, 1)
-    assert link.plane.stanzas() == []
+    assert carried[2:] == (2, 1)
 
 
 def test_copies_and_records_of_both_directions(link: Link) -> None:

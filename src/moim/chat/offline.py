@@ -56,10 +56,11 @@ def worth_keeping(message: Element) -> bool:
     """Whether a message is kept for later: not when it is only about the moment, or asks not to be (XEP-0334)."""
     if message_type(message) not in ("normal", "chat"):
         return False
-    payload = [child for child in message.elements() if child.ns != ns.CHAT_STATES]
-    if any(child.ns == ns.HINTS and child.name in ("no-store", "no-permanent-store") for child in payload):
-        return False
-    return any(child.name not in ("thread",) and child.ns != ns.HINTS for child in payload)
+    hints = {child.name for child in message.elements() if child.ns == ns.HINTS}
+    if hints & {"no-store", "store"}:
+        return "no-store" not in hints
+    passing = (ns.CHAT_STATES, ns.HINTS)
+    return any(child.name != "thread" and child.ns not in passing for child in message.elements())
 
 
 class OfflineMessages:

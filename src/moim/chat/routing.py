@@ -144,6 +144,8 @@ class Router:
             return
         if session is not None:
             self._plane.send(session.sid, [reply])
+            if reply.name == "message":
+                self._plane.copy([reply])
             return
         sender = _address(reply, "to")
         if sender is None:

@@ -64,7 +64,7 @@ impl Sorter {
         let received = self.found.len();
         let (sender_bare, sender_resource) = split(from);
         let sender_keeps = shared.routes.look(sender_bare, |account| {
-            if traits.copied {
+            if traits.copied_sent {
                 account.copies(sender_resource, &mut self.found);
             }
             account.archive
@@ -126,7 +126,8 @@ impl Sorter {
         let (Some(to), Some(from)) = (message.attr("to"), message.attr("from")) else {
             return;
         };
-        if !Traits::of(message, |_| false).copied {
+        let traits = Traits::of(message, |_| false);
+        if !traits.copied && !traits.copied_sent {
             return;
         }
         self.found.clear();
@@ -135,7 +136,9 @@ impl Sorter {
         let recipients = shared.routes.look(bare, |account| {
             account.find(resource, headline, false, &mut self.found);
             let recipients = self.found.len();
-            account.copies(None, &mut self.found);
+            if traits.copied {
+                account.copies(None, &mut self.found);
+            }
             recipients
         });
         let received = self.found.len();
@@ -143,9 +146,11 @@ impl Sorter {
             self.copy("received", &Str::value(bare), message, recipients..received);
         }
         let (bare, resource) = split(from);
-        shared
-            .routes
-            .look(bare, |account| account.copies(resource, &mut self.found));
+        if traits.copied_sent {
+            shared
+                .routes
+                .look(bare, |account| account.copies(resource, &mut self.found));
+        }
         if self.found.len() > received {
             self.copy("sent", &Str::value(bare), message, received..self.found.len());
         }

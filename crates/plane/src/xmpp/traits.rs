@@ -6,8 +6,10 @@ use moim_wire::xml::{ns, Element};
 /// What one look at a message finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traits {
-    /// Whether carbon copies are made (XEP-0280 §6).
+    /// Whether whoever gets it has copies of it as well (XEP-0280 §6.1).
     pub copied: bool,
+    /// Whether whoever sends it has.
+    pub copied_sent: bool,
     /// Whether it belongs into archives (XEP-0313 §5).
     pub archived: bool,
     /// Whether it says `<private/>`, which only servers need to see (XEP-0280 §9).
@@ -17,11 +19,15 @@ pub struct Traits {
 }
 
 impl Traits {
-    /// Looks at a message. Only chat and normal ones are copied or archived.
+    /// Looks at a message. Only chat and normal ones are archived or copied, and errors that come back for what was said
+    /// to somebody's bare address: the other devices have a copy of that.
     pub fn of(message: &Element, serves: impl Fn(&str) -> bool) -> Self {
-        let chat = match message.attr("type") {
+        let kind = message.attr("type");
+        let bounce = kind == Some("error") && message.attr("from").is_some_and(is_bare);
+        let chat = match kind {
             Some("chat") => true,
             None | Some("normal") => false,
+            Some("error") if bounce => false,
             Some(_) => {
                 return Self {
                     forged: message.elements().any(|child| is_forged(child, &serves)),
@@ -32,6 +38,7 @@ impl Traits {
         let mut traits = Self::default();
         let (mut body, mut worth, mut store) = (false, false, false);
         let (mut no_copy, mut no_store, mut room) = (false, false, false);
+        let (mut spoken, mut invited) = (false, false);
         for child in message.elements() {
             let name = child.name().as_str();
             match child.ns().as_str() {
@@ -43,29 +50,49 @@ impl Traits {
                     "no-copy" => no_copy = true,
                     _ => {}
                 },
-                ns::MUC_USER => room = true,
-                namespace => worth |= is_worth_keeping(namespace, name),
+                ns::MUC_USER => {
+                    room = true;
+                    invited |= child.elements().any(|inner| inner.is("invite", ns::MUC_USER));
+                }
+                namespace => {
+                    worth |= is_worth_keeping(namespace, name);
+                    invited |= namespace == DIRECT_INVITATION;
+                    spoken |= matches!(namespace, ns::CHAT_STATES | RECEIPTS | MARKERS);
+                }
             }
             traits.forged |= is_forged(child, &serves);
         }
-        traits.copied = (chat || body) && !traits.private && !no_copy && !room;
-        traits.archived = !no_store && (store || body || worth);
+        let copied = !traits.private && !no_copy;
+        let spoken = chat || body || worth || spoken;
+        // What an occupant says in private, the room sends to each of the devices that are in it.
+        traits.copied = copied && (bounce || invited || (spoken && !room));
+        traits.copied_sent = copied && !bounce && (invited || spoken);
+        traits.archived = !bounce && !no_store && (store || body || worth);
         traits
     }
+}
+
+const RECEIPTS: &str = "urn:xmpp:receipts";
+const MARKERS: &str = "urn:xmpp:chat-markers:0";
+const DIRECT_INVITATION: &str = "jabber:x:conference";
+
+/// Whether an address is a person's, or a room's, and not that of one of their programs.
+fn is_bare(jid: &str) -> bool {
+    jid.contains('@') && !jid.contains('/')
 }
 
 /// Payloads that a conversation would miss later, besides texts.
 fn is_worth_keeping(namespace: &str, name: &str) -> bool {
     match namespace {
-        "urn:xmpp:receipts" => name == "received",
-        "urn:xmpp:chat-markers:0" => name != "markable",
+        RECEIPTS => name == "received",
+        MARKERS => name != "markable",
         "urn:xmpp:reactions:0"
         | "urn:xmpp:message-retract:0"
         | "urn:xmpp:message-retract:1"
         | "urn:xmpp:fasten:0"
         | "urn:xmpp:message-attaching:1"
         | "urn:xmpp:jingle-message:0"
-        | "jabber:x:conference"
+        | DIRECT_INVITATION
         | "jabber:x:encrypted"
         | "urn:xmpp:openpgp:0"
         | "urn:xmpp:omemo:1"
@@ -92,7 +119,7 @@ pub fn archivable(message: &Element) -> bool {
     Traits::of(message, |_| false).archived
 }
 
-/// Whether carbon copies of a message are made.
+/// Whether whoever gets a message has copies of it as well.
 pub fn copied(message: &Element) -> bool {
     Traits::of(message, |_| false).copied
 }
@@ -119,12 +146,30 @@ mod tests {
         assert!(copied(&message("chat", &[BODY])));
         assert!(copied(&message("chat", &[("composing", ns::CHAT_STATES)])));
         assert!(copied(&message("normal", &[BODY])));
-        assert!(!copied(&message("normal", &[("request", "urn:xmpp:receipts")])));
+        assert!(copied(&message("normal", &[("received", RECEIPTS)])));
+        assert!(copied(&message("normal", &[("displayed", MARKERS)])));
+        assert!(copied(&message("normal", &[("x", DIRECT_INVITATION)])));
+        assert!(!copied(&message("normal", &[("x", "urn:example:x")])));
         assert!(!copied(&message("chat", &[BODY, ("private", ns::CARBONS)])));
         assert!(!copied(&message("chat", &[BODY, ("no-copy", ns::HINTS)])));
         assert!(!copied(&message("chat", &[BODY, ("x", ns::MUC_USER)])));
         for kind in ["groupchat", "headline", "error", "nonsense"] {
             assert!(!copied(&message(kind, &[BODY])), "{kind}");
+        }
+        let sent = Traits::of(&message("chat", &[BODY, ("x", ns::MUC_USER)]), |_| false);
+        assert!(sent.copied_sent && !sent.copied);
+    }
+
+    #[test]
+    fn an_error_is_copied_when_somebody_s_bare_address_could_not_be_reached() {
+        let from = |jid| {
+            let attrs = [("type", "error"), ("from", jid)];
+            Traits::of(&Element::build("message", ns::CLIENT, &attrs, Vec::new()), |_| false)
+        };
+        let bounce = from("bob@x.test");
+        assert!(bounce.copied && !bounce.copied_sent && !bounce.archived);
+        for jid in ["bob@x.test/phone", "x.test"] {
+            assert!(!from(jid).copied, "{jid}");
         }
     }
 

@@ -23,7 +23,7 @@ impl Sorter {
         let (bare, resource) = split(from);
         self.found.clear();
         let keeps = shared.routes.look(bare, |account| {
-            if traits.copied {
+            if traits.copied_sent {
                 account.copies(resource, &mut self.found);
             }
             account.archive
