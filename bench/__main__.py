@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -25,10 +26,7 @@ from bench.moim_site import MoimSite, moim_site
 from bench.subjects import NAMES, many_files, processors, subject
 from bench.xmpp import Account, Profile
 
-PARTS = ("discovery", "chat", "idle", "users", "cores", "archive", "rooms", "turn")
-"""What ``make bench`` measures."""
-ALONE = ("uptime",)
-"""What takes longer, and is measured when it is asked for."""
+PARTS = ("discovery", "chat", "idle", "users", "cores", "archive", "rooms", "turn", "uptime")
 _PROFILES: tuple[Profile, ...] = ("bare", "features", "archive")
 _err = Console(stderr=True)
 
@@ -169,10 +167,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few accounts and messages: does it run?")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parts = ", ".join(PARTS)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, *ALONE, []], help=f"{parts}; and, alone: uptime")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"what to measure: {', '.join(PARTS)}; all")
     options = parser.parse_args()
     many_files()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))  # servers end with it
     number = 300 if options.quick else 10_000
     accounts = [xmpp.Account(f"user{index:05}", f"password-{index:05}") for index in range(number)]
     figures: list[Figure] = []
