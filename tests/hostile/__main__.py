@@ -1,6 +1,7 @@
 """The long form: ``python -m hostile --minutes 60`` sends hostile stanzas and prints what it finds, to be had again.
 
-A world lives for some hundred steps; its seed and the number of steps name a finding.
+A world lives for some hundred steps; its seed and the number of steps name a finding. After each world the readers of
+``parsers.py`` have their turn.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from hostile import parsers
 from hostile.world import World
 
 
 async def one(seed: str, steps: int, *, say: bool = False) -> int:
-    """Lets one world live; the number of steps that went well. Raises AssertionError with what was found."""
+    """Lets one world live, then gives the readers their turn; the number of steps.
+    Raises AssertionError with what was found.
+    """
     with tempfile.TemporaryDirectory(prefix="moim-hostile-") as folder:
         async with World(Path(folder) / "site", seed) as world:
             for number in range(steps):
@@ -27,7 +31,13 @@ async def one(seed: str, steps: int, *, say: bool = False) -> int:
                     raise AssertionError(f"--seed {seed} --steps {number + 1}\n{error}") from None
                 if say:
                     print(number, world.last[:2000], flush=True)
-            return steps
+    rng = random.Random(seed)
+    for _ in range(2 * steps):
+        try:
+            parsers.once(rng)
+        except AssertionError as error:
+            raise AssertionError(f"--seed {seed}\n{error}") from None
+    return steps
 
 
 def main() -> int:
