@@ -26,6 +26,27 @@ def test_defaults_and_sections(tmp_path: Path) -> None:
     assert site.settings.nodes.inside.loopback
 
 
+def test_hosted_domains_come_after_the_service_domain(tmp_path: Path) -> None:
+    site = load(write(tmp_path, 'domain = "a.test"\nhosted_domains = ["B.test", "bücher.test"]'), {})
+    assert site.domain == "a.test"
+    assert site.domains == ("a.test", "b.test", "xn--bcher-kva.test")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ('["A.test"]', "there twice"),
+        ('["b.test", "B.TEST"]', "there twice"),
+        ('["edge.a.test"]', "the name of a node"),
+        ('["not a domain"]', "not a domain name"),
+        (str([f"d{number}.test" for number in range(65)]), "at most 64"),
+    ],
+)
+def test_hosted_domains_that_cannot_be(tmp_path: Path, names: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(write(tmp_path, f'domain = "a.test"\nhosted_domains = {names}'), {})
+
+
 def test_standard_ports_have_no_offset(tmp_path: Path) -> None:
     site = load(write(tmp_path, '[ports]\nprofile = "standard"\n'), {})
     assert site.settings.ports.bind(5222) == 5222

@@ -257,9 +257,9 @@ def _inside(site: Site) -> Sequence[Part]:
 
 
 def _servers(site: Site) -> names.Servers:
-    """What the name server says to other XMPP servers: the users' domain, and those of the chat service's parts."""
+    """What the name server says to other XMPP servers: the users' domains, and those of the chat service's parts."""
     rules = site.section(federation.Settings)
-    hosts = chat.hosts(site.domain, site.section(chat.Settings))
+    hosts = chat.hosts(site.domains, site.section(chat.Settings))
     return names.Servers(hosts, rules.enabled, rules.advertised_host, rules.advertised_port)
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from moim.errors import ConfigError
+from moim.errors import ConfigError, UsageError
 from moim.model import domain_name
 
 DEV_OFFSET = 10_000
@@ -91,11 +91,22 @@ class Log(Section):
     """The least severe records that are kept."""
 
 
+def checked_domain(value: str) -> str:
+    """The canonical form of a domain in the settings. Raises ValueError with a sentence."""
+    try:
+        return domain_name(value)
+    except UsageError as error:
+        raise ValueError(error.message) from None
+
+
 class SiteSettings(Section):
     """The keys at the top of ``moim.toml`` that belong to no room."""
 
     domain: str = "moim.test"
-    """The domain of the users' addresses, and the service domain of discovery."""
+    """The domain of the users' addresses, and the service domain of discovery: the nodes are named in it."""
+    hosted_domains: tuple[str, ...] = Field(default=(), max_length=64)
+    """Further domains whose users this site serves: ``["example.net"]``. Each has its own people, group chat and
+    records in the DNS, which lead to the same nodes."""
     ports: Ports = Ports()
     """Port profile."""
     nodes: Nodes = Nodes()
@@ -106,7 +117,22 @@ class SiteSettings(Section):
     @field_validator("domain")
     @classmethod
     def _is_domain(cls, value: str) -> str:
-        return domain_name(value)
+        return checked_domain(value)
+
+    @field_validator("hosted_domains")
+    @classmethod
+    def _are_domains(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(checked_domain(one) for one in value)
+
+    @model_validator(mode="after")
+    def _are_different(self) -> SiteSettings:
+        nodes = {f"{node}.{self.domain}" for node in ("inside", "edge", *self.nodes.others)}
+        for number, name in enumerate(self.hosted_domains):
+            if name == self.domain or name in self.hosted_domains[:number]:
+                raise ValueError(f"hosted_domains: {name} is there twice")
+            if name in nodes:
+                raise ValueError(f"hosted_domains: {name} is the name of a node")
+        return self
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -128,8 +154,13 @@ class Site:
 
     @property
     def domain(self) -> str:
-        """The service domain, canonical form."""
+        """The service domain, canonical form: the one that the nodes are named in."""
         return self.settings.domain
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Every domain whose users this site serves, the service domain first."""
+        return (self.settings.domain, *self.settings.hosted_domains)
 
     @property
     def ca_file(self) -> Path:

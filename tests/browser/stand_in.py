@@ -44,17 +44,18 @@ class People:
         self._people = people
         self._wrong = 0
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
         if self._wrong >= 5:
             raise LimitExceeded("too many failed sign-ins", hint="try again in 60 seconds")
-        right = local in self._people and self._people[local][1] == password
+        local, _, domain = address.rpartition("@")
+        right = domain == self._domain and local in self._people and self._people[local][1] == password
         self._wrong += not right
         return right
 
-    async def profile(self, local: str) -> Person | None:
-        if local not in self._people:
+    async def profile(self, address: Address) -> Person | None:
+        if address.domain != self._domain or address.local not in self._people:
             return None
-        return Person(Address(local, self._domain), self._people[local][0])
+        return Person(address, self._people[address.local][0])
 
 
 async def discover(address: Address, *, outside: bool) -> AsyncIterator[dict[str, Any]]:

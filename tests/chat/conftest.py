@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,47 +44,54 @@ def loopback() -> str:
 
 @dataclass
 class FakeUsers:
-    """The directory as a dictionary: passwords by name. Display names are the capitalised names."""
+    """The directory as a dictionary: passwords by name, or by address for people of other domains than its own.
+
+    Display names are the capitalised names.
+    """
 
     passwords: dict[str, str]
     names: dict[str, str] = field(default_factory=dict)
     domain: str = DOMAIN
     broken: bool = False
 
-    async def scram(self, local: str, mechanism: ScramHash) -> Any:
+    def _key(self, address: Address | str) -> str:
+        return str(address).removesuffix(f"@{self.domain}")
+
+    async def scram(self, address: str, mechanism: ScramHash) -> Any:
         if self.broken:
             raise RuntimeError("the directory is on fire")
-        password = self.passwords.get(local)
-        return None if password is None else make_verifier(mechanism, password, local.encode() * 4, 4096)
+        password = self.passwords.get(self._key(address))
+        salt = self._key(address).encode() * 4
+        return None if password is None else make_verifier(mechanism, password, salt, 4096)
 
-    def known_scram(self, local: str, mechanism: ScramHash) -> Any:
+    def known_scram(self, address: str, mechanism: ScramHash) -> Any:
         return None
 
     def scram_hashes(self) -> Collection[ScramHash]:
         return ("SCRAM-SHA-256", "SCRAM-SHA-1")
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
-        return self.passwords.get(local) == password
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
+        return self.passwords.get(self._key(address)) == password
 
-    async def profile(self, local: str) -> Any:
-        if local not in self.passwords:
+    async def profile(self, address: str) -> Any:
+        key = self._key(address)
+        if key not in self.passwords:
             return None
-        return SimpleNamespace(display_name=self.names.get(local, local.capitalize()))
+        return SimpleNamespace(display_name=self.names.get(key, key.partition("@")[0].capitalize()))
 
     async def addresses(self) -> list[Address]:
-        return [Address(local, self.domain) for local in self.passwords]
+        return [Address(*key.split("@")) if "@" in key else Address(key, self.domain) for key in self.passwords]
 
     async def add(self, address: Address | str, password: str | None = None) -> None:
-        local = str(address).partition("@")[0]
-        if local in self.passwords:
+        if self._key(address) in self.passwords:
             raise Conflict(f"{address} exists already")
-        self.passwords[local] = password or ""
+        self.passwords[self._key(address)] = password or ""
 
     async def set_password(self, address: Address | str, password: str) -> None:
-        self.passwords[str(address).partition("@")[0]] = password
+        self.passwords[self._key(address)] = password
 
     async def remove(self, address: Address | str) -> None:
-        if self.passwords.pop(str(address).partition("@")[0], None) is None:
+        if self.passwords.pop(self._key(address), None) is None:
             raise NotFound(f"there is no {address}")
 
 
@@ -133,9 +140,10 @@ class Client:
     async def connect(self, *, password: str | None = None) -> Client:
         """Signs in over direct TLS. Raises AssertionError with the failure's words."""
         given = self.house.users.passwords.get(self.name, "none") if password is None else password
-        login = ClientLogin(f"{self.name}@{self.house.domain}", given, tls="direct", resource=self.resource)
+        address = self.name if "@" in self.name else f"{self.name}@{self.house.domain}"
+        login = ClientLogin(address, given, tls="direct", resource=self.resource)
         reader, writer = await asyncio.open_connection(
-            *self.house.place("xmpp-client-tls"), ssl=self.house.tls, server_hostname=self.house.domain
+            *self.house.place("xmpp-client-tls"), ssl=self.house.tls, server_hostname=address.rpartition("@")[2]
         )
         self._login, self._writer = login, writer
         login.start(0.0)
@@ -288,7 +296,7 @@ class House:
 
     def __init__(
         self, root: Path, *, people: dict[str, str], domain: str = DOMAIN, bus: Bus | None = None,
-        partner: House | None = None, **options: Any,
+        partner: House | None = None, hosted: Sequence[str] = (), **options: Any,
     ) -> None:  # fmt: skip
         self.root = root
         self.domain = domain
@@ -297,20 +305,21 @@ class House:
         self.bus = bus or Bus()
         self.address = loopback()
         lines = [f"{key} = {_toml(value)}" for key, value in options.items()]
-        text = f'domain = "{domain}"\n[nodes]\ninside = {{ address = "{self.address}" }}\n[chat]\n' + "\n".join(lines)
+        head = f'domain = "{domain}"\nhosted_domains = {_toml(list(hosted))}\n'
+        text = f'{head}[nodes]\ninside = {{ address = "{self.address}" }}\n[chat]\n' + "\n".join(lines)
         if bus is not None:
             other = partner.address if partner is not None else "127.255.255.1"
             own, theirs = ("inside2", "inside") if partner is not None else ("inside", "inside2")
             place = {own: self.address, theirs: other}
             nodes = f'[nodes]\ninside.address = "{place["inside"]}"\nothers.inside2.address = "{place["inside2"]}"\n'
-            text = f'domain = "{domain}"\n{nodes}[chat]\n' + "\n".join(lines)
+            text = f"{head}{nodes}[chat]\n" + "\n".join(lines)
         root.mkdir(exist_ok=True)
         (root / "moim.toml").write_text(text + "\n")
         self.site = settings.load(root, {"chat": chat.Settings})
         if partner is not None:
             self.site = self.site.as_node("inside2")
         self.site.run.mkdir(exist_ok=True)
-        self.files = write_certificate(root, domain.encode("idna").decode())
+        self.files = write_certificate(root, *(name.encode("idna").decode() for name in (domain, *hosted)))
         self.tls = ssl.create_default_context(cafile=str(self.files.chain))
         self.store: Store
         if partner is not None:

@@ -123,7 +123,7 @@ async def test_an_answer_that_nobody_asked_for_changes_nothing(house: Any) -> No
 
 async def test_the_stream_announces_the_servers_own(house: Any) -> None:
     alice = await house.client("alice", "1").connect()
-    announced = house.service._parts.sessions._policy.stream_features[-1]
+    announced = house.service._parts.sessions._policies["chat.test"].stream_features[-1]
     node = f"{announced.get('node')}#{announced.get('ver')}"
     answer = await alice.request(f"<query xmlns='{ns.DISCO_INFO}' node='{node}'/>", to="chat.test")
     info = answer.find("query", ns.DISCO_INFO)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from moim.chat.contacts import Changes, People
+from moim.chat.hosts import Hosts
+from moim.chat.settings import Settings
 from moim.model import Address, UserChanged, UserRemoved
 from moim.proto.xmpp import Element, Jid, ns
 from moim.proto.xmpp.scram import ScramHash
@@ -115,20 +117,22 @@ class Directory:
         self.names = list(names)
         self.asked = 0
 
-    async def scram(self, local: str, mechanism: str) -> None:
+    async def scram(self, address: str, mechanism: str) -> None:
         return None
 
     def scram_hashes(self) -> tuple[ScramHash, ...]:
         return ()
 
-    def known_scram(self, local: str, mechanism: str) -> None:
+    def known_scram(self, address: str, mechanism: str) -> None:
         return None
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
         return False
 
-    async def profile(self, local: str) -> Any:
+    async def profile(self, address: str) -> Any:
         self.asked += 1
+        local, _, domain = address.partition("@")
+        assert domain == "chat.test"
         return type("Profile", (), {"display_name": local.upper()})() if local in self.names else None
 
     async def addresses(self) -> list[Address]:
@@ -145,7 +149,8 @@ class Directory:
 
 
 def people(directory: Directory, *, limit: int = 10, wanted: bool = True) -> People:
-    return People(directory, "chat.test", default_contacts=wanted, limit=limit, max_age=30.0)
+    settings = Settings(default_contacts=wanted, default_contacts_limit=limit)
+    return People(directory, Hosts(["chat.test"], settings), max_age=30.0)
 
 
 async def test_a_large_directory_is_not_asked_for_every_name() -> None:
@@ -153,7 +158,6 @@ async def test_a_large_directory_is_not_asked_for_every_name() -> None:
     known = people(directory, limit=10)
     await known.refresh(0.0)
     assert directory.asked == 0
-    assert not known.active
     assert known.default_contacts("u1@chat.test") == {}
     assert await known.exists(Jid.parse("u99@chat.test"))
     assert not await known.exists(Jid.parse("nobody@chat.test"))

@@ -54,7 +54,7 @@ def machine(
 ) -> Negotiation:
     tokens: Iterator[str] = (f"token{number}" for number in range(1000))
     return Negotiation(
-        Policy("example.com", allow_plain=plain, tokens=True, register=True),
+        {"example.com": Policy("example.com", allow_plain=plain, tokens=True, register=True)},
         needs_tls=needs_tls,
         tls=tls,
         bindings=bound(binding),

@@ -26,17 +26,17 @@ class Registrar:
     async def set_password(self, address: str, password: str) -> None:
         if len(password) < 8:
             raise UsageError("the password has fewer than 8 characters")
-        self.users.passwords[address.partition("@")[0]] = password
+        await self.users.set_password(address, password)
         await self.bus.publish(UserChanged(Address.parse(address), password_changed=True))
 
     async def add(self, address: str, password: str) -> object:
-        if address.partition("@")[0] in self.users.passwords:
+        if await self.users.profile(address) is not None:
             raise Conflict("exists")
         await self.set_password(address, password)
         return None
 
     async def remove(self, address: str) -> None:
-        del self.users.passwords[address.partition("@")[0]]
+        await self.users.remove(address)
         await self.bus.publish(UserRemoved(Address.parse(address)))
 
 
@@ -161,3 +161,13 @@ async def test_it_can_be_off(registering: NewHouse) -> None:
     house = await registering(password_changes=False)
     alice = await house.online("alice", "phone")
     assert refusal(await alice.request(credentials("alice", "another password"), kind="set")) == "service-unavailable"
+
+
+async def test_one_domain_may_be_open_to_strangers(registering: NewHouse) -> None:
+    house = await registering(hosted=["two.test"], domains={"two.test": {"registration": True}})
+    assert (await stranger(house)).features.find("register", ns.REGISTER_FEATURE) is None
+    raw = await RawXmpp.open(house.place("xmpp-client-tls"), "two.test", house.tls)
+    made = await raw.request(f"<iq type='set' id='1'>{credentials('alice', 'long enough')}</iq>")
+    assert made.get("type") == "result"
+    assert house.users.passwords["alice@two.test"] == "long enough"
+    assert (await raw.scram("alice", "long enough")).name == "success"

@@ -26,7 +26,7 @@ async def test_contact_addresses(new_house: Any) -> None:
         "admin-addresses": ("mailto:a@chat.test", "xmpp:a@chat.test"),
         "abuse-addresses": ("mailto:b@c",),
     }
-    announced = house.service._parts.sessions._policy.stream_features[-1]
+    announced = house.service._parts.sessions._policies["chat.test"].stream_features[-1]
     assert announced.get("ver") == verification(info, "sha-1")
 
 

@@ -74,7 +74,7 @@ def test_reports_have_bounds() -> None:
 
 def test_one_account_is_heard_so_often_and_no_more() -> None:
     sent: list[tuple[Jid, Element]] = []
-    reports = SpamReports("chat.test", to=[Jid.parse("bob@chat.test")], deliver=sent.extend, clock=lambda: 0.0)
+    reports = SpamReports(to=lambda _: [Jid.parse("bob@chat.test")], deliver=sent.extend, clock=lambda: 0.0)
     for _ in range(100):
         reports.take(Jid.parse("alice@chat.test/x"), read(block(item())))
     assert (len(sent), reports.counts["spam"]) == (30, 100)

@@ -39,7 +39,7 @@ class Door:
         self.refusals = Refusals(lambda element, error: self.answers.append(element), clock=lambda: self.now)
         accounts: Any = SimpleNamespace(get=self.sessions.get, abroad=lambda bare: False)
         self.strangers = Strangers(
-            "example.com",
+            ["example.com"],
             shares,
             accounts=accounts,
             rosters=self,  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ async def pieces(*data: bytes) -> AsyncIterator[bytes]:
 
 async def test_room_is_reserved_filled_and_given_back(store: Store, tmp_path: Path) -> None:
     clock = Clock()
-    files = Files(store, tmp_path / "uploads", QUOTAS, clock=clock)
+    files = Files(store, tmp_path / "uploads", lambda _: QUOTAS, clock=clock)
     await files.start()
     try:
         upload = await files.reserve(ALICE, "한.txt", 10, "text/plain")
@@ -119,7 +119,7 @@ async def test_a_disk_that_takes_a_part_has_taken_nothing(tmp_path: Path) -> Non
     migrate(place, [Path(chat.__file__).parent / "uploads/migrations"])
     opened = Store(place)
     many = replace(QUOTAS, file=10 << 20, user=10 << 20, day=10 << 20, total=10 << 20)
-    files = Files(opened, tmp_path / "uploads", many)
+    files = Files(opened, tmp_path / "uploads", lambda _: many)
     await files.start()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:

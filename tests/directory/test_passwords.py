@@ -64,17 +64,17 @@ async def test_import_leaves_argon2_to_the_first_sign_in(service: directory.Serv
         return await store.read(lambda connection: connection.scalar(sa.select(credentials.c.argon2)))
 
     assert await argon2() == ""
-    assert not await service.users.verify_password("alice", "wrong password")
+    assert not await service.users.verify_password("alice@example.com", "wrong password")
     assert await argon2() == ""
-    assert await service.users.verify_password("alice", PASSWORD)
+    assert await service.users.verify_password("alice@example.com", PASSWORD)
     assert (await argon2() or "").startswith("$argon2id$")
-    assert await service.users.verify_password("alice", PASSWORD)
-    assert not await service.users.verify_password("alice", "wrong password")
+    assert await service.users.verify_password("alice@example.com", PASSWORD)
+    assert not await service.users.verify_password("alice@example.com", "wrong password")
 
 
 async def test_same_password_at_once_is_one_attempt(service: directory.Service) -> None:
     await service.users.add("alice@example.com", PASSWORD)
-    asked = [service.users.verify_password("alice", PASSWORD, source="192.0.2.1") for _ in range(20)]
+    asked = [service.users.verify_password("alice@example.com", PASSWORD, source="192.0.2.1") for _ in range(20)]
     assert await asyncio.gather(*asked) == [True] * 20
 
 

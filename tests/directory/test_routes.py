@@ -37,7 +37,7 @@ async def test_users(api: httpx.AsyncClient, service: directory.Service) -> None
     assert (changed.json()["display_name"], changed.json()["disabled"]) == ("Alice", True)
     await api.patch("/users/alice%40example.com", json={"disabled": False})
     assert (await api.put("/users/alice%40example.com/password", json={"password": "new secret"})).status_code == 204
-    assert await service.users.verify_password("alice", "new secret")
+    assert await service.users.verify_password("alice@example.com", "new secret")
     assert (await api.delete("/users/alice%40example.com")).status_code == 204
     gone = await api.get("/users/alice%40example.com")
     assert gone.status_code == 404
@@ -103,8 +103,8 @@ async def test_import_tells_progress_and_faults(
         (304, "new@example.com"),
     ]
     assert len(facts) == 299
-    assert await service.users.verify_password("user299", "secret-0299")
-    assert await service.users.verify_password("user5", PASSWORD)
+    assert await service.users.verify_password("user299@example.com", "secret-0299")
+    assert await service.users.verify_password("user5@example.com", PASSWORD)
 
 
 async def test_all_or_nothing(api: httpx.AsyncClient, service: directory.Service) -> None:

@@ -33,24 +33,26 @@ def pair(site: settings.Site, store: Store, hub: Hub) -> tuple[Users, Users]:
 async def test_a_new_password_counts_on_every_node(pair: tuple[Users, Users]) -> None:
     here, there = pair
     await here.add(ALICE, "correct horse")
-    assert await there.verify_password("alice", "correct horse")
-    first = await there.scram("alice", "SCRAM-SHA-256")
-    assert there.known_scram("alice", "SCRAM-SHA-256") == first
+    assert await there.verify_password("alice@example.com", "correct horse")
+    first = await there.scram("alice@example.com", "SCRAM-SHA-256")
+    assert there.known_scram("alice@example.com", "SCRAM-SHA-256") == first
     await here.set_password(ALICE, "battery staple")
-    assert there.known_scram("alice", "SCRAM-SHA-256") is None
-    assert not await there.verify_password("alice", "correct horse")
-    assert await there.scram("alice", "SCRAM-SHA-256") != first
+    assert there.known_scram("alice@example.com", "SCRAM-SHA-256") is None
+    assert not await there.verify_password("alice@example.com", "correct horse")
+    assert await there.scram("alice@example.com", "SCRAM-SHA-256") != first
 
 
 async def test_what_the_bus_did_not_tell_is_read_from_the_database(pair: tuple[Users, Users], hub: Hub) -> None:
     here, there = pair
     await here.add(ALICE, "correct horse")
-    first = await there.scram("alice", "SCRAM-SHA-256")
+    first = await there.scram("alice@example.com", "SCRAM-SHA-256")
     await hub.cut()
     await here.set_password(ALICE, "battery staple")
-    assert not await there.verify_password("alice", "correct horse")
-    assert await there.scram("alice", "SCRAM-SHA-256") != first
-    assert there.known_scram("alice", "SCRAM-SHA-256") is None  # nothing is remembered while nobody would tell
+    assert not await there.verify_password("alice@example.com", "correct horse")
+    assert await there.scram("alice@example.com", "SCRAM-SHA-256") != first
+    assert (
+        there.known_scram("alice@example.com", "SCRAM-SHA-256") is None
+    )  # nothing is remembered while nobody would tell
     await hub.heal()
-    assert await there.verify_password("alice", "battery staple")
-    assert there.known_scram("alice", "SCRAM-SHA-256") is not None
+    assert await there.verify_password("alice@example.com", "battery staple")
+    assert there.known_scram("alice@example.com", "SCRAM-SHA-256") is not None

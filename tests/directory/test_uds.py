@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, fromstring
 
 import httpx
 import pytest
 
-from moim import directory
+from moim import directory, settings
 from moim.bus import Bus
 from moim.model import CertificateChanged
+from moim.store import Store
 
 PASSWORD = "correct horse"
 ALICE = ("alice@example.com", PASSWORD)
@@ -223,3 +226,25 @@ async def test_health_and_reload(uds: httpx.AsyncClient, service: directory.Serv
     assert (await uds.get("/cucm-uds/version", headers={"Connection": "close"})).status_code == 200
     await service.stop()
     assert service.health()[0].state == "stopped"
+
+
+async def test_people_of_another_domain_are_named_by_their_address(
+    tmp_path: Path, store: Store, bus: Bus, files: Any
+) -> None:
+    (tmp_path / "moim.toml").write_text('hosted_domains = ["example.net"]\ndomain = "example.com"\n')
+    site = settings.load(tmp_path, {"directory": directory.Settings})
+    service = directory.Service(site, store, bus, credential=lambda _: files)
+    await service.users.add("alice@example.com", "of the first")
+    await service.users.add("alice@example.net", "of the other")
+    transport = httpx.ASGITransport(service.uds.app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://inside.example.com") as client:
+        for email, name in (("alice@example.com", "alice"), ("alice@example.net", "alice%40example.net")):
+            result = (await get(client, f"/cucm-uds/clusterUser?email={email}")).find("result")
+            assert result is not None
+            assert str(result.get("uri")).endswith(f"/user/{name}")
+        other = ("alice@example.net", "of the other")
+        for path in ("alice%40example.net", "alice"):
+            user = await get(client, f"/cucm-uds/user/{path}", other)
+            assert (user.findtext("userName"), user.findtext("directoryUri")) == ("alice@example.net",) * 2
+        assert (await client.get("/cucm-uds/user/alice", auth=("alice", "of the other"))).status_code == 401
+        assert (await client.get("/cucm-uds/user/alice%40example.com", auth=other)).status_code == 401

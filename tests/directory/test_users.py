@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from moim import directory
+from moim import directory, settings
+from moim.bus import Bus
+from moim.directory.bulk_import import Importer
 from moim.directory.users import Match
 from moim.errors import Conflict, LimitExceeded, NotFound, UsageError
 from moim.model import Address, UserChanged, UserRemoved
@@ -27,18 +31,18 @@ async def test_life_of_a_user(service: directory.Service, facts: list[UserChange
     added = await users.add(" Alice@Example.COM", PASSWORD, display_name=" 김앨리스 ")
     assert added.address == ALICE
     assert added.display_name == added.name == "김앨리스"
-    assert await users.verify_password("alice", PASSWORD)
+    assert await users.verify_password("alice@example.com", PASSWORD)
     with pytest.raises(Conflict):
         await users.add(ALICE, PASSWORD)
     changed = await users.update(ALICE, {"title": "Engineer"})
     assert (changed.title, changed.display_name) == ("Engineer", "김앨리스")
     await users.set_password(ALICE, "another password")
-    assert not await users.verify_password("alice", PASSWORD)
-    assert await users.verify_password("alice", "another password")
+    assert not await users.verify_password("alice@example.com", PASSWORD)
+    assert await users.verify_password("alice@example.com", "another password")
     assert await users.addresses() == [ALICE]
     await users.remove(ALICE)
-    assert await users.profile("alice") is None
-    assert not await users.verify_password("alice", "another password")
+    assert await users.profile("alice@example.com") is None
+    assert not await users.verify_password("alice@example.com", "another password")
     assert facts == [
         UserChanged(ALICE, password_changed=True),
         UserChanged(ALICE, password_changed=False),
@@ -55,7 +59,7 @@ async def test_addresses_have_one_form(service: directory.Service) -> None:
     await service.users.add(decomposed, PASSWORD)
     with pytest.raises(Conflict):
         await service.users.add("가@example.com", PASSWORD)
-    assert await service.users.verify_password("가", PASSWORD)
+    assert await service.users.verify_password("가@example.com", PASSWORD)
     with pytest.raises(UsageError, match="domain"):
         await service.users.add("carol@other.org", PASSWORD)
 
@@ -64,7 +68,7 @@ async def test_addresses_have_one_form(service: directory.Service) -> None:
 async def test_unusable_passwords_are_refused(service: directory.Service, password: str) -> None:
     with pytest.raises(UsageError):
         await service.users.add(ALICE, password)
-    assert await service.users.profile("alice") is None
+    assert await service.users.profile("alice@example.com") is None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ async def test_unusable_fields_are_refused(service: directory.Service, fields: d
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1"])
 async def test_verifiers_take_a_real_exchange(service: directory.Service, mechanism: str) -> None:
     await service.users.add(ALICE, "비밀번호 열자리다")
-    verifier = await service.users.scram("alice", mechanism)  # type: ignore[arg-type]
+    verifier = await service.users.scram("alice@example.com", mechanism)  # type: ignore[arg-type]
     assert verifier is not None
     client = ScramClient(mechanism, "alice", "비밀번호 열자리다", nonce="abc")  # type: ignore[arg-type]
     server = ScramServer(mechanism, nonce="def", plus=False, plus_offered=False, bindings={})  # type: ignore[arg-type]
@@ -91,23 +95,23 @@ async def test_verifiers_take_a_real_exchange(service: directory.Service, mechan
 async def test_who_cannot_sign_in_has_no_verifier(service: directory.Service) -> None:
     await service.users.add(ALICE, PASSWORD)
     await service.users.add("bob@example.com")
-    assert await service.users.scram("nobody", "SCRAM-SHA-256") is None
-    assert await service.users.scram("bob", "SCRAM-SHA-256") is None
-    assert await service.users.scram("not an address", "SCRAM-SHA-256") is None
+    assert await service.users.scram("nobody@example.com", "SCRAM-SHA-256") is None
+    assert await service.users.scram("bob@example.com", "SCRAM-SHA-256") is None
+    assert await service.users.scram("not an address@example.com", "SCRAM-SHA-256") is None
     await service.users.update(ALICE, {"disabled": True})
-    assert await service.users.scram("alice", "SCRAM-SHA-256") is None
-    assert not await service.users.verify_password("alice", PASSWORD)
+    assert await service.users.scram("alice@example.com", "SCRAM-SHA-256") is None
+    assert not await service.users.verify_password("alice@example.com", PASSWORD)
     await service.users.update(ALICE, {"disabled": False})
-    assert await service.users.verify_password("alice", PASSWORD)
+    assert await service.users.verify_password("alice@example.com", PASSWORD)
 
 
 async def test_guessing_is_slowed_down_and_logged(service: directory.Service, caplog: pytest.LogCaptureFixture) -> None:
     await service.users.add(ALICE, PASSWORD)
     for _ in range(5):
-        assert not await service.users.verify_password("alice", "wrong password", source="192.0.2.1")
+        assert not await service.users.verify_password("alice@example.com", "wrong password", source="192.0.2.1")
     with pytest.raises(LimitExceeded):
-        await service.users.verify_password("alice", PASSWORD, source="192.0.2.1")
-    assert await service.users.verify_password("alice", PASSWORD, source="192.0.2.2")
+        await service.users.verify_password("alice@example.com", PASSWORD, source="192.0.2.1")
+    assert await service.users.verify_password("alice@example.com", PASSWORD, source="192.0.2.2")
     assert caplog.text.count("wrong password") == 5
     assert "too many failures" in caplog.text
     assert PASSWORD not in caplog.text
@@ -115,10 +119,10 @@ async def test_guessing_is_slowed_down_and_logged(service: directory.Service, ca
 
 async def test_change_by_another_fact_is_seen(service: directory.Service) -> None:
     await service.users.add(ALICE, PASSWORD)
-    assert await service.users.verify_password("alice", PASSWORD)
-    first = await service.users.scram("alice", "SCRAM-SHA-256")
+    assert await service.users.verify_password("alice@example.com", PASSWORD)
+    first = await service.users.scram("alice@example.com", "SCRAM-SHA-256")
     await service.users.set_password(ALICE, PASSWORD)
-    assert await service.users.scram("alice", "SCRAM-SHA-256") != first
+    assert await service.users.scram("alice@example.com", "SCRAM-SHA-256") != first
 
 
 async def test_search(service: directory.Service) -> None:
@@ -172,3 +176,30 @@ def test_tables_and_migration_agree(database: Where) -> None:
         assert [one for one in differences if not any(name in str(one) for name in known)] == []
     finally:
         store.close()
+
+
+async def test_people_of_several_domains(store: Store, bus: Bus, files: Any, tmp_path: Path) -> None:
+    (tmp_path / "moim.toml").write_text('domain = "example.com"\nhosted_domains = ["example.net"]\n')
+    site = settings.load(tmp_path, {"directory": directory.Settings})
+    users = directory.Service(site, store, bus, credential=lambda _: files).users
+    here, there = await users.add("alice@example.com", PASSWORD), await users.add("Alice@Example.NET", "other horse")
+    assert here.id != there.id
+    for address, right in (("alice@example.com", PASSWORD), ("alice@example.net", "other horse")):
+        assert await users.verify_password(address, right)
+        assert not await users.verify_password(address, "other horse" if right == PASSWORD else PASSWORD)
+        assert (found := await users.scram(address, "SCRAM-SHA-256")) is not None
+        assert users.known_scram(address, "SCRAM-SHA-256") == found
+    assert not await users.verify_password("alice", PASSWORD)
+    assert not await users.verify_password("alice@example.org", PASSWORD)
+    with pytest.raises(UsageError, match=r"bob@example\.org is not of a domain of this site") as caught:
+        await users.add("bob@example.org", PASSWORD)
+    assert caught.value.hint == "addresses here end in @example.com or @example.net"
+    assert [str(address) for address in await users.addresses()] == ["alice@example.com", "alice@example.net"]
+    assert [str(one.address) for one in (await users.page())[0]] == ["alice@example.com", "alice@example.net"]
+    await users.remove("alice@example.com")
+    assert await users.profile("alice@example.com") is None
+    assert await users.verify_password("alice@example.net", "other horse")
+    report = await Importer(users, users._hasher, password_min_length=8).run(
+        io.BytesIO(b"address,password\nbob@example.net,long enough\nbob@example.org,long enough\n")
+    )
+    assert (report.added, [error.address for error in report.errors]) == (1, ["bob@example.org"])

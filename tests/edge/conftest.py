@@ -25,6 +25,8 @@ from moim.model import TunnelChanged
 from moim.settings import Node, Nodes, Site, SiteSettings
 
 DOMAIN = "moim.test"
+OTHER = "other.test"
+"""A second domain that the site hosts."""
 
 
 class Authority:
@@ -75,13 +77,13 @@ class Directory:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
-        self.asked.append((local, source))
-        return (local, password) == ("alice", "secret")
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
+        self.asked.append((address, source))
+        return (address, password) in ((f"alice@{DOMAIN}", "secret"), (f"alice@{OTHER}", "theirs"))
 
 
 async def internal_srv(name: str) -> list[tuple[int, int, int, str]]:
-    if name == f"_cisco-uds._tcp.{DOMAIN}":
+    if name in (f"_cisco-uds._tcp.{DOMAIN}", f"_cisco-uds._tcp.{OTHER}"):
         return [(10, 20, 18443, f"inside.{DOMAIN}.")]
     raise NotFound(f"no records for {name}")
 
@@ -97,7 +99,7 @@ class House:
     def __init__(self, root: Path, settings: Settings) -> None:
         self.edge_address, self.inside_address = loopback(), loopback()
         nodes = Nodes(inside=Node(address=self.inside_address), edge=Node(address=self.edge_address))
-        self.site = Site(root, SiteSettings(domain=DOMAIN, nodes=nodes), {"edge": settings})
+        self.site = Site(root, SiteSettings(domain=DOMAIN, hosted_domains=(OTHER,), nodes=nodes), {"edge": settings})
         root.mkdir(exist_ok=True)
         self.authority = Authority([self.edge_address, self.inside_address])
         self.site.ca_file.write_bytes(self.authority.pem())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -113,7 +114,7 @@ async def test_edge_configuration(client: httpx.AsyncClient, house: House, slash
     assert config.http == (mra.EdgeServer("edge.moim.test", 18443),)
     assert config.xmpp == (mra.EdgeServer("edge.moim.test", 15222),)
     assert config.user_uds == (mra.EdgeServer("inside.moim.test", 18443),)
-    assert house.directory.asked == [("alice", "127.0.0.1")]
+    assert house.directory.asked == [("alice@moim.test", "127.0.0.1")]
 
 
 async def test_the_cookie_is_one_that_clients_take(client: httpx.AsyncClient) -> None:
@@ -176,6 +177,23 @@ async def test_proxied_requests_need_a_session_or_credentials(
     assert first.headers["host"] == "inside.moim.test:18443"
     assert second.headers["cookie"] == "a=b"
     assert second.headers["x-forwarded-for"] == "127.0.0.1"
+
+
+async def test_people_of_another_hosted_domain(client: httpx.AsyncClient, house: House, uds: Uds) -> None:
+    other = mra.encode_token("other.test")
+    for name in ("alice", "alice@other.test"):
+        answer = await client.get(f"/{other}/get_edge_config?service_name=_cisco-uds", auth=(name, "theirs"))
+        assert answer.status_code == 200
+        found = mra.parse_edge_config(answer.content).service("_cisco-uds")
+        assert found is not None
+        assert found.servers == (mra.Srv(10, 20, 18443, "inside.moim.test"),)
+    assert (await client.get(f"/{other}/get_edge_config", auth=ALICE)).status_code == 401
+    assert (await client.get(f"/{TOKEN}/get_edge_config", auth=("alice", "theirs"))).status_code == 401
+    port = house.site.settings.ports.bind(8443)
+    path = mra.proxied_path("other.test", "https", "inside.moim.test", port, "/cucm-uds/user/alice")
+    assert (await client.get(path, auth=("alice", "theirs"))).status_code == 200
+    said = base64.b64decode(uds.requests[-1].headers["authorization"].removeprefix("Basic "))
+    assert said == b"alice@other.test:theirs"
 
 
 async def test_bodies_are_carried(client: httpx.AsyncClient, house: House, uds: Uds) -> None:

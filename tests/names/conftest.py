@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -20,8 +20,14 @@ Start = Callable[..., Awaitable[Service]]
 def make_service() -> MakeService:
     """``make_service("inside", domain=…, port=…, **[names] keys)`` → a Service that is not started."""
 
-    def make(view: View, domain: str = "example.test", port: int | None = 0, **names: object) -> Service:
-        settings = SiteSettings.model_validate({"domain": domain})
+    def make(
+        view: View,
+        domain: str = "example.test",
+        port: int | None = 0,
+        hosted: Sequence[str] = (),
+        **names: object,
+    ) -> Service:
+        settings = SiteSettings.model_validate({"domain": domain, "hosted_domains": hosted})
         site = Site(Path("/nonexistent"), settings, {"names": Settings.model_validate(names)})
         return Service(site, view=view, node="inside" if view == "inside" else "edge", port=port)
 

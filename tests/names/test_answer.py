@@ -28,7 +28,7 @@ LONG = [{"name": "long", "type": "TXT", "value": f'"{i}" "{"a" * 200}"'} for i i
 def responder(*, forwarding: bool = False, **names: object) -> Responder:
     settings = Settings.model_validate(names)
     site = Site(Path("/x"), SiteSettings.model_validate({"domain": "example.test"}), {"names": settings})
-    return Responder(build(site, settings, "inside", serial=7), settings, forwarding=forwarding)
+    return Responder([build(site, settings, "inside", serial=7)], settings, forwarding=forwarding)
 
 
 PLAIN = responder(records=LONG)

@@ -247,3 +247,17 @@ async def test_a_site_without_its_own_name_server_says_so(make_service: MakeServ
     await service.start()
     assert service.health()[0].state == "stopped"
     await service.stop()
+
+
+async def test_every_domain_of_the_site_is_answered_for(start: Start) -> None:
+    service = await start("inside", hosted=["two.test", "sub.example.test"])
+    for name, target in (("example.test", "0 0"), ("two.test", "0 0"), ("sub.example.test", "0 0")):
+        answer = await run("dig", service, "+short", f"_cisco-uds._tcp.{name}", "SRV")
+        assert answer.strip() == f"{target} 18443 inside.example.test."
+    assert "status: REFUSED" in await run("dig", service, "three.test", "A")
+
+
+async def test_records_for_a_domain_that_is_not_there(make_service: MakeService) -> None:
+    service = make_service("inside", records=[{"domain": "two.test", "name": "@", "type": "A", "value": "192.0.2.1"}])
+    with pytest.raises(ConfigError, match=r"two\.test is not a domain of this site"):
+        await service.start()

@@ -187,3 +187,38 @@ def test_other_servers_are_told_that_there_is_nothing_where_it_is_off(view: View
     held = servers_zone(view, Servers(("example.test",), enabled=False))
     assert texts(held, "_xmpp-server._tcp", RdataType.SRV) == ["0 0 0 ."]
     assert not texts(held, "_xmpps-server._tcp", RdataType.SRV)
+
+
+def test_each_hosted_domain_has_a_zone_that_leads_to_the_same_nodes() -> None:
+    settings = Settings.model_validate(
+        {
+            "records": [
+                {"name": "@", "type": "MX", "value": "10 mx"},
+                {"domain": "two.test", "name": "@", "type": "MX", "value": "10 mx.mail.test."},
+            ]
+        }
+    )
+    given = {"domain": "example.test", "hosted_domains": ["two.test", "sub.example.test"]}
+    site = Site(Path("/x"), SiteSettings.model_validate(given), {"names": settings})
+    servers = Servers(("example.test", "two.test", "sub.example.test", "rooms.two.test", "rooms.sub.example.test"))
+
+    def held(view: View, domain: str, name: str, kind: RdataType) -> list[str]:
+        origin = dns.name.from_text(domain)
+        made = build(site, settings, view, serial=7, servers=servers, domain=domain)
+        assert made.origin == origin
+        found = made.lookup(dns.name.from_text(name, origin) if name != "@" else origin, kind)
+        return [rdata.to_text() for rrset in found.answer for rdata in rrset]
+
+    for domain in ("two.test", "sub.example.test"):
+        for service, port in (("_cisco-uds", 18443), ("_cuplogin", 18443), ("_xmpp-client", 15222)):
+            assert held("inside", domain, f"{service}._tcp", RdataType.SRV) == [f"0 0 {port} inside.example.test."]
+        assert held("outside", domain, "_collab-edge._tls", RdataType.SRV) == ["0 0 18443 edge.example.test."]
+        assert held("inside", domain, "@", RdataType.A) == ["127.0.0.1"]
+        assert held("outside", domain, "@", RdataType.A) == ["127.0.0.2"]
+        assert not held("inside", domain, "inside", RdataType.A)
+        for name in ("_xmpp-server._tcp", "_xmpp-server._tcp.rooms"):
+            assert held("outside", domain, name, RdataType.SRV) == ["0 0 15269 edge.example.test."]
+        assert held("inside", domain, "@", RdataType.NS) == ["inside.example.test."]
+    assert not held("inside", "example.test", "_xmpp-server._tcp.rooms.sub", RdataType.SRV)
+    assert held("inside", "example.test", "@", RdataType.MX) == ["10 mx.example.test."]
+    assert held("inside", "two.test", "@", RdataType.MX) == ["10 mx.mail.test."]

@@ -28,19 +28,19 @@ class Person:
 
 @dataclass
 class People:
-    """Users by name part, with passwords; ``asked`` holds who was asked for from where."""
+    """Users by address, with passwords; ``asked`` holds who was asked for from where."""
 
-    passwords: dict[str, str] = field(default_factory=lambda: {"alice": "right", "bob": "bobs"})
+    passwords: dict[str, str] = field(default_factory=lambda: {f"alice@{DOMAIN}": "right", f"bob@{DOMAIN}": "bobs"})
     asked: list[tuple[str, str]] = field(default_factory=list)
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
-        self.asked.append((local, source))
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
+        self.asked.append((address, source))
         if len(self.asked) > 20:
             raise LimitExceeded("too many failed sign-ins", hint="try again in 9 seconds")
-        return self.passwords.get(local) == password
+        return self.passwords.get(address) == password
 
-    async def profile(self, local: str) -> Person | None:
-        return Person(Address(local, DOMAIN), local.title()) if local in self.passwords else None
+    async def profile(self, address: Address) -> Person | None:
+        return Person(address, address.local.title()) if str(address) in self.passwords else None
 
 
 async def discover(address: Address, *, outside: bool) -> AsyncIterator[Mapping[str, Any]]:
@@ -91,9 +91,14 @@ async def start(tmp_path: Path) -> AsyncIterator[StartPortal]:
             discover: Any = discover,
             extra_routes: Any = (),
             assets: Path | None = None,
+            hosted: tuple[str, ...] = (),
             **settings: object,
         ) -> Portal:
-            site = Site(tmp_path, SiteSettings(domain=DOMAIN), {"portal": Settings.model_validate(settings)})
+            site = Site(
+                tmp_path,
+                SiteSettings(domain=DOMAIN, hosted_domains=hosted),
+                {"portal": Settings.model_validate(settings)},
+            )
             bus, people = Bus(), People()
             service = Service(
                 site,

@@ -43,13 +43,32 @@ async def test_login_gives_a_token_and_a_cookie_that_scripts_cannot_read(portal:
     assert "Secure" not in cookie  # plain HTTP on loopback
     assert given["token"] not in cookie
     assert answer.headers["cache-control"] == "no-store"
-    assert portal.people.asked == [("alice", "127.0.0.1")]
+    assert portal.people.asked == [("alice@example.test", "127.0.0.1")]
+
+
+async def test_people_of_every_hosted_domain_sign_in(start: StartPortal) -> None:
+    portal = await start(hosted=("other.test",))
+    portal.people.passwords["alice@other.test"] = "theirs"
+    for address, password, status in [
+        ("alice@other.test", "theirs", 200),
+        ("alice@other.test", "right", 401),
+        ("alice@example.test", "theirs", 401),
+        ("alice@third.test", "theirs", 401),
+    ]:
+        answer = await portal.http.post("/api/login", json={"address": address, "password": password})
+        assert answer.status_code == status
+        if status == 200:
+            assert answer.json()["address"] == address
+    assert (await portal.http.get("/api/site")).json()["domains"] == ["example.test", "other.test"]
+    assert (await portal.http.post("/api/discover", json={"address": "alice@other.test"})).status_code == 200
+    refused = await portal.http.post("/api/discover", json={"address": "alice@third.test"})
+    assert refused.json()["error"]["hint"] == "addresses here end in @example.test or @other.test"
 
 
 async def test_through_the_edge_the_cookie_is_secure_and_the_source_is_the_clients(portal: Portal) -> None:
     answer = await portal.through_the_edge.post("/api/login", json=ALICE)
     assert "Secure" in answer.headers["set-cookie"]
-    assert portal.people.asked == [("alice", "203.0.113.7")]
+    assert portal.people.asked == [("alice@example.test", "203.0.113.7")]
 
 
 async def test_forwarded_addresses_are_believed_from_the_edge_only(portal: Portal) -> None:
@@ -125,7 +144,7 @@ async def test_session_ends_with_the_password_and_with_the_user(portal: Portal) 
     await portal.bus.publish(UserRemoved(Address("alice", "example.test")))
     assert (await portal.http.get("/api/session")).status_code == 401
     await portal.http.post("/api/login", json=ALICE)
-    del portal.people.passwords["alice"]  # gone, and no fact of it came
+    del portal.people.passwords["alice@example.test"]  # gone, and no fact of it came
     assert (await portal.http.get("/api/session")).status_code == 401
     assert len(portal.service.sessions) == 0
 
@@ -134,6 +153,7 @@ async def test_site_tells_where_chat_is_for_the_caller(portal: Portal) -> None:
     inside = (await portal.http.get("/api/site")).json()
     assert inside == {
         "domain": "example.test",
+        "domains": ["example.test"],
         "xmppWebsocket": "ws://127.0.0.1:15280/xmpp-websocket",
         "filesOrigin": "",
         "outside": False,

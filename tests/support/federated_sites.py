@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -11,12 +12,14 @@ from moim.settings import load_frame
 from running_site import RunningSite, loopback_pair
 
 
-def make_site(root: Path, domain: str, toml: str = "", *, demo: bool = True) -> tuple[RunningSite, str]:
+def make_site(
+    root: Path, domain: str, toml: str = "", *, demo: bool = True, hosted: Sequence[str] = ()
+) -> tuple[RunningSite, str]:
     """A site that is not started yet, with ``toml`` added to its settings; and its inside address."""
     inside, edge = loopback_pair()
     app.create_site(root, domain=domain, demo=demo, ports="dev", inside=inside, edge_address=edge)
-    with (root / "moim.toml").open("a") as file:
-        file.write(f"\n{toml}\n")
+    text = (root / "moim.toml").read_text()
+    (root / "moim.toml").write_text(f"hosted_domains = {list(hosted)}\n{text}\n{toml}\n")
     return RunningSite(root), inside
 
 

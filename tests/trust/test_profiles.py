@@ -78,3 +78,16 @@ def test_long_domain_leaves_the_common_name_out(site: settings.Site) -> None:
     )
     assert not list(leaf.subject)
     assert leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
+
+
+def test_every_hosted_domain_is_named() -> None:
+    place = trust.Place("example.com", ("192.0.2.1",), ("192.0.2.2",), hosted=("example.net",))
+    named = {purpose: [name_text(name) for name in trust.PROFILES[purpose].names(place)] for purpose in trust.PROFILES}
+    srv = "1.3.6.1.5.5.7.8.7:"
+    assert {"DNS:example.net", f"{srv}_xmpp-client.example.net", f"{srv}_xmpp-server.example.net"} <= {
+        *named["cup-xmpp"]
+    }
+    assert {"DNS:example.net", "DNS:*.example.net", f"{srv}_xmpp-server.example.net"} <= {*named["cup-xmpp-s2s"]}
+    assert {"DNS:example.net", f"{srv}_collab-edge.example.net"} <= {*named["edge"]}
+    assert "DNS:example.net" in named["tomcat"]
+    assert not any("example.net" in name for name in named["CallManager"])

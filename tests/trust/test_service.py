@@ -98,6 +98,37 @@ async def test_new_node_address_means_new_certificate(site: settings.Site, servi
     assert "IP:127.0.0.9" in info.names
 
 
+async def test_another_hosted_domain_means_new_certificates(
+    site: settings.Site, service: trust.Service, bus: Bus
+) -> None:
+    await service.check()
+    (site.root / "moim.toml").write_text('domain = "example.com"\nhosted_domains = ["example.net"]\n')
+    grown = trust.Service(settings.load(site.root, {"trust": trust.Settings}), bus)
+    assert {"tomcat", "cup-xmpp"} <= {*await grown.check()}
+    text = subprocess.run(
+        ["openssl", "x509", "-in", grown.credential("cup-xmpp").chain, "-noout", "-checkhost", "example.net"],
+        capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    assert "does match certificate" in text
+
+
+async def test_a_certificate_by_hand_that_lacks_a_domain_is_shown(
+    site: settings.Site, bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    (site.root / "moim.toml").write_text('domain = "example.com"\nhosted_domains = ["example.net"]\n')
+    service = trust.Service(settings.load(site.root, {"trust": trust.Settings}), bus)
+    await service.check()
+    assert service.health() == []
+    _foreign(service.credential("cup-xmpp").chain.parent, days=90)
+    await service.check()
+    (row,) = service.health()
+    assert (row.state, row.detail.partition(" ")[2]) == ("degraded", "does not name example.com, example.net")
+    assert "does not name example.com, example.net" in caplog.text
+    await service.renew("cup-xmpp")
+    await service.check()
+    assert service.health() == []
+
+
 def _foreign(home: Path, days: int) -> int:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "inside.example.com")])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from moim.chat.accounts import Accounts
-from moim.chat.commands import Command, Outcome, Values
+from moim.chat.accounts import Account, Accounts
+from moim.chat.commands import Asked, Command, Outcome, Values
 from moim.chat.plane import Plane
 from moim.chat.rosters import Rosters
 from moim.chat.users import Users
@@ -24,18 +24,18 @@ _log = logging.getLogger("moim.chat.administration")
 _numbers = itertools.count(1)
 
 
-def administrators(addresses: Sequence[str]) -> Callable[[Jid], bool]:
-    """Who may administer. Raises ConfigError for what is no address of a person."""
+def administrators(settings: Mapping[str, Sequence[str]]) -> Callable[[Jid, str], bool]:
+    """Who may administer which domain. Raises ConfigError for what is no address of a person."""
     known = set()
-    for text in addresses:
+    for domain, text in ((domain, text) for domain, addresses in settings.items() for text in addresses):
         try:
             jid = Jid.parse(text)
         except ProtocolError as error:
             raise ConfigError(f"chat.admins: '{text}' is not an address: {error.message}") from error
         if not jid.local or jid.resource:
             raise ConfigError(f"chat.admins: '{text}' is not the address of a person", hint="write name@domain")
-        known.add(jid)
-    return known.__contains__
+        known.add((jid, domain))
+    return lambda jid, domain: (jid, domain) in known
 
 
 class Administration:
@@ -43,7 +43,6 @@ class Administration:
 
     def __init__(
         self,
-        domain: str,
         *,
         users: Users,
         accounts: Accounts,
@@ -51,7 +50,6 @@ class Administration:
         plane: Plane,
         end_account: Callable[[str, Element], None],
     ) -> None:
-        self._domain = domain
         self._users = users
         self._accounts = accounts
         self._rosters = rosters
@@ -77,41 +75,41 @@ class Administration:
 
     @staticmethod
     def _make(
-        name: str, title: str, run: Callable[[Jid, Values], Awaitable[Outcome]], fields: tuple[Field, ...] = ()
+        name: str, title: str, run: Callable[[Asked, Values], Awaitable[Outcome]], fields: tuple[Field, ...] = ()
     ) -> Command:
         return Command(f"{_ADMIN}#{name}", title, run, fields, _ADMIN)
 
-    async def _add(self, admin: Jid, values: Values) -> Outcome:
-        address, password = self._account(values), _one(values, "password")
+    async def _add(self, asked: Asked, values: Values) -> Outcome:
+        address, password = self._account(asked, values), _one(values, "password")
         if password != _one(values, "password-verify"):
             raise StanzaError("not-acceptable", "the two passwords differ")
         await self._users.add(address, password)
-        _log.info("%s added %s", admin, address)
+        _log.info("%s added %s", asked.by, address)
         return Outcome(f"{address} was added")
 
-    async def _delete(self, admin: Jid, values: Values) -> Outcome:
-        named = self._several(values)
+    async def _delete(self, asked: Asked, values: Values) -> Outcome:
+        named = self._several(asked, values)
         for address in named:
             await self._users.remove(address)
-            _log.info("%s removed %s", admin, address)
+            _log.info("%s removed %s", asked.by, address)
         return Outcome(f"removed: {', '.join(named)}")
 
-    async def _password(self, admin: Jid, values: Values) -> Outcome:
-        address = self._account(values)
+    async def _password(self, asked: Asked, values: Values) -> Outcome:
+        address = self._account(asked, values)
         await self._users.set_password(address, _one(values, "password"))
-        _log.info("%s changed the password of %s", admin, address)
+        _log.info("%s changed the password of %s", asked.by, address)
         return Outcome(f"the password of {address} was changed")
 
-    async def _end(self, admin: Jid, values: Values) -> Outcome:
-        named = self._several(values)
+    async def _end(self, asked: Asked, values: Values) -> Outcome:
+        named = self._several(asked, values)
         for address in named:
             self._end_account(address, stream_error("policy-violation", "an administrator ended the session"))
-            _log.info("%s ended the sessions of %s", admin, address)
+            _log.info("%s ended the sessions of %s", asked.by, address)
         return Outcome(f"no longer connected: {', '.join(named)}")
 
-    async def _stats(self, admin: Jid, values: Values) -> Outcome:
-        address = self._account(values)
-        if address not in {str(known) for known in await self._users.addresses()}:
+    async def _stats(self, asked: Asked, values: Values) -> Outcome:
+        address = self._account(asked, values)
+        if address not in await self._registered(asked):
             raise StanzaError("item-not-found", f"there is no account {address}")
         account = self._accounts.get(address)
         sessions = tuple(account.sessions.items()) if account is not None else ()
@@ -125,46 +123,54 @@ class Administration:
             )
         )
 
-    async def _count_accounts(self, admin: Jid, values: Values) -> Outcome:
-        return _number("registeredusersnum", len(await self._users.addresses()), "Accounts")
+    async def _count_accounts(self, asked: Asked, values: Values) -> Outcome:
+        return _number("registeredusersnum", len(await self._registered(asked)), "Accounts")
 
-    async def _count_online(self, admin: Jid, values: Values) -> Outcome:
-        return _number("onlineusersnum", sum(1 for _ in self._accounts), "Online")
+    async def _count_online(self, asked: Asked, values: Values) -> Outcome:
+        return _number("onlineusersnum", len(self._online(asked)), "Online")
 
-    async def _list_accounts(self, admin: Jid, values: Values) -> Outcome:
-        return _listed("registereduserjids", [str(address) for address in await self._users.addresses()])
+    async def _list_accounts(self, asked: Asked, values: Values) -> Outcome:
+        return _listed("registereduserjids", await self._registered(asked))
 
-    async def _list_online(self, admin: Jid, values: Values) -> Outcome:
-        return _listed("onlineuserjids", [account.bare for account in self._accounts])
+    async def _list_online(self, asked: Asked, values: Values) -> Outcome:
+        return _listed("onlineuserjids", [account.bare for account in self._online(asked)])
 
-    async def _announce(self, admin: Jid, values: Values) -> Outcome:
+    async def _announce(self, asked: Asked, values: Values) -> Outcome:
         text = "\n".join(values["announcement"]).strip()
         body = Element("body", ns.CLIENT, {}, (text,))
-        told = [session for account in self._accounts for session in account.available()]
+        told = [session for account in self._online(asked) for session in account.available()]
         identifier = f"announcement-{next(_numbers)}"
-        shared = {"from": self._domain, "type": "headline", "id": identifier}
+        shared = {"from": asked.domain, "type": "headline", "id": identifier}
         self._plane.send_many(
             [(s.sid, Element("message", ns.CLIENT, shared | {"to": str(s.full)}, (body,))) for s in told]
         )
-        _log.info("%s told everybody who is online (%d sessions): %s", admin, len(told), text[:200])
+        _log.info("%s told everybody who is online (%d sessions): %s", asked.by, len(told), text[:200])
         return Outcome(f"sent to {len(told)} sessions")
 
-    def _account(self, values: Values) -> str:
-        return self._address(_one(values, "accountjid"))
+    async def _registered(self, asked: Asked) -> list[str]:
+        """The accounts of the domain that was asked."""
+        known = [Jid.parse(str(address)) for address in await self._users.addresses()]
+        return [str(jid) for jid in known if jid.domain == asked.domain]
 
-    def _several(self, values: Values) -> list[str]:
+    def _online(self, asked: Asked) -> list[Account]:
+        return [account for account in self._accounts if account.jid.domain == asked.domain]
+
+    def _account(self, asked: Asked, values: Values) -> str:
+        return self._address(asked, _one(values, "accountjid"))
+
+    def _several(self, asked: Asked, values: Values) -> list[str]:
         named = values["accountjids"]
         if len(named) > _MAX_NAMED:
             raise StanzaError("not-acceptable", f"name at most {_MAX_NAMED} addresses at once")
-        return list(dict.fromkeys(self._address(name) for name in named if name.strip()))
+        return list(dict.fromkeys(self._address(asked, name) for name in named if name.strip()))
 
-    def _address(self, text: str) -> str:
+    def _address(self, asked: Asked, text: str) -> str:
         try:
             jid = Jid.parse(text.strip())
         except ProtocolError as error:
             raise StanzaError("jid-malformed", f"'{text}' is not an address") from error
-        if jid.domain != self._domain or not jid.local or jid.resource:
-            raise StanzaError("not-acceptable", f"'{text}' is not an account of {self._domain}")
+        if jid.domain != asked.domain or not jid.local or jid.resource:
+            raise StanzaError("not-acceptable", f"'{text}' is not an account of {asked.domain}")
         return str(jid)
 
 

@@ -18,8 +18,7 @@ from moim.store import Store
 class BlockLists:
     """The addresses that each account blocks. Change a list by ``add`` and ``take`` alone; both write first."""
 
-    def __init__(self, domain: str, store: Store) -> None:
-        self._domain = domain
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._lists: dict[str, frozenset[str]] = {}
         self.on_written: Callable[[str], None] = lambda owner: None
@@ -42,7 +41,7 @@ class BlockLists:
     def blocks(self, owner: str, other: Jid) -> bool:
         """Whether ``owner`` (a bare JID) blocks ``other``; never itself, nor the server that it is at."""
         blocked = self._lists.get(owner)
-        if not blocked or str(other.bare) == owner or (other.domain == self._domain and not other.local):
+        if not blocked or str(other.bare) == owner or (not other.local and owner.endswith(f"@{other.domain}")):
             return False
         return matches(blocked, other)
 

@@ -36,8 +36,7 @@ class _Known:
 class Caps:
     """What every available session wants. ``on_wants`` hears when that is known, also when it is as before."""
 
-    def __init__(self, domain: str, *, plane: Plane, on_wants: OnWants, max_cached: int) -> None:
-        self._domain = domain
+    def __init__(self, *, plane: Plane, on_wants: OnWants, max_cached: int) -> None:
         self._plane = plane
         self._on_wants = on_wants
         self._max_cached = max_cached
@@ -78,7 +77,7 @@ class Caps:
             return self._on_wants(session)
         known.asked = f"caps-{next(self._numbers)}"
         query = Element("query", ns.DISCO_INFO, {"node": f"{claim[1]}#{claim[2]}"})
-        attrs = {"type": "get", "id": known.asked, "from": self._domain, "to": str(session.full)}
+        attrs = {"type": "get", "id": known.asked, "from": session.full.domain, "to": str(session.full)}
         self._plane.send(session.sid, [Element("iq", ns.CLIENT, attrs, (query,))])
         return None
 

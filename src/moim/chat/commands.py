@@ -33,42 +33,51 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked, and which of the hosted domains."""
+
+    by: Jid
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
-    """One command. ``fields`` are asked for first; none: it runs at once. ``run`` gets the person and the answers.
+    """One command. ``fields`` are asked for first; none: it runs at once. ``run`` gets who asked and the answers.
 
     ``run`` raises StanzaError or MoimError; the sentence is shown and the form stays open.
     """
 
     node: str
     name: str
-    run: Callable[[Jid, Values], Awaitable[Outcome]]
+    run: Callable[[Asked, Values], Awaitable[Outcome]]
     fields: tuple[Field, ...] = ()
     form_type: str = ""
 
 
 class Commands:
-    """Answers ``commands`` requests to the domain from those whom ``allowed`` lets."""
+    """Answers ``commands`` requests to a domain from those whom ``allowed`` lets: a bare JID, and the domain."""
 
     def __init__(
         self,
         commands: Sequence[Command],
         *,
-        allowed: Callable[[Jid], bool],
+        allowed: Callable[[Jid, str], bool],
+        offered: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._commands = {command.node: command for command in commands}
         self._allowed = allowed
         self._clock = clock
-        self._open: dict[tuple[str, str], tuple[str, float]] = {}
+        self._open: dict[tuple[Asked, str], tuple[str, float]] = {}
         self.feature = Feature(
             name="XEP-0050 ad-hoc commands",
-            server_vars=(COMMANDS,),
+            domain_vars=lambda domain: (COMMANDS,) if offered(domain) else (),
             server_iq={("set", COMMANDS, "command"): self._command},
             server_node=self._node,
         )
 
     def _node(self, iq: Iq, node: str) -> NodeView | None:
-        if not self._allowed(iq.sender.bare):
+        if not self._allowed(iq.sender.bare, iq.to.domain):
             return None
         if node == COMMANDS:
             items = tuple((command.node, command.name) for command in self._commands.values())
@@ -79,8 +88,9 @@ class Commands:
         return NodeView(("automation", "command-node", command.name), (COMMANDS, ns.DATA_FORMS), ())
 
     async def _command(self, iq: Iq) -> Payload:
-        if not self._allowed(iq.sender.bare):
+        if not self._allowed(iq.sender.bare, iq.to.domain):
             raise StanzaError("forbidden", "only administrators of this server may do this")
+        asked = Asked(iq.sender, iq.to.domain)
         command = self._commands.get(iq.payload.get("node") or "")
         if command is None:
             raise StanzaError("item-not-found", "there is no such command")
@@ -89,36 +99,36 @@ class Commands:
             if action not in ("execute", "next", "complete"):
                 raise _malformed("bad-action", "nothing is going on that could be cancelled")
             if not command.fields:
-                return (await self._run(command, iq.sender, secrets.token_urlsafe(12), {}),)
-            return (self._ask(command, self._begin(iq.sender, command)),)
-        self._check(iq.sender, session, command)
+                return (await self._run(command, asked, secrets.token_urlsafe(12), {}),)
+            return (self._ask(command, self._begin(asked, command)),)
+        self._check(asked, session, command)
         if action == "cancel":
-            self._open.pop((str(iq.sender), session), None)
+            self._open.pop((asked, session), None)
             return (_element(command, session, "canceled"),)
         if action not in ("execute", "next", "complete"):
             raise _malformed("bad-action", "this command has one page only")
         given = iq.payload.find("x", ns.DATA_FORMS)
         if given is None:
             raise _malformed("bad-payload", "the form is missing")
-        return (await self._run(command, iq.sender, session, read_form(given)[1]),)
+        return (await self._run(command, asked, session, read_form(given)[1]),)
 
-    def _begin(self, sender: Jid, command: Command) -> str:
-        now, owner = self._clock(), str(sender)
+    def _begin(self, asked: Asked, command: Command) -> str:
+        now = self._clock()
         for key in [key for key, (_, since) in self._open.items() if since < now - _OPEN_SECONDS]:
             del self._open[key]
-        mine = [key for key in self._open if key[0] == owner]
+        mine = [key for key in self._open if key[0] == asked]
         for key in mine[: max(len(mine) - _MAX_OPEN + 1, 0)]:
             del self._open[key]
         session = secrets.token_urlsafe(12)
-        self._open[owner, session] = (command.node, now)
+        self._open[asked, session] = (command.node, now)
         return session
 
-    def _check(self, sender: Jid, session: str, command: Command) -> None:
-        node, since = self._open.get((str(sender), session), ("", 0.0))
+    def _check(self, asked: Asked, session: str, command: Command) -> None:
+        node, since = self._open.get((asked, session), ("", 0.0))
         if node != command.node:
             raise _malformed("bad-sessionid", "this form is not open; begin anew")
         if since < self._clock() - _OPEN_SECONDS:
-            del self._open[str(sender), session]
+            del self._open[asked, session]
             raise StanzaError(
                 "not-allowed", "the form was open for too long; begin anew", kind="cancel",
                 application=Element("session-expired", COMMANDS),
@@ -134,18 +144,18 @@ class Commands:
             children.append(Element("note", COMMANDS, {"type": "error"}, (problem,)))
         return _element(command, session, "executing", children)
 
-    async def _run(self, command: Command, sender: Jid, session: str, values: Values) -> Element:
+    async def _run(self, command: Command, asked: Asked, session: str, values: Values) -> Element:
         missing = [f.label for f in command.fields if f.required and not any(values.get(f.var, ()))]
         try:
             if missing:
                 raise StanzaError("bad-request", f"missing: {', '.join(missing)}")
-            outcome = await command.run(sender, values)
+            outcome = await command.run(asked, values)
         except (StanzaError, MoimError) as error:
             text = error.text if isinstance(error, StanzaError) else str(error)
             if not command.fields:
                 raise StanzaError("internal-server-error", text, kind="wait") from error
             return self._ask(command, session, text or "this cannot be done")
-        self._open.pop((str(sender), session), None)
+        self._open.pop((asked, session), None)
         children = []
         if outcome.fields:
             children.append(form("result", command.form_type or command.node, outcome.fields, title=command.name))

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from moim.chat.feature import Feature
+from moim.chat.settings import Settings
+from moim.proto.xmpp import Element
 from moim.proto.xmpp.dataform import Field, form
 
 _SERVER_INFO = "http://jabber.org/network/serverinfo"
 
 
-def contact_addresses(*, admin: Sequence[str], abuse: Sequence[str], support: Sequence[str]) -> Feature:
-    """The feature that shows these URIs (``mailto:``, ``xmpp:``, ``https:``); none of them, no form."""
-    given = {"abuse-addresses": abuse, "admin-addresses": admin, "support-addresses": support}
-    fields = [Field(var, "list-multi", tuple(values)) for var, values in given.items() if values]
-    return Feature(
-        name="XEP-0157 contact addresses",
-        server_forms=(form("result", _SERVER_INFO, fields),) if fields else (),
-    )
+def contact_addresses(settings: Callable[[str], Settings]) -> Feature:
+    """The feature that shows each domain's URIs (``mailto:``, ``xmpp:``, ``https:``); none of them, no form."""
+
+    def forms(domain: str) -> tuple[Element, ...]:
+        own = settings(domain)
+        given = {
+            "abuse-addresses": own.abuse_addresses,
+            "admin-addresses": own.admin_addresses,
+            "support-addresses": own.support_addresses,
+        }
+        fields = [Field(var, "list-multi", values) for var, values in given.items() if values]
+        return (form("result", _SERVER_INFO, fields),) if fields else ()
+
+    return Feature(name="XEP-0157 contact addresses", domain_forms=forms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from moim.chat.accounts import Accounts
 from moim.chat.feature import Feature, Iq, IqKey, NodeView, Payload
@@ -12,15 +12,15 @@ from moim.proto.xmpp.caps import verification
 
 
 class Discovery:
-    """Answers ``disco#info`` and ``disco#items`` for the domain and its accounts, from ``features``."""
+    """Answers ``disco#info`` and ``disco#items`` for each hosted domain and its accounts, from ``features``."""
 
     def __init__(self, name: str, *, accounts: Accounts, rosters: Rosters) -> None:
         self._name = name
         self._accounts = accounts
         self._rosters = rosters
         self._features: Sequence[Feature] = ()
-        self._caps_node = ""
-        self._components: Sequence[tuple[str, str]] = ()
+        self._caps_nodes: dict[str, str] = {}
+        self._components: Callable[[str], Sequence[tuple[str, str]]] = lambda domain: ()
         info: IqKey = ("get", ns.DISCO_INFO, "query")
         items: IqKey = ("get", ns.DISCO_ITEMS, "query")
         variables = (ns.DISCO_INFO, ns.DISCO_ITEMS)
@@ -32,29 +32,39 @@ class Discovery:
             account_iq={info: self._account_info, items: self._account_items},
         )
 
-    def describe(self, features: Sequence[Feature], components: Sequence[tuple[str, str]] = ()) -> None:
-        """The features to speak of, and domain and name of the components; called once by the service."""
+    def describe(
+        self,
+        features: Sequence[Feature],
+        components: Callable[[str], Sequence[tuple[str, str]]] = lambda domain: (),
+    ) -> None:
+        """The features to speak of, and domain and name of each domain's components; called once by the service."""
         self._features = features
         self._components = components
 
-    def caps(self, node: str) -> Element:
+    def caps(self, domain: str, node: str) -> Element:
         """What the stream announces of the server (XEP-0115 section 6.3); ``node`` is a URI."""
-        version = verification(self._server(), "sha-1") or ""
-        self._caps_node = f"{node}#{version}"
+        version = verification(self._server(domain), "sha-1") or ""
+        self._caps_nodes[domain] = f"{node}#{version}"
         return Element("c", ns.CAPS, {"hash": "sha-1", "node": node, "ver": version})
 
-    def _server(self, node: str | None = None) -> Element:
-        variables = sorted({var for feature in self._features for var in feature.server_vars})
-        info = _info([("server", "im", self._name)], variables, node)
-        return info.with_children((*info.children, *(x for feature in self._features for x in feature.server_forms)))
+    def _server(self, domain: str, node: str | None = None) -> Element:
+        variables = {var for feature in self._features for var in feature.server_vars}
+        forms = [form for feature in self._features for form in feature.server_forms]
+        for feature in self._features:
+            if feature.domain_vars is not None:
+                variables.update(feature.domain_vars(domain))
+            if feature.domain_forms is not None:
+                forms += feature.domain_forms(domain)
+        info = _info([("server", "im", self._name)], sorted(variables), node)
+        return info.with_children((*info.children, *forms))
 
     def _server_info(self, iq: Iq) -> Payload:
         node = iq.payload.get("node")
-        if node is not None and node == self._caps_node:
-            return (self._server(node),)
+        if node is not None and node == self._caps_nodes.get(iq.to.domain):
+            return (self._server(iq.to.domain, node),)
         if (view := self._node(iq)) is not None:
             return (_info([view.identity], view.variables, node),)
-        return (self._server(),)
+        return (self._server(iq.to.domain),)
 
     def _node(self, iq: Iq) -> NodeView | None:
         """What features say of the node that is asked for; None when none is. Raises StanzaError for nobody's node."""
@@ -71,7 +81,7 @@ class Discovery:
             attrs = {"jid": str(iq.to)}
             below = [Element("item", ns.DISCO_ITEMS, attrs | {"node": n, "name": name}) for n, name in view.items]
             return (Element("query", ns.DISCO_ITEMS, {"node": iq.payload.get("node") or ""}, tuple(below)),)
-        services = [*self._components]
+        services = [*self._components(iq.to.domain)]
         for feature in self._features:
             if feature.server_items is not None:
                 services += feature.server_items()

@@ -65,11 +65,15 @@ class Feature:
     name: str
     """What it is, for people: ``XEP-0199 ping``."""
     server_vars: tuple[str, ...] = ()
-    """What discovery lists for the domain."""
+    """What discovery lists for every hosted domain."""
+    domain_vars: Callable[[str], tuple[str, ...]] | None = None
+    """What else discovery lists for one of the hosted domains."""
+    domain_forms: Callable[[str], tuple[Element, ...]] | None = None
+    """Extension forms (XEP-0128) of one of the hosted domains."""
     server_node: Callable[[Iq, str], NodeView | None] | None = None
     """Nodes of the domain that discovery shows to whoever asks; None when it is not this feature's, or not for them."""
     server_forms: tuple[Element, ...] = ()
-    """Extension forms (XEP-0128) of the domain."""
+    """Extension forms (XEP-0128) of every hosted domain."""
     server_items: Callable[[], Sequence[tuple[str, str]]] | None = None
     """Domain and name of services of this server that discovery lists now."""
     account_vars: tuple[str, ...] = ()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from moim.chat.archive import Limits as ArchiveLimits
 from moim.chat.archive import Share
 from moim.chat.feature import Feature
-from moim.chat.hosts import rooms_host
+from moim.chat.hosts import Host, Hosts
 from moim.chat.negotiation import Policy
+from moim.chat.offline import Limits as OfflineLimits
 from moim.chat.pep_store import Bounds
 from moim.chat.rooms import RoomSettings
 from moim.chat.settings import Settings
 from moim.chat.strangers import Shares
 from moim.chat.throttle import AuthThrottle
+from moim.chat.uploads import DAY, Quotas
 from moim.proto.xmpp import Element
 from moim.proto.xmpp.scram import ScramHash
 
@@ -64,24 +66,51 @@ def stranger_shares(settings: Settings) -> Shares:
     )
 
 
-def archive_limits(settings: Settings) -> ArchiveLimits:
-    """What an archive keeps, and how much of it one request gets."""
+def archive_limits(settings: Settings, hosts: Hosts, others: Callable[[], Mapping[str, Share]]) -> ArchiveLimits:
+    """What an archive keeps, and how much of it one request gets; ``others`` have shares of their own."""
     return ArchiveLimits(
-        usual=settings.archive_default,
+        usual=lambda owner: hosts.settings(owner).archive_default,
+        others=others,
         listed=settings.archive_preferences,
         page=settings.archive_page,
         page_most=settings.archive_page_max,
         page_bytes=settings.archive_page_bytes,
         patience=settings.archive_patience_seconds,
-        share=Share(settings.archive_days, settings.archive_messages, settings.archive_bytes),
+        share=archive_share(settings),
     )
 
 
-def room_settings(domain: str, settings: Settings) -> RoomSettings:
-    """The rooms of a domain. Raises ConfigError."""
+def archive_share(settings: Settings) -> Share:
+    """What one archive keeps."""
+    return Share(settings.archive_days, settings.archive_messages, settings.archive_bytes)
+
+
+def offline_limits(settings: Settings) -> OfflineLimits:
+    """What is kept for one account that is away."""
+    return OfflineLimits(settings.offline_messages, settings.offline_bytes)
+
+
+def upload_quotas(settings: Settings) -> Quotas:
+    """What people upload, each and all together."""
+    return Quotas(
+        file=settings.uploads_file_bytes,
+        user=settings.uploads_user_bytes,
+        day=settings.uploads_daily_bytes,
+        total=settings.uploads_total_bytes,
+        free=settings.uploads_free_bytes,
+        files=settings.uploads_user_files,
+        lifetime=settings.uploads_days * DAY,
+        slot=settings.uploads_slot_seconds,
+    )
+
+
+def room_settings(host: Host, *, apart: bool) -> RoomSettings:
+    """The rooms of a domain. ``apart``: in the store they are told from those of the service domain by their host."""
+    settings = host.settings
     return RoomSettings(
-        host=rooms_host(domain, settings),
-        creators=domain if settings.rooms_creation == "local" else "",
+        host=host.rooms,
+        apart=apart,
+        creators=host.domain if settings.rooms_creation == "local" else "",
         occupants=settings.rooms_occupants,
         history=settings.rooms_history,
         rooms=settings.rooms_max,

@@ -1,4 +1,4 @@
-"""The message of the day (XEP-0133 sections 4.25 to 4.27): everybody gets it once, at the next sign-in or now.
+"""A domain's message of the day (XEP-0133 sections 4.25 to 4.27): everybody gets it once, at the next sign-in or now.
 
 It is the same for all nodes, by the database; who has none to show asks nothing of anybody who signs in.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,11 +15,11 @@ import sqlalchemy as sa
 
 from moim.chat import tables
 from moim.chat.accounts import Accounts, Session
-from moim.chat.commands import Command, Outcome, Values
+from moim.chat.commands import Asked, Command, Outcome, Values
 from moim.chat.feature import Feature
 from moim.chat.plane import Plane
 from moim.errors import MoimError
-from moim.proto.xmpp import Element, Jid, StanzaError, ns
+from moim.proto.xmpp import Element, StanzaError, ns
 from moim.proto.xmpp.dataform import Field
 from moim.store import Store, insert
 
@@ -42,19 +42,19 @@ class MessageOfTheDay:
 
     def __init__(
         self,
-        domain: str,
+        domains: Collection[str],
         store: Store,
         *,
         accounts: Accounts,
         plane: Plane,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._domain = domain
+        self._domains = domains
         self._store = store
         self._accounts = accounts
         self._plane = plane
         self._clock = clock
-        self._message: _Message | None = None
+        self._messages: dict[str, _Message] = {}
         self._read_at = 0.0
         self._seen: set[str] = set()
         text = (Field("motd", "text-multi", label="Message of the day", required=True),)
@@ -72,72 +72,86 @@ class MessageOfTheDay:
 
     # --- administrators -----------------------------------------------------------------------------------------
 
-    async def _set(self, admin: Jid, values: Values) -> Outcome:
+    async def _set(self, asked: Asked, values: Values) -> Outcome:
         """XEP-0133 section 4.25: those who are there get it now, others when they come."""
         text = _text(values)
-        await self._write(lambda before: _Message(max(int(self._clock() * 1000), before.number + 1), text))
-        told = [account.bare for account in self._accounts if any(True for _ in account.available())]
+        await self._write(
+            asked.domain, lambda before: _Message(max(int(self._clock() * 1000), before.number + 1), text)
+        )
+        told = [
+            account.bare
+            for account in self._accounts
+            if account.jid.domain == asked.domain and any(True for _ in account.available())
+        ]
         for owner in told:
             await self._show(owner, tuple(self._accounts.available(owner)))
-        _log.info("%s set the message of the day and told %d people: %s", admin, len(told), text[:200])
+        _log.info("%s set the message of the day and told %d people: %s", asked.by, len(told), text[:200])
         return Outcome(f"told {len(told)} people who are online; others get it when they come")
 
-    async def _edit(self, admin: Jid, values: Values) -> Outcome:
+    async def _edit(self, asked: Asked, values: Values) -> Outcome:
         """XEP-0133 section 4.26: whoever got it already is not told again."""
         text = _text(values)
-        if self._message is None:
+        if asked.domain not in self._messages:
             raise StanzaError("item-not-found", "there is no message of the day")
-        await self._write(lambda before: _Message(before.number, text))
-        _log.info("%s changed the message of the day: %s", admin, text[:200])
+        await self._write(asked.domain, lambda before: _Message(before.number, text))
+        _log.info("%s changed the message of the day: %s", asked.by, text[:200])
         return Outcome("changed; whoever got it already is not told again")
 
-    async def _delete(self, admin: Jid, _values: Values) -> Outcome:
+    async def _delete(self, asked: Asked, _values: Values) -> Outcome:
         """XEP-0133 section 4.27."""
 
         def work(connection: sa.Connection) -> None:
-            connection.execute(sa.delete(tables.motd).where(tables.motd.c.domain == self._domain))
-            connection.execute(sa.delete(tables.motd_seen).where(_of(self._domain)))
+            connection.execute(sa.delete(tables.motd).where(tables.motd.c.domain == asked.domain))
+            connection.execute(sa.delete(tables.motd_seen).where(_of(asked.domain)))
 
         await self._store.write(work)
-        self._message = None
-        self._seen.clear()
-        _log.info("%s deleted the message of the day", admin)
+        self._messages.pop(asked.domain, None)
+        self._unseen(asked.domain)
+        _log.info("%s deleted the message of the day", asked.by)
         return Outcome("there is no message of the day any more")
 
-    async def _write(self, change: Callable[[_Message], _Message]) -> None:
-        new = change(self._message or _Message(0, ""))
+    async def _write(self, domain: str, change: Callable[[_Message], _Message]) -> None:
+        before = self._messages.get(domain)
+        new = change(before or _Message(0, ""))
 
         def work(connection: sa.Connection) -> None:
             row = {"number": new.number, "message": new.text}
-            statement = insert(tables.motd).values(domain=self._domain, **row)
+            statement = insert(tables.motd).values(domain=domain, **row)
             connection.execute(statement.on_conflict_do_update(index_elements=["domain"], set_=row))
 
         await self._store.write(work)
-        if self._message is None or self._message.number != new.number:
-            self._seen.clear()
-        self._message = new
+        if before is None or before.number != new.number:
+            self._unseen(domain)
+        self._messages[domain] = new
+
+    def _unseen(self, domain: str) -> None:
+        self._seen = {owner for owner in self._seen if not owner.endswith(f"@{domain}")}
 
     # --- everybody ----------------------------------------------------------------------------------------------
 
     def _available(self, session: Session, first: bool) -> Awaitable[None] | None:
         stale = self._store.shared and self._clock() - self._read_at > _AGAIN
-        if not first or session.node or not (stale or (self._message is not None and session.bare not in self._seen)):
+        if not first or session.node or not (stale or self._due(session)):
             return None
         return self._tell(session)
+
+    def _due(self, session: Session) -> bool:
+        return session.full.domain in self._messages and session.bare not in self._seen
 
     async def _tell(self, session: Session) -> None:
         try:
             if self._store.shared and self._clock() - self._read_at > _AGAIN:
                 await self._read()
-            if self._message is not None and session.bare not in self._seen and session.available:
+            if self._due(session) and session.available:
                 await self._show(session.bare, (session,))
         except MoimError as error:
             _log.error("the message of the day was not shown to %s: %s", session.bare, error.message)
 
     async def _show(self, owner: str, sessions: Sequence[Session]) -> None:
         """Shows it once to an account, whatever node it is at."""
-        message = self._message
-        if message is None or Jid.parse(owner).domain != self._domain:
+        domain = owner.rpartition("@")[2]
+        message = self._messages.get(domain)
+        if message is None:
             return
         self._seen.add(owner)
 
@@ -154,18 +168,20 @@ class MessageOfTheDay:
         if not await self._store.write(work):
             return
         body = Element("body", ns.CLIENT, {}, (message.text,))
-        shared = {"from": self._domain, "type": "headline", "id": f"motd-{message.number}"}
+        shared = {"from": domain, "type": "headline", "id": f"motd-{message.number}"}
         told = [(s.sid, Element("message", ns.CLIENT, shared | {"to": str(s.full)}, (body,))) for s in sessions]
         self._plane.send_many(told)
 
     async def _read(self) -> None:
         """Reads what the database has: another node's administrator may have changed it."""
-        query = sa.select(tables.motd.c.number, tables.motd.c.message).where(tables.motd.c.domain == self._domain)
-        row = await self._store.read(lambda connection: connection.execute(query).one_or_none())
-        found = _Message(row.number, row.message) if row is not None else None
-        if found is None or self._message is None or found.number != self._message.number:
-            self._seen.clear()
-        self._message, self._read_at = found, self._clock()
+        query = sa.select(tables.motd).where(tables.motd.c.domain.in_(tuple(self._domains)))
+        rows = await self._store.read(lambda connection: connection.execute(query).all())
+        found = {row.domain: _Message(row.number, row.message) for row in rows}
+        for domain in self._domains:
+            new, before = found.get(domain), self._messages.get(domain)
+            if new is None or before is None or new.number != before.number:
+                self._unseen(domain)
+        self._messages, self._read_at = found, self._clock()
 
     async def _forget(self, owner: str) -> None:
         self._seen.discard(owner)

@@ -26,7 +26,18 @@ from moim.chat.negotiation_steps import (
 from moim.chat.offers import Offer, Policy
 from moim.chat.stream_management import failed
 from moim.errors import ProtocolError
-from moim.proto.xmpp import Element, Jid, StanzaError, error_reply, ns, prepare_resource, result, sasl, stream_error
+from moim.proto.xmpp import (
+    Element,
+    Jid,
+    StanzaError,
+    error_reply,
+    ns,
+    prepare_domain,
+    prepare_resource,
+    result,
+    sasl,
+    stream_error,
+)
 from moim.proto.xmpp.hashed_token import HT_BINDINGS
 from moim.proto.xmpp.scram import Verifier
 from moim.proto.xmpp.steps import Close, OpenStream, Send, StartTls
@@ -56,7 +67,9 @@ _Stage = Literal[
 
 
 class Negotiation:
-    """One connection. ``needs_tls``: nothing is offered before STARTTLS; ``tls``: the connection began with TLS.
+    """One connection. ``policies`` are those of the hosted domains; the first counts until the client names its own.
+
+    ``needs_tls``: nothing is offered before STARTTLS; ``tls``: the connection began with TLS.
 
     ``bindings`` are the channel bindings of the connection by type, ``sheltered`` says that nobody can read it though
     its TLS is not ours. ``token`` gives fresh unguessable text for stream IDs, nonces and resources.
@@ -64,12 +77,12 @@ class Negotiation:
 
     __slots__ = (
         "_bind_iq", "_bindings", "_data", "_failures", "_from", "_jid", "_mechanism", "_needs_tls", "_offer", "_opened",
-        "_output", "_policy", "_request", "_sasl", "_sheltered", "_stage", "_tls", "_token",
+        "_output", "_policies", "_policy", "_request", "_sasl", "_sheltered", "_stage", "_tls", "_token",
     )  # fmt: skip
 
     def __init__(
         self,
-        policy: Policy,
+        policies: Mapping[str, Policy],
         *,
         needs_tls: bool,
         tls: bool,
@@ -77,7 +90,8 @@ class Negotiation:
         token: Callable[[], str],
         sheltered: bool = False,
     ) -> None:
-        self._policy = policy
+        self._policies = policies
+        self._policy = next(iter(policies.values()))
         self._needs_tls = needs_tls and not tls
         self._tls = tls
         self._sheltered = sheltered or tls
@@ -102,6 +116,11 @@ class Negotiation:
         return self._stage == "bound"
 
     @property
+    def domain(self) -> str:
+        """The hosted domain that the stream was opened to, or the first while none was."""
+        return self._policy.domain
+
+    @property
     def authenticated(self) -> Jid | None:
         """The bare JID, once the password was right."""
         return self._jid
@@ -118,6 +137,8 @@ class Negotiation:
             self._close("policy-violation", "a stream header where none is expected")
             return
         self._opened = True
+        if self._jid is None:
+            self._policy = self._policies.get(_domain(attrs.get("to")), self._policy)
         header = {"from": self._policy.domain, "id": self._token(), "version": VERSION, "xml:lang": "en"}
         if (sender := attrs.get("from")) is not None:
             self._from = _bare(sender)
@@ -384,6 +405,13 @@ def _failure(shape: Callable[[str, str], Element] | None, condition: str, text: 
         return shape(condition, text)
     said = (Element("text", ns.SASL, {"xml:lang": "en"}, (text,)),) if text else ()
     return Element("failure", ns.SASL, {}, (Element(condition, ns.SASL), *said))
+
+
+def _domain(text: str | None) -> str:
+    try:
+        return prepare_domain(text or "")
+    except ProtocolError:
+        return ""
 
 
 def _bare(text: str) -> Jid | None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -34,6 +35,14 @@ _MAX_STANZA = 262_144  # what Element.parse takes: escaped for storage, a stanza
 _log = logging.getLogger("moim.chat.offline")
 
 Bounce = Callable[[Element, StanzaError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is kept for one account that is away: messages, and their bytes."""
+
+    messages: int
+    size: int
 
 
 class Archive(Protocol):
@@ -66,31 +75,27 @@ def worth_keeping(message: Element) -> bool:
 class OfflineMessages:
     """The queue of every account that is away.
 
-    ``bounce`` tells a sender that a message could not be kept. What a session has read from its archive it need not
-    get once more (XEP-0313 section 5.1.1).
+    ``limits`` are those of a bare JID; ``bounce`` tells a sender that a message could not be kept. What a session has
+    read from its archive it need not get once more (XEP-0313 section 5.1.1).
     """
 
     def __init__(
         self,
-        domain: str,
         *,
         accounts: Accounts,
         plane: Plane,
         store: Store,
         bounce: Bounce,
-        max_messages: int,
-        max_bytes: int,
+        limits: Callable[[str], Limits],
         alone: bool = True,
         archive: Archive | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._domain = domain
         self._accounts = accounts
         self._plane = plane
         self._store = store
         self._bounce = bounce
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        self._limits = limits
         self._archive = archive
         self._clock = clock
         self._writing: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
@@ -99,7 +104,7 @@ class OfflineMessages:
         self._handing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.feature = Feature(
             name="XEP-0160 offline messages",
-            server_vars=("msgoffline",) if max_messages else (),
+            domain_vars=lambda domain: ("msgoffline",) if limits(domain).messages else (),
             on_start=self._start,
             before_available=self._before_available,
             on_account_removed=self._drop,
@@ -110,10 +115,11 @@ class OfflineMessages:
 
         ``archived``: the owner's archive has it, so it is not lost when there is no room here, and nobody is told.
         """
-        if not self._max_messages or self._count >= _MAX_WRITING:
+        kept = self._limits(owner).messages
+        if not kept or self._count >= _MAX_WRITING:
             if archived:
                 return
-            if not self._max_messages:
+            if not kept:
                 raise StanzaError("service-unavailable")
             raise StanzaError("resource-constraint", "too many messages are being stored at this moment")
         bounce = self._unheard if archived else self._bounce
@@ -129,6 +135,7 @@ class OfflineMessages:
         A message is taken once, also when it was handed out since. What there is no room for counts as neither.
         """
         self._owners.add(owner)
+        limits = self._limits(owner)
         rows = [(at.timestamp(), text, len(text.encode())) for at, m in messages for text in (m.to_xml(""),)]
 
         def work(connection: sa.Connection) -> tuple[int, int]:
@@ -141,7 +148,7 @@ class OfflineMessages:
                 marked = sa.select(taken.c.digest).where(taken.c.owner == owner, taken.c.digest == digest)
                 if connection.execute(marked).first() is not None:
                     known += 1
-                elif count < self._max_messages and total + size <= self._max_bytes:
+                elif count < limits.messages and total + size <= limits.size:
                     connection.execute(sa.insert(taken).values(owner=owner, digest=digest))
                     connection.execute(sa.insert(table).values(owner=owner, stored_at=at, size=size, stanza=text))
                     new, count, total = new + 1, count + 1, total + size
@@ -166,7 +173,8 @@ class OfflineMessages:
         _log.info("a message for %s is in the archive alone: %s", message.get("to"), error.message)
 
     async def _keep(self, owner: str, message: Element, bounce: Bounce) -> None:
-        text = self._without_forged_delay(message).to_xml("")
+        limits = self._limits(owner)
+        text = _without_forged_delay(message, owner.rpartition("@")[2]).to_xml("")
         size = len(text.encode())
         if size > _MAX_STANZA:
             bounce(message, StanzaError("policy-violation", "the message is too large to be stored"))
@@ -177,7 +185,7 @@ class OfflineMessages:
         def insert(connection: sa.Connection) -> bool:
             used = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(table.c.size), 0))
             messages, total = connection.execute(used.where(table.c.owner == owner)).one()
-            if messages >= self._max_messages or total + size > self._max_bytes:
+            if messages >= limits.messages or total + size > limits.size:
                 return False
             connection.execute(sa.insert(table).values(owner=owner, stored_at=now, size=size, stanza=text))
             return True
@@ -194,14 +202,6 @@ class OfflineMessages:
         account = self._accounts.get(owner)
         if account is not None and (receiving := account.receiving()):
             await self._hand_out(owner, receiving[0])  # they came online while it was written
-
-    def _without_forged_delay(self, message: Element) -> Element:
-        """Notes about delays in this domain's name are this server's to write (XEP-0203 section 4)."""
-        forged = [
-            child for child in message.elements()
-            if (child.ns, child.name) == (ns.DELAY, "delay") and child.get("from") == self._domain
-        ]  # fmt: skip
-        return message.with_children([c for c in message.children if c not in forged]) if forged else message
 
     async def _start(self) -> None:
         await self._owners.load(self._store)
@@ -265,7 +265,7 @@ class OfflineMessages:
         except ProtocolError as error:
             _log.error("message %d for %s cannot be read any more and is dropped: %s", row.id, row.owner, error.message)
             return None
-        note = delay(datetime.fromtimestamp(row.stored_at, UTC), self._domain)
+        note = delay(datetime.fromtimestamp(row.stored_at, UTC), row.owner.rpartition("@")[2])
         return message.with_children((*message.children, note))
 
     async def _drop(self, owner: str) -> None:
@@ -279,3 +279,12 @@ class OfflineMessages:
         """Returns when everything accepted so far is on disk or refused."""
         while tasks := [task for writing in self._writing.values() for task in writing]:
             await asyncio.wait(tasks)
+
+
+def _without_forged_delay(message: Element, domain: str) -> Element:
+    """Notes about delays in the name of the recipient's domain are this server's to write (XEP-0203 section 4)."""
+    forged = [
+        child for child in message.elements()
+        if (child.ns, child.name) == (ns.DELAY, "delay") and child.get("from") == domain
+    ]  # fmt: skip
+    return message.with_children([c for c in message.children if c not in forged]) if forged else message

@@ -8,7 +8,7 @@ from moim.chat import entity_time, jid_escaping, limits, session_request, versio
 from moim.chat.account_changes import AccountChanges, account_removed
 from moim.chat.accounts import Accounts, Session
 from moim.chat.administration import Administration, administrators
-from moim.chat.archive import Archive
+from moim.chat.archive import Archive, Share
 from moim.chat.archive.rows import Record
 from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
@@ -25,7 +25,7 @@ from moim.chat.external import Attachments, ExternalComponents
 from moim.chat.external_services import ExternalServices, Relays
 from moim.chat.fast import FastTokens
 from moim.chat.feature import Feature, hooks
-from moim.chat.hosts import component_host, rooms_host, uploads_host
+from moim.chat.hosts import Hosts, component_host
 from moim.chat.last_activity import LastActivity
 from moim.chat.message_of_the_day import MessageOfTheDay
 from moim.chat.offline import OfflineMessages
@@ -42,7 +42,7 @@ from moim.chat.refusals import Refusals
 from moim.chat.registration import Registrar, Registration
 from moim.chat.remote import RemoteStanzas
 from moim.chat.remote_readers import RemoteReaders
-from moim.chat.rooms import Rooms
+from moim.chat.rooms import Rooms, RoomServices
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Rosters
 from moim.chat.routing import Component, Federation, Router
@@ -69,7 +69,7 @@ class Parts:
     def __init__(
         self,
         plane: Plane,
-        domain: str,
+        hosts: Hosts,
         settings: Settings,
         store: Store,
         users: Users,
@@ -84,34 +84,36 @@ class Parts:
         cluster: Cluster | None = None,
     ) -> None:
         self.plane = plane
+        self.domains = hosts
         self.accounts = Accounts()
-        self.people = People(
-            users,
-            domain,
-            default_contacts=settings.default_contacts,
-            limit=settings.default_contacts_limit,
-            max_age=settings.directory_refresh_seconds,
+        self.people = People(users, hosts, max_age=settings.directory_refresh_seconds)
+        self.rosters = Rosters(
+            store,
+            self.people,
+            group=lambda owner: hosts.settings(owner).default_contacts_group,
+            alone=cluster is None,
         )
-        self.rosters = Rosters(store, self.people, group=settings.default_contacts_group, alone=cluster is None)
-        self.block_lists = BlockLists(domain, store)
+        self.block_lists = BlockLists(store)
         self.pushes = RosterPushes(self.accounts, self.plane)
         self.verifiers = Verifiers(users, secret)
-        self.tokens = self._make_tokens(domain, settings, store, users, secret) if settings.fast else None
-        self.registration = self._make_registration(domain, settings, registrar)
-        self.archive = self._make_archive(domain, settings, store) if settings.archive else None
+        self.tokens = self._make_tokens(settings, store, users, secret) if settings.fast else None
+        self.registration = self._make_registration(hosts, settings, registrar)
+        self.archive = self._make_archive(hosts, settings, store) if settings.archive else None
         self.offline = OfflineMessages(
-            domain,
             accounts=self.accounts,
             plane=self.plane,
             store=store,
             bounce=self._bounce,
-            max_messages=settings.offline_messages,
-            max_bytes=settings.offline_bytes,
+            limits=lambda owner: limits.offline_limits(hosts.settings(owner)),
             alone=cluster is None,
             archive=self.archive,
         )
+
+        def most_contacts(owner: str) -> int:
+            return hosts.settings(owner).max_roster_items
+
         subscriptions = Subscriptions(
-            domain,
+            hosts,
             accounts=self.accounts,
             people=self.people,
             plane=self.plane,
@@ -119,18 +121,20 @@ class Parts:
             block_lists=self.block_lists,
             pushes=self.pushes,
             remote=self._remote,
-            max_items=settings.max_roster_items,
+            max_items=most_contacts,
         )
         roster_requests = RosterRequests(
             self.rosters,
             self.pushes,
-            max_items=settings.max_roster_items,
+            max_items=most_contacts,
             after_removal=subscriptions.after_removal,
         )
         discovery = Discovery("Moim", accounts=self.accounts, rosters=self.rosters)
+        informed = {
+            name: receivers(host.settings.admins, host.settings.abuse_addresses) for name, host in hosts.items()
+        }
         self.reports = SpamReports(
-            domain,
-            to=receivers(settings.admins, settings.abuse_addresses),
+            to=lambda domain: informed[domain],
             deliver=lambda batch: self.router.deliver(batch),
         )
         self.blocking = Blocking(
@@ -147,10 +151,14 @@ class Parts:
             alone=cluster is None,
         )
         events = PepEvents(
-            pep_store, accounts=self.accounts, rosters=self.rosters, block_lists=self.block_lists, plane=self.plane
+            hosts,
+            pep_store,
+            accounts=self.accounts,
+            rosters=self.rosters,
+            block_lists=self.block_lists,
+            plane=self.plane,
         )
         self.pep = pep = Pep(
-            domain,
             pep_store,
             events,
             plane=self.plane,
@@ -177,21 +185,27 @@ class Parts:
         )
         self.pep_store, self.private, self.vcards = pep_store, private, vcards
 
-        self.external = self._make_external(domain, external) if external is not None else None
-        self.push = self._make_push(domain, settings, store) if settings.push else None
-        self.uploads = self._make_uploads(domain, settings, files, web_base, secret) if files is not None else None
+        self.external = self._make_external(hosts, external) if external is not None else None
+        self.push = self._make_push(hosts, settings, store) if settings.push else None
+        self.uploads = self._make_uploads(hosts, files, web_base, secret) if files is not None else None
 
         self.management = self._make_management(settings)
         administration = Administration(
-            domain,
             users=users,
             accounts=self.accounts,
             rosters=self.rosters,
             plane=self.plane,
             end_account=lambda bare, error: self.sessions.end_account(bare, error),
         )
-        motd = MessageOfTheDay(domain, store, accounts=self.accounts, plane=self.plane)
-        commands = Commands((*administration.commands, *motd.commands), allowed=administrators(settings.admins))
+        admins = {name: host.settings.admins for name, host in hosts.items()}
+        motd = MessageOfTheDay(
+            [name for name, people in admins.items() if people], store, accounts=self.accounts, plane=self.plane
+        )
+        commands = Commands(
+            (*administration.commands, *motd.commands),
+            allowed=administrators(admins),
+            offered=lambda domain: bool(admins[domain]),
+        )
 
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
@@ -202,11 +216,9 @@ class Parts:
             bookmarks.feature,
             Carbons(self.plane).feature,
             client_state(self.plane),
-            *([commands.feature, motd.feature] if settings.admins else []),
+            *([commands.feature, motd.feature] if any(admins.values()) else []),
             outage_status(settings.outage_status_addresses),
-            contact_addresses(
-                admin=settings.admin_addresses, abuse=settings.abuse_addresses, support=settings.support_addresses
-            ),
+            contact_addresses(hosts.settings),
             discovery.feature,
             pep.caps.feature,
             entity_time.feature,
@@ -228,16 +240,23 @@ class Parts:
             *((self.tokens.feature,) if self.tokens is not None else ()),
             *((self.registration.feature,) if self.registration is not None else ()),
         )
-        self.rooms = self._house_rooms(domain, settings, store, cluster) if settings.rooms else None
-        own = [component for component in (self.rooms, self.uploads) if component is not None]
-        components: dict[str, Component] = {component.host: component for component in own}
-        components |= self.external.components if self.external is not None else {}
-        if len(components) < len(own) + (len(self.external.components) if self.external is not None else 0):
-            raise ConfigError("two parts of the chat service have the same domain", hint="see the keys chat.…_host")
-        discovery.describe(self.features, [(component.host, component.name) for component in own])
+        self.rooms = self._house_rooms(hosts, store, cluster) if any(host.rooms for host in hosts.values()) else None
+        components: dict[str, Component] = {}
+        for part in (self.rooms, self.uploads):
+            components |= dict.fromkeys(part.hosts, part) if part is not None else {}
+        if self.external is not None:
+            if twice := components.keys() & self.external.components.keys():
+                raise ConfigError(f"two parts of the chat service have the same domain: {min(twice)}")
+            components |= self.external.components
+
+        def services(domain: str) -> list[tuple[str, str]]:
+            named = ((hosts[domain].rooms, "Rooms"), (hosts[domain].uploads, "File upload"))
+            return [(host, name) for host, name in named if host in components]
+
+        discovery.describe(self.features, services)
 
         self.presence = Presence(
-            domain,
+            hosts,
             accounts=self.accounts,
             plane=self.plane,
             rosters=self.rosters,
@@ -247,17 +266,17 @@ class Parts:
             max_directed=settings.max_directed_presence,
         )
         self.refusals = Refusals(self._bounce)
-        self.strangers = self._make_strangers(domain, settings, components)
+        self.strangers = self._make_strangers(hosts, settings, components)
         self._counts_strangers = settings.strangers_per_minute > 0
         if federation is not None:
             federation = Watched(federation, self.strangers.wrote)
         lists = [source(uri) for uri in settings.shared_block_lists]
         self.shared_lists = (
-            SharedBlockLists(domain, lists, send=self._remote, refusals=self.refusals) if lists else None
+            SharedBlockLists(hosts.primary, lists, send=self._remote, refusals=self.refusals) if lists else None
         )
         self.plane.servers.short_way = self._short_way
         self.router = Router(
-            domain,
+            hosts,
             accounts=self.accounts,
             people=self.people,
             plane=self.plane,
@@ -272,13 +291,13 @@ class Parts:
             gateways=self.external.components if self.external is not None else (),
         )
         self.undelivered = Undelivered(
-            domain, accounts=self.accounts, plane=self.plane, offline=self.offline, refuse=self._bounce
+            hosts, accounts=self.accounts, plane=self.plane, offline=self.offline, refuse=self._bounce
         )
         readers = RemoteReaders(events, rosters=self.rosters, send=self._remote)
         events.elsewhere = readers
-        self.hosts = (domain, *components)
+        self.hosts = (*hosts, *components)
         self.remote_stanzas = RemoteStanzas(
-            domain,
+            hosts,
             router=self.router,
             people=self.people,
             presence=self.presence,
@@ -288,17 +307,20 @@ class Parts:
             gate=self.strangers if self._counts_strangers else None,
             lists=self.shared_lists,
         )
-        policy = limits.sign_in_policy(
-            domain,
-            settings,
-            self.features,
-            caps=discovery.caps(f"xmpp:{domain}"),
-            hashes=users.scram_hashes,
-            tokens=self.tokens is not None,
-            register=self.registration is not None,
-        )
+        policies = {
+            name: limits.sign_in_policy(
+                name,
+                host.settings,
+                self.features,
+                caps=discovery.caps(name, f"xmpp:{name}"),
+                hashes=users.scram_hashes,
+                tokens=self.tokens is not None,
+                register=self.registration is not None,
+            )
+            for name, host in hosts.items()
+        }
         self.sessions = Sessions(
-            policy=policy,
+            policies=policies,
             plane=self.plane,
             accounts=self.accounts,
             router=self.router,
@@ -312,7 +334,7 @@ class Parts:
             strangers=self.registration.stranger if self.registration is not None else None,
             records=self._recorded,
             secret=secret,
-            max_per_account=settings.max_sessions_per_user,
+            max_per_account=lambda domain: hosts[domain].settings.max_sessions_per_user,
             max_pending=settings.max_pending_stanzas,
             bind_timeout=2 * settings.handshake_seconds,
         )
@@ -330,9 +352,8 @@ class Parts:
         if cluster is not None:
             cluster.attach(self)
 
-    def _make_tokens(self, domain: str, settings: Settings, store: Store, users: Users, secret: bytes) -> FastTokens:
+    def _make_tokens(self, settings: Settings, store: Store, users: Users, secret: bytes) -> FastTokens:
         return FastTokens(
-            domain,
             store=store,
             lookup=users.scram,
             secret=secret,
@@ -341,21 +362,33 @@ class Parts:
             clients=settings.fast_clients,
         )
 
-    def _make_registration(self, domain: str, settings: Settings, registrar: Registrar | None) -> Registration | None:
-        if registrar is None or not (settings.password_changes or settings.registration):
+    def _make_registration(self, hosts: Hosts, settings: Settings, registrar: Registrar | None) -> Registration | None:
+        offering = (host.settings.password_changes or host.settings.registration for host in hosts.values())
+        if registrar is None or not any(offering):
             return None
         return Registration(
-            domain,
             registrar,
-            open_to_strangers=settings.registration,
+            open_to_strangers=lambda domain: hosts[domain].settings.registration,
+            changes=lambda domain: hosts[domain].settings.password_changes,
             per_hour=settings.registrations_per_hour,
             farewell=lambda session, last: self.sessions.farewell(session, last, account_removed()),
         )
 
-    def _make_archive(self, domain: str, settings: Settings, store: Store) -> Archive:
+    def _make_archive(self, hosts: Hosts, settings: Settings, store: Store) -> Archive:
+        shares = {name: limits.archive_share(host.settings) for name, host in hosts.items()}
+        special = {name for name, share in shares.items() if share != limits.archive_share(settings)}
+
+        def others() -> dict[str, Share]:
+            """Those of the accounts and rooms of domains that keep more or less than is usual."""
+            found = {bare: shares[name] for bare in self.people if (name := bare.rpartition("@")[2]) in special}
+            of_rooms = {hosts[name].rooms: shares[name] for name in special}
+            for room in self.rooms.addresses() if self.rooms is not None and special else ():
+                if (share := of_rooms.get(room.rpartition("@")[2])) is not None:
+                    found[room] = share
+            return found
+
         return Archive(
-            domain,
-            limits.archive_limits(settings),
+            limits.archive_limits(settings, hosts, others),
             store=store,
             plane=self.plane,
             accounts=self.accounts,
@@ -364,9 +397,9 @@ class Parts:
             refuse=self._unarchived,
         )
 
-    def _make_strangers(self, domain: str, settings: Settings, exempt: Collection[str]) -> Strangers:
+    def _make_strangers(self, hosts: Hosts, settings: Settings, exempt: Collection[str]) -> Strangers:
         return Strangers(
-            domain,
+            hosts,
             limits.stranger_shares(settings),
             accounts=self.accounts,
             rosters=self.rosters,
@@ -428,9 +461,9 @@ class Parts:
             resumed=tell(lambda feature: feature.on_resumed),
         )
 
-    def _make_external(self, domain: str, attachments: Attachments) -> ExternalComponents:
+    def _make_external(self, hosts: Hosts, attachments: Attachments) -> ExternalComponents:
         for host in attachments.secrets:
-            component_host("components", host, domain)
+            component_host("components", host, hosts)
         return ExternalComponents(
             attachments, take=self._from_component, deliver=lambda batch: self.router.deliver(batch)
         )
@@ -442,9 +475,9 @@ class Parts:
         else:
             self.router.deliver([(to, stanza)])
 
-    def _make_push(self, domain: str, settings: Settings, store: Store) -> Push:
+    def _make_push(self, hosts: Hosts, settings: Settings, store: Store) -> Push:
         return Push(
-            domain,
+            hosts,
             Registrations(store, most=settings.push_registrations),
             plane=self.plane,
             deliver=lambda batch: self.router.deliver(batch),
@@ -452,40 +485,43 @@ class Parts:
             per_minute=settings.push_per_minute,
         )
 
-    def _make_uploads(
-        self, domain: str, settings: Settings, files: Files, base: Callable[[], str], secret: bytes
-    ) -> Uploads:
+    def _make_uploads(self, hosts: Hosts, files: Files, base: Callable[[], str], secret: bytes) -> Uploads:
         return Uploads(
-            uploads_host(domain, settings),
-            domain,
+            {host.uploads: name for name, host in hosts.items() if host.uploads},
             files=files,
             base=base,
             secret=secret,
-            per_minute=settings.uploads_per_minute,
+            per_minute=lambda domain: hosts[domain].settings.uploads_per_minute,
             deliver=lambda batch: self.router.deliver(batch),
         )
 
-    def _house_rooms(self, domain: str, settings: Settings, store: Store, cluster: Cluster | None) -> Rooms | RoomsHome:
+    def _house_rooms(self, hosts: Hosts, store: Store, cluster: Cluster | None) -> RoomServices | RoomsHome:
         if cluster is None:
-            return self._make_rooms(domain, settings, store)
+            return self._make_rooms(hosts, store)
         return RoomsHome(
-            rooms_host(domain, settings),
-            domain,
-            lambda guarded, seats: self._make_rooms(domain, settings, guarded, seats),
+            [host.rooms for host in hosts.values() if host.rooms],
+            hosts,
+            lambda guarded, seats: self._make_rooms(hosts, guarded, seats),
             cluster=cluster,
             store=store,
             accounts=self.accounts,
             refuse=self._bounce,
         )
 
-    def _make_rooms(self, domain: str, settings: Settings, store: Store, seats: Seats | None = None) -> Rooms:
-        return Rooms(
-            limits.room_settings(domain, settings),
-            store=store,
-            seats=seats,
-            deliver=lambda batch: self.router.deliver(batch),
-            fan_out=lambda stanza, audience, skip: self.router.fan_out(stanza, audience, skip),
-            archive=self.archive.rooms if self.archive is not None else None,
+    def _make_rooms(self, hosts: Hosts, store: Store, seats: Seats | None = None) -> RoomServices:
+        return RoomServices(
+            [
+                Rooms(
+                    limits.room_settings(host, apart=name != hosts.primary),
+                    store=store,
+                    seats=seats,
+                    deliver=lambda batch: self.router.deliver(batch),
+                    fan_out=lambda stanza, audience, skip: self.router.fan_out(stanza, audience, skip),
+                    archive=self.archive.rooms if self.archive is not None else None,
+                )
+                for name, host in hosts.items()
+                if host.rooms
+            ]
         )
 
     def _bounce(self, message: Element, error: StanzaError) -> None:

@@ -43,7 +43,6 @@ class Pep:
 
     def __init__(
         self,
-        domain: str,
         store: PepStore,
         events: PepEvents,
         *,
@@ -54,7 +53,7 @@ class Pep:
         self._store = store
         self._defaults = defaults or {}
         self._events = events
-        self.caps = Caps(domain, plane=plane, on_wants=self._wants, max_cached=max_caps)
+        self.caps = Caps(plane=plane, on_wants=self._wants, max_cached=max_caps)
         self._fresh: set[Session] = set()
         self._listeners: dict[str, Callable[[str], Awaitable[None]]] = {}
         self.on_sent: Callable[[str, str, str, Element | None], None] = lambda owner, node, config, change: None

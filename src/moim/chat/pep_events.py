@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Protocol
 
 from moim.chat.accounts import Accounts, Session
@@ -31,8 +31,16 @@ class PepEvents:
     """Judges who may read a node, and sends what changes to those whose capabilities ask for it."""
 
     def __init__(
-        self, store: PepStore, *, accounts: Accounts, rosters: Rosters, block_lists: BlockLists, plane: Plane
+        self,
+        domains: Container[str],
+        store: PepStore,
+        *,
+        accounts: Accounts,
+        rosters: Rosters,
+        block_lists: BlockLists,
+        plane: Plane,
     ) -> None:
+        self._domains = domains
         self._store = store
         self._accounts = accounts
         self._rosters = rosters
@@ -117,7 +125,7 @@ class PepEvents:
 
     def _tell_elsewhere(self, owner: str, subscriber: Jid, event: Element) -> None:
         sender = Jid.parse(owner)
-        if self.elsewhere is None or subscriber.domain == sender.domain:
+        if self.elsewhere is None or subscriber.domain in self._domains:
             return
         if not self._block_lists.parted(sender, subscriber):
             self.elsewhere.tell(_message(owner, subscriber, event))
@@ -156,8 +164,8 @@ class PepEvents:
         if not nodes:
             return
         told.update(nodes)
-        me, roster = session.full.bare, await self._rosters.get(session.bare)
-        local = [c for c in roster.watched() if c.rpartition("@")[2] == me.domain]
+        roster = await self._rosters.get(session.bare)
+        local = [c for c in roster.watched() if c.rpartition("@")[2] in self._domains]
         batch = []
         for item, config in await self._store.last([session.bare, *local], nodes):
             if config.send_last_published_item != "on_sub_and_presence" or not config.persist_items:

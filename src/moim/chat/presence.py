@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 
 from moim.chat.accounts import Account, Accounts, Session
 from moim.chat.block_lists import BlockLists, matches
@@ -21,7 +21,7 @@ class Presence:
 
     def __init__(
         self,
-        domain: str,
+        domains: Container[str],
         *,
         accounts: Accounts,
         plane: Plane,
@@ -31,7 +31,7 @@ class Presence:
         remote: Remote,
         max_directed: int,
     ) -> None:
-        self._domain = domain
+        self._domains = domains
         self._accounts = accounts
         self._plane = plane
         self._rosters = rosters
@@ -251,10 +251,10 @@ class Presence:
         return to.is_bare and account.roster is not None and account.roster.item(str(to)).state.seen
 
     def _send_to(self, stanza: Element, to: Jid) -> None:
-        sender = Jid.parse(stanza.get("from") or self._domain)
+        sender = Jid.parse(stanza.get("from") or to.domain)
         if self._block_lists.parted(sender, to):
             return
-        if to.domain != self._domain:
+        if to.domain not in self._domains:
             self._remote(stanza)
         elif to.resource:
             session = self._accounts.session(to)
@@ -265,7 +265,7 @@ class Presence:
             self._plane.send_many([(s.sid, stanza) for s in sessions if not self._block_lists.parted(sender, s.full)])
 
     def _is_local(self, contact: str) -> bool:
-        return contact.rpartition("@")[2].partition("/")[0] == self._domain
+        return contact.rpartition("@")[2].partition("/")[0] in self._domains
 
 
 async def _each(works: Sequence[Awaitable[None]]) -> None:

@@ -38,25 +38,25 @@ class Registrar(Protocol):
 
 
 class Registration:
-    """Answers ``jabber:iq:register``: for accounts about themselves, and for strangers when ``open_to_strangers``.
+    """Answers ``jabber:iq:register``: for accounts about themselves, and for strangers where ``open_to_strangers``.
 
-    ``per_hour`` bounds the accounts that one client address makes. ``farewell`` sends a last element to a session and
-    ends it.
+    ``changes`` tells where people change their passwords; both are asked with a domain. ``per_hour`` bounds the
+    accounts that one client address makes. ``farewell`` sends a last element to a session and ends it.
     """
 
     def __init__(
         self,
-        domain: str,
         registrar: Registrar,
         *,
-        open_to_strangers: bool,
+        open_to_strangers: Callable[[str], bool],
+        changes: Callable[[str], bool],
         per_hour: float,
         farewell: Callable[[Session, Element], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._domain = domain
         self._registrar = registrar
         self._open = open_to_strangers
+        self._may_change = changes
         self._farewell = farewell
         self._clock = clock
         self._made = RateLimit(per_s=per_hour / 3600, burst=max(1.0, per_hour))
@@ -66,7 +66,7 @@ class Registration:
         handlers = {("get", ns.REGISTER, "query"): self._get, ("set", ns.REGISTER, "query"): self._set}
         self.feature = Feature(
             name="XEP-0077 in-band registration",
-            server_vars=(ns.REGISTER,),
+            domain_vars=lambda domain: (ns.REGISTER,) if changes(domain) or open_to_strangers(domain) else (),
             server_iq=handlers,  # type: ignore[arg-type]
             account_iq=handlers,  # type: ignore[arg-type]
         )
@@ -89,7 +89,7 @@ class Registration:
             await self._remove(session, iq)
             return ()
         name, password = _credentials(iq.payload)
-        if _prepared(name, self._domain) != session.full.local:
+        if _prepared(name, session.full.domain) != session.full.local:
             raise StanzaError("forbidden", "this changes the password of your own account only")
         if not self._changed.take(session.bare, self._clock()):
             raise StanzaError("resource-constraint", "the password was changed too often; wait a minute", kind="wait")
@@ -104,7 +104,7 @@ class Registration:
         return ()
 
     async def _remove(self, session: Session, iq: Iq) -> None:
-        if not self._open:
+        if not self._open(session.full.domain):
             raise StanzaError("not-allowed", "accounts are removed by the administrator here")
         self.changing.add(session)
         try:
@@ -117,14 +117,17 @@ class Registration:
     def _asker(self, iq: Iq) -> Session:
         if iq.session is None or (iq.to.local and not iq.own):
             raise StanzaError("forbidden", "only the account's owner may do this")
+        domain = iq.session.full.domain
+        if not (self._may_change(domain) or self._open(domain)):
+            raise StanzaError("service-unavailable")
         return iq.session
 
     # --- strangers ----------------------------------------------------------------------------------------------
 
-    async def stranger(self, iq: Element, peer: str) -> Element:
-        """Answers a request from before the sign-in, from the IP address ``peer``."""
+    async def stranger(self, iq: Element, domain: str, peer: str) -> Element:
+        """Answers a request from before the sign-in, on a stream to ``domain``, from the IP address ``peer``."""
         try:
-            payload = await self._stranger(iq, peer)
+            payload = await self._stranger(iq, domain, peer)
         except StanzaError as error:
             refusal = error
         except MoimError as error:
@@ -135,24 +138,24 @@ class Registration:
         _log.warning("a registration from %s was refused: %s", peer, refusal.text or refusal.condition)
         return error_reply(iq, refusal) or result(iq)
 
-    async def _stranger(self, iq: Element, peer: str) -> Payload:
+    async def _stranger(self, iq: Element, domain: str, peer: str) -> Payload:
         query = iq.find("query", ns.REGISTER)
-        if not self._open or query is None or not iq.get("id"):
+        if not self._open(domain) or query is None or not iq.get("id"):
             raise StanzaError("not-allowed" if query is not None else "bad-request", "accounts are not made this way")
         if iq.get("type") == "get":
             hint = Element("instructions", ns.REGISTER, {}, ("Choose a name and a password.",))
             return (_query(hint, Element("username", ns.REGISTER), Element("password", ns.REGISTER)),)
         name, password = _credentials(query)
-        local = _prepared(name, self._domain)
+        local = _prepared(name, domain)
         if not self._made.take(network_of(peer), self._clock()):
             raise StanzaError("resource-constraint", "too many accounts from your address; wait a while", kind="wait")
         try:
-            await self._registrar.add(f"{local}@{self._domain}", password)
+            await self._registrar.add(f"{local}@{domain}", password)
         except Conflict:
             raise StanzaError("conflict", "the name is taken") from None
         except UsageError as error:
             raise StanzaError("not-acceptable", str(error)) from None
-        _log.info("%s@%s was made from %s", local, self._domain, peer)
+        _log.info("%s@%s was made from %s", local, domain, peer)
         return ()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Protocol
 
 from moim.chat.contacts import People
@@ -63,7 +63,7 @@ class RemoteStanzas:
 
     def __init__(
         self,
-        domain: str,
+        domains: Container[str],
         *,
         router: Router,
         people: People,
@@ -74,7 +74,7 @@ class RemoteStanzas:
         gate: Gate | None = None,
         lists: SharedLists | None = None,
     ) -> None:
-        self._domain = domain
+        self._domains = domains
         self._router = router
         self._people = people
         self._presence = presence
@@ -98,7 +98,7 @@ class RemoteStanzas:
             return
         if (component := self._components.get(to.domain)) is not None:
             component.send(stanza)
-        elif to.domain != self._domain:
+        elif to.domain not in self._domains:
             _log.warning("%s sent a stanza to %s, which is not served here", sender.domain, to.domain)
         else:
             self._queue(sender, to, self._clean(stanza))
@@ -212,7 +212,7 @@ class RemoteStanzas:
             domain = Jid.parse(address or "").domain
         except ProtocolError:
             return True
-        return domain == self._domain or domain in self._components
+        return domain in self._domains or domain in self._components
 
     async def stop(self) -> None:
         """Ends the work in progress."""

@@ -66,10 +66,13 @@ class RosterPushes:
 class RosterRequests:
     """Answers ``jabber:iq:roster`` for the account's own sessions.
 
-    ``after_removal(owner, item)`` ends the subscriptions that the removed item had.
+    ``max_items`` bounds the list of a bare JID; ``after_removal(owner, item)`` ends the subscriptions that the removed
+    item had.
     """
 
-    def __init__(self, rosters: Rosters, pushes: RosterPushes, *, max_items: int, after_removal: AfterRemoval) -> None:
+    def __init__(
+        self, rosters: Rosters, pushes: RosterPushes, *, max_items: Callable[[str], int], after_removal: AfterRemoval
+    ) -> None:
         self._rosters = rosters
         self._pushes = pushes
         self._max_items = max_items
@@ -107,7 +110,7 @@ class RosterRequests:
         name, groups = _name(items[0]), _groups(items[0])
         async with roster.lock:
             before = roster.item(contact)
-            if contact not in roster.stored and len(roster.stored) >= self._max_items:
+            if contact not in roster.stored and len(roster.stored) >= self._max_items(session.bare):
                 raise StanzaError("resource-constraint", "the contact list is full")
             after = replace(before, name=name, groups=groups, listed=True)
             if after != before:

@@ -108,9 +108,12 @@ class Roster:
 
 
 class Rosters:
-    """Every contact list. One object per owner while anybody holds it, so that all see the same."""
+    """Every contact list. One object per owner while anybody holds it, so that all see the same.
 
-    def __init__(self, store: Store, people: People, *, group: str, alone: bool = True) -> None:
+    ``group`` gives the group that an owner's default contacts are shown in.
+    """
+
+    def __init__(self, store: Store, people: People, *, group: Callable[[str], str], alone: bool = True) -> None:
         self._store = store
         self._people = people
         self._group = group
@@ -129,7 +132,7 @@ class Rosters:
         """The contact list of a bare JID when it takes no query; None when it has to be waited for."""
         roster = self._live.get(owner)
         if roster is None and owner not in self._owners and owner not in self._loading:
-            roster = self._live[owner] = Roster(owner, {}, self._people, self._group)
+            roster = self._live[owner] = Roster(owner, {}, self._people, self._group(owner))
         return roster
 
     async def get(self, owner: str) -> Roster:
@@ -152,7 +155,7 @@ class Rosters:
         query = sa.select(tables.roster).where(tables.roster.c.owner == owner)
         rows = await self._store.read(lambda connection: connection.execute(query).all())
         stored = {row.contact: _item(row) for row in rows}
-        roster = Roster(owner, stored, self._people, self._group)
+        roster = Roster(owner, stored, self._people, self._group(owner))
         self._live[owner] = roster
         return roster
 

@@ -69,7 +69,7 @@ class Router:
 
     def __init__(
         self,
-        domain: str,
+        domains: Container[str],
         *,
         accounts: Accounts,
         people: People,
@@ -84,7 +84,7 @@ class Router:
         components: Mapping[str, Component],
         gateways: Collection[str] = (),
     ) -> None:
-        self._domain = domain
+        self._domains = domains
         self._accounts = accounts
         self._people = people
         self._plane = plane
@@ -150,7 +150,7 @@ class Router:
         sender = _address(reply, "to")
         if sender is None:
             return
-        if sender.domain != self._domain:
+        if sender.domain not in self._domains:
             self._send_out(reply)
         elif (session := self._accounts.session(sender)) is not None:
             self._plane.send(session.sid, [reply])
@@ -182,7 +182,7 @@ class Router:
         """Stanzas of a component, in order, each with the address that it carries as ``to``."""
         local: list[tuple[int, Element]] = []
         for to, stanza in batch:
-            if to.domain != self._domain:
+            if to.domain not in self._domains:
                 self._send_out(stanza)
             elif to.resource and (session := self._accounts.session(to)) is not None:
                 if self._archive is not None and stanza.name == "message" and archivable(stanza):
@@ -214,7 +214,7 @@ class Router:
 
     def _reached(self, jid: Jid) -> int | None:
         """The session of a full JID that hears everything; what others hear is judged each time."""
-        session = self._accounts.session(jid) if jid.domain == self._domain else None
+        session = self._accounts.session(jid) if jid.domain in self._domains else None
         if session is None or self._block_lists.of(session.bare):
             return None
         return session.sid
@@ -266,7 +266,7 @@ class Router:
 
     def _message(self, message: Element, sender: Jid, to: Jid) -> Work:
         message = _canonical(message, to)
-        if to.domain != self._domain:
+        if to.domain not in self._domains:
             if self._federation is None and to.domain not in self._components:
                 self.remote(message)  # it says why not
             self._keep(message, sender, to, self._away)
@@ -338,7 +338,7 @@ class Router:
     def _away(self, message: Element, sender: Jid, to: Jid, kept: frozenset[str]) -> None:
         """To where the plane's table does not lead; for those who are away, to their offline messages."""
         self._plane.copy([cleaned(message, (str(to.bare),))])  # the sender's other devices have another archive
-        if to.domain != self._domain:
+        if to.domain not in self._domains:
             self.remote(message)
         elif to.resource and (session := self._accounts.session(to)) is not None:
             self._plane.send(session.sid, [message])
@@ -370,9 +370,9 @@ class Router:
             if to.domain in self._components and to.domain not in self._gateways:
                 # Components keep no contact lists: what they are asked for leaves no trace in the asker's own.
                 self.remote(_canonical(stanza, to))
-            elif to.domain != self._domain and self._federation is None and to.domain not in self._gateways:
+            elif to.domain not in self._domains and self._federation is None and to.domain not in self._gateways:
                 self.remote(stanza)
-            elif to.local or to.domain != self._domain:
+            elif to.local or to.domain not in self._domains:
                 return self._subscriptions.sent(session.bare, to, stanza)
         elif kind == "probe":
             if to is not None:
@@ -388,7 +388,7 @@ class Router:
 
     def _iq(self, session: Session | None, iq: Element, sender: Jid, to: Jid) -> Work:
         payload = check_iq(iq)
-        if to.domain != self._domain:
+        if to.domain not in self._domains:
             self.remote(_canonical(iq, to))
             return None
         if self._block_lists.blocks(str(to.bare), sender):

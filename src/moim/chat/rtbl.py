@@ -69,7 +69,7 @@ class _List:
 
 
 class SharedBlockLists:
-    """``send`` takes a stanza for another domain; ``domain`` is who subscribes."""
+    """``send`` takes a stanza for another domain; ``domain`` is who subscribes, for all."""
 
     def __init__(
         self,

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moim.bus import Bus
+from moim.chat import limits
 from moim.chat.bosh import Bosh, BoshBounds
 from moim.chat.cluster import Cluster, Steering, shared_secret
 from moim.chat.external import Attachments
 from moim.chat.external_services import Relays
+from moim.chat.hosts import Hosts
 from moim.chat.moving.service import Moving
 from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
@@ -23,7 +25,7 @@ from moim.chat.registration import Registrar
 from moim.chat.routing import Federation
 from moim.chat.s2s_plane import ServerPlane
 from moim.chat.settings import Settings
-from moim.chat.uploads import DAY, Files, Quotas, Uploads
+from moim.chat.uploads import Files, Uploads
 from moim.chat.users import CertificateFiles, Users
 from moim.errors import ConfigError, ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
@@ -40,7 +42,7 @@ _log = logging.getLogger("moim.chat")
 
 
 class Service:
-    """Instant messaging and presence for the site's domain.
+    """Instant messaging and presence for the site's domains.
 
     ``credential`` gives the certificate files of a purpose, and may touch the disk. ``origins`` are the web app's
     besides those that follow from the nodes' addresses. ``federation`` takes stanzas for other domains; without it
@@ -73,7 +75,7 @@ class Service:
         self._federation = federation
         self._relays = relays
         self._web_base = (lambda: self._settings.uploads_url) if self._settings.uploads_url else web_base
-        self._domain = prepare_domain(site.domain)
+        self._hosts = Hosts(site.domains, self._settings)
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
         self._parts: Parts | None = None
@@ -104,8 +106,8 @@ class Service:
 
     def _make_parts(self, secret: bytes) -> Parts:
         plane = Plane(
-            self._domain,
-            also=[self._site.domain],
+            self._hosts.primary,
+            also=self._served(),
             max_stanza=self._settings.max_stanza_bytes,
             handshake_timeout=self._settings.handshake_seconds,
             node=list(self._site.inside_nodes).index(self._site.here),
@@ -120,7 +122,7 @@ class Service:
             )
         return Parts(
             plane,
-            self._domain,
+            self._hosts,
             self._settings,
             self._store,
             self._users,
@@ -154,20 +156,12 @@ class Service:
 
     def _files(self) -> Files | None:
         settings = self._settings
-        if not settings.uploads or self._web_base is None:
+        if not any(host.uploads for host in self._hosts.values()) or self._web_base is None:
             return None
         folder = Path(settings.uploads_dir) if settings.uploads_dir else self._site.node_dir(_NODE) / "uploads"
-        quotas = Quotas(
-            file=settings.uploads_file_bytes,
-            user=settings.uploads_user_bytes,
-            day=settings.uploads_daily_bytes,
-            total=settings.uploads_total_bytes,
-            free=settings.uploads_free_bytes,
-            files=settings.uploads_user_files,
-            lifetime=settings.uploads_days * DAY,
-            slot=settings.uploads_slot_seconds,
+        return Files(
+            self._store, self._site.root / folder, lambda whose: limits.upload_quotas(self._hosts.settings(whose))
         )
-        return Files(self._store, self._site.root / folder, quotas)
 
     async def moving(self) -> Moving:
         """What takes accounts over and gives them out, over the running service, or over one at rest.
@@ -183,15 +177,13 @@ class Service:
                 await self._resting.people.refresh(time.monotonic())
                 await self._resting.block_lists.load()
             parts = self._resting
-        limits = self._settings
-        return Moving(
-            parts, self._store, self._domain, most_contacts=limits.max_roster_items, most_blocked=limits.max_blocked
-        )
+        return Moving(parts, self._store, self._hosts, most_blocked=self._settings.max_blocked)
 
     @property
     def files_origin(self) -> str:
         """The origin that links to uploaded files begin with; empty when there are no uploads."""
-        return self._web_base().rstrip("/") if self._settings.uploads and self._web_base is not None else ""
+        offered = any(host.uploads for host in self._hosts.values())
+        return self._web_base().rstrip("/") if offered and self._web_base is not None else ""
 
     @property
     def uploads(self) -> Uploads | None:
@@ -202,7 +194,7 @@ class Service:
         await parts.people.refresh(time.monotonic())
         if parts.rooms is not None:
             await parts.rooms.start()
-        await parts.verifiers.learn(bare.partition("@")[0] for bare in parts.people)
+        await parts.verifiers.learn(parts.people)
         for feature in parts.features:
             if feature.on_start is not None:
                 await feature.on_start()
@@ -210,7 +202,7 @@ class Service:
         parts.sessions.admit = self._steering.admit
         if self._cluster is not None:
             await self._cluster.start()
-        parts.plane.serve([self._domain, self._site.domain], parts.hosts[1:])
+        parts.plane.serve(self._served(), self.services)
         parts.plane.start(parts.sessions.handle)
         parts.sessions.start()
         if parts.shared_lists is not None:
@@ -241,7 +233,7 @@ class Service:
         self._bosh = Bosh(
             inside=inside,
             outside=outside,
-            serves=lambda domain: domain == self._domain,
+            serves=self._hosts.__contains__,
             limits=bosh.Limits(wait=settings.bosh_wait_seconds, inactivity=settings.bosh_inactivity_seconds),
             bounds=BoshBounds(settings.bosh_sessions, settings.bosh_sessions_per_address),
         )
@@ -344,6 +336,15 @@ class Service:
         return self._started().hosts
 
     @property
+    def services(self) -> Sequence[str]:
+        """Those of them that belong to parts of it, and to components. Raises UsageError while stopped."""
+        return self.hosts[len(self._hosts) :]
+
+    def _served(self) -> list[str]:
+        """The domains of people, as addresses have them and as the DNS does."""
+        return list(dict.fromkeys((*self._hosts, *self._site.domains)))
+
+    @property
     def servers(self) -> ServerPlane:
         """The plane's half for streams between servers. Raises UsageError while stopped."""
         return self._started().plane.servers
@@ -406,7 +407,7 @@ class Service:
             jid = Jid(prepare_local(address.local), prepare_domain(address.domain))
         except ProtocolError:
             return None
-        return str(jid) if jid.domain == self._domain else None
+        return str(jid) if jid.domain in self._hosts else None
 
 
 def web_origins(site: Site) -> tuple[str, ...]:
@@ -418,9 +419,9 @@ def web_origins(site: Site) -> tuple[str, ...]:
 
     inside = [f"[{a}]" if ":" in a else a for a in (nodes.inside.address, nodes.inside.public_address) if a]
     edge = [f"[{a}]" if ":" in a else a for a in (nodes.edge.address, nodes.edge.public_address) if a]
-    origins = [https(host, ports.bind(443)) for host in (site.domain, site.host("inside"), *inside)]
+    origins = [https(host, ports.bind(443)) for host in (*site.domains, site.host("inside"), *inside)]
     if nodes.inside.loopback:
         origins += [f"http://{host}:{ports.bind(8080)}" for host in ("localhost", *inside)]
     for port in (ports.bind(443), ports.bind(8443)):
-        origins += [https(host, port) for host in (site.domain, site.host("edge"), *edge)]
+        origins += [https(host, port) for host in (*site.domains, site.host("edge"), *edge)]
     return tuple(dict.fromkeys(origins))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from moim import log
@@ -53,7 +53,7 @@ class Sessions:
     def __init__(
         self,
         *,
-        policy: Policy,
+        policies: Mapping[str, Policy],
         plane: Plane,
         accounts: Accounts,
         router: Router,
@@ -67,12 +67,12 @@ class Sessions:
         strangers: Strangers | None,
         records: Callable[[int, Sequence[Record]], None],
         secret: bytes,
-        max_per_account: int,
+        max_per_account: Callable[[str], int],
         max_pending: int,
         bind_timeout: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._policy = policy
+        self._policies = policies
         self._plane = plane
         self._accounts = accounts
         self._router = router
@@ -94,7 +94,6 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._signing_in = SigningIn(
-            policy,
             plane=plane,
             accounts=accounts,
             verifiers=verifiers,
@@ -189,7 +188,7 @@ class Sessions:
     def _connected(self, sid: int, number: int, peer: str, port: int, secure: bool) -> None:
         listener = self._listeners[number]
         machine = Negotiation(
-            self._policy,
+            self._policies,
             needs_tls=listener.needs_tls,
             tls=secure,
             bindings={},  # they come with the event that tells of TLS

@@ -9,45 +9,25 @@ from pydantic import Field
 from moim.settings import Section
 
 
-class Settings(Section):
-    """Instant messaging and presence."""
+class DomainSettings(Section):
+    """What each hosted domain may have of its own."""
 
     allow_plain: bool = False
     """Offer SASL PLAIN under TLS, for clients without SCRAM. The server then sees passwords while people sign in."""
-    channel_binding: bool = True
-    """Offer the SCRAM -PLUS mechanisms (RFC 9266) where TLS gives the keys for them."""
     default_contacts: bool = True
     """Everybody of the domain is in everybody's contact list, with presence, until one of the two changes that."""
     default_contacts_limit: int = Field(default=200, ge=2, le=2000)
     """Domains with more users than this have no default contacts: lists and presence would grow with the square."""
     default_contacts_group: str = Field(default="", max_length=200)
     """The group that default contacts are shown in; empty for none."""
-    directory_refresh_seconds: float = Field(default=30.0, ge=1)
-    """How old the list of users may be when somebody signs in, besides the changes that the directory tells of."""
-    websocket_origins: tuple[str, ...] = ()
-    """Origins of web pages that may connect by WebSocket, besides the site's own web app."""
-    max_stanza_bytes: int = Field(default=262_144, ge=10_000, le=262_144)
-    """The largest stanza of a signed-in client (RFC 6120 section 13.12)."""
-    handshake_seconds: float = Field(default=30.0, ge=1)
-    """A connection that has not signed in by then is closed."""
     max_sessions_per_user: int = Field(default=32, ge=1, le=1000)
     """Resources that one account may have bound at once."""
-    resume_seconds: int = Field(default=600, ge=0, le=86_400)
-    """How long a session waits for a client that lost its connection (XEP-0198); 0: it ends at once."""
-    resume_waiting: int = Field(default=20_000, ge=1)
-    """Sessions that may wait like that at the same time."""
     max_roster_items: int = Field(default=2000, ge=1, le=100_000)
     """Contacts that one account may add by itself."""
-    max_directed_presence: int = Field(default=500, ge=1, le=10_000)
-    """Addresses that one session may show directed presence to at once."""
-    max_pending_stanzas: int = Field(default=1000, ge=10, le=100_000)
-    """Stanzas of one session that may wait for the database; a client that sends more is disconnected."""
     offline_messages: int = Field(default=1000, ge=0, le=100_000)
     """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
     offline_bytes: int = Field(default=4_194_304, ge=0)
     """Bytes of messages kept for one account while it is away."""
-    archive: bool = True
-    """Keep the messages that people send and get, so that all their devices see the same (XEP-0313)."""
     archive_default: Literal["always", "roster", "never"] = "always"
     """Whose messages are archived until an account chooses for itself: everybody's, those of contacts, or nobody's."""
     archive_days: int = Field(default=365, ge=0, le=36_500)
@@ -56,6 +36,88 @@ class Settings(Section):
     """Messages that one archive, of an account or of a room, keeps; beyond that the oldest go."""
     archive_bytes: int = Field(default=1_073_741_824, ge=1_000_000)
     """Bytes of messages that one archive keeps, likewise."""
+    admins: tuple[str, ...] = ()
+    """Addresses of people who may administer this server with their client's commands (XEP-0133)."""
+    admin_addresses: tuple[str, ...] = ()
+    """Whom to write to about this server, as URIs (mailto:, xmpp:, https:); shown to everybody (XEP-0157)."""
+    abuse_addresses: tuple[str, ...] = ()
+    """Whom to tell of abuse from this server, likewise."""
+    support_addresses: tuple[str, ...] = ()
+    """Whom its users ask for help, likewise."""
+    rooms: bool = True
+    """Offer group chat (XEP-0045)."""
+    rooms_host: str = ""
+    """The domain of group chat; empty for ``rooms.`` and the site's domain."""
+    rooms_creation: Literal["local", "everybody"] = "local"
+    """Who may make rooms: the people of the domain, or everybody who reaches the service."""
+    rooms_persistent: bool = False
+    """Whether a new room stays when everybody has left, unless its owner decides otherwise."""
+    rooms_max: int = Field(default=10_000, ge=1, le=100_000)
+    """Rooms that there may be at once."""
+    rooms_per_user: int = Field(default=100, ge=1, le=10_000)
+    """Rooms that one person may have made, as long as these exist."""
+    rooms_occupants: int = Field(default=500, ge=2, le=10_000)
+    """The most occupants of a room; owners may choose fewer."""
+    rooms_history: int = Field(default=50, ge=0, le=1000)
+    """Messages that a room remembers and shows to those who enter; owners may choose fewer."""
+    rooms_history_bytes: int = Field(default=1_048_576, ge=10_000)
+    """Characters of all messages that a room remembers, whatever their number."""
+    rooms_archive: bool = True
+    """Whether a new room keeps an archive (XEP-0313), unless its owner decides otherwise; entering tells."""
+    rooms_affiliations: int = Field(default=5000, ge=10, le=100_000)
+    """Members, admins, owners and banned people that one room may have, all together."""
+    rooms_stanzas_per_second: float = Field(default=20.0, gt=0)
+    """Stanzas that one person may send to rooms per second in the long run; more are refused."""
+    rooms_stanzas_burst: int = Field(default=200, ge=10)
+    """Stanzas that one person may send to rooms at once."""
+    uploads: bool = True
+    """Offer to upload files (XEP-0363): over HTTP, on the web app's origin."""
+    uploads_host: str = ""
+    """The domain of the upload service; empty for ``upload.`` and the site's domain."""
+    uploads_file_bytes: int = Field(default=104_857_600, ge=1)
+    """The largest file. Through the edge no request is larger than ``edge.limits.body_bytes``."""
+    uploads_user_bytes: int = Field(default=2_147_483_648, ge=1)
+    """Bytes of all files that one person keeps here at once."""
+    uploads_user_files: int = Field(default=10_000, ge=1)
+    """Files that one person keeps here at once."""
+    uploads_daily_bytes: int = Field(default=1_073_741_824, ge=1)
+    """Bytes that one person may upload in 24 hours."""
+    uploads_days: float = Field(default=90.0, ge=0)
+    """Days after which a file is deleted; 0 keeps files for ever."""
+    uploads_per_minute: int = Field(default=60, ge=1)
+    """Files that one person may ask to upload in a minute."""
+    password_changes: bool = True
+    """Let people change their password in their chat program (XEP-0077)."""
+    registration: bool = False
+    """Let anybody make an account in a chat program, and people remove theirs (XEP-0077). Off, only you add people."""
+
+
+class Settings(DomainSettings):
+    """Instant messaging and presence."""
+
+    domains: dict[str, DomainSettings] = Field(default={}, max_length=65)
+    """What is otherwise in one of the site's domains: ``[chat.domains."example.net"]`` with any of the keys from
+    ``allow_plain`` to ``registration`` of this list. What is not named there counts as in ``[chat]``."""
+    channel_binding: bool = True
+    """Offer the SCRAM -PLUS mechanisms (RFC 9266) where TLS gives the keys for them."""
+    directory_refresh_seconds: float = Field(default=30.0, ge=1)
+    """How old the list of users may be when somebody signs in, besides the changes that the directory tells of."""
+    websocket_origins: tuple[str, ...] = ()
+    """Origins of web pages that may connect by WebSocket, besides the site's own web app."""
+    max_stanza_bytes: int = Field(default=262_144, ge=10_000, le=262_144)
+    """The largest stanza of a signed-in client (RFC 6120 section 13.12)."""
+    handshake_seconds: float = Field(default=30.0, ge=1)
+    """A connection that has not signed in by then is closed."""
+    resume_seconds: int = Field(default=600, ge=0, le=86_400)
+    """How long a session waits for a client that lost its connection (XEP-0198); 0: it ends at once."""
+    resume_waiting: int = Field(default=20_000, ge=1)
+    """Sessions that may wait like that at the same time."""
+    max_directed_presence: int = Field(default=500, ge=1, le=10_000)
+    """Addresses that one session may show directed presence to at once."""
+    max_pending_stanzas: int = Field(default=1000, ge=10, le=100_000)
+    """Stanzas of one session that may wait for the database; a client that sends more is disconnected."""
+    archive: bool = True
+    """Keep the messages that people send and get, so that all their devices see the same (XEP-0313)."""
     archive_page: int = Field(default=50, ge=1, le=1000)
     """Messages in one answer of an archive when the client does not say how many it wants."""
     archive_page_max: int = Field(default=250, ge=1, le=1000)
@@ -66,14 +128,6 @@ class Settings(Section):
     """Addresses that an account may list as always or as never archived, each."""
     archive_patience_seconds: float = Field(default=30.0, ge=1)
     """How long the disk may refuse messages that were delivered already before the streams of their senders end."""
-    admins: tuple[str, ...] = ()
-    """Addresses of people who may administer this server with their client's commands (XEP-0133)."""
-    admin_addresses: tuple[str, ...] = ()
-    """Whom to write to about this server, as URIs (mailto:, xmpp:, https:); shown to everybody (XEP-0157)."""
-    abuse_addresses: tuple[str, ...] = ()
-    """Whom to tell of abuse from this server, likewise."""
-    support_addresses: tuple[str, ...] = ()
-    """Whom its users ask for help, likewise."""
     outage_status_addresses: tuple[str, ...] = ()
     """Pages, best on another machine, that tell whether this server is down on purpose (XEP-0455)."""
     max_blocked: int = Field(default=500, ge=1, le=10_000)
@@ -111,32 +165,6 @@ class Settings(Section):
     one that is left. More are sent to another node or told to wait; 0 lets everybody in."""
     sign_ins_burst: int = Field(default=2000, ge=1)
     """New connections that are let in at once after a quiet time."""
-    rooms: bool = True
-    """Offer group chat (XEP-0045)."""
-    rooms_host: str = ""
-    """The domain of group chat; empty for ``rooms.`` and the site's domain."""
-    rooms_creation: Literal["local", "everybody"] = "local"
-    """Who may make rooms: the people of the domain, or everybody who reaches the service."""
-    rooms_persistent: bool = False
-    """Whether a new room stays when everybody has left, unless its owner decides otherwise."""
-    rooms_max: int = Field(default=10_000, ge=1, le=100_000)
-    """Rooms that there may be at once."""
-    rooms_per_user: int = Field(default=100, ge=1, le=10_000)
-    """Rooms that one person may have made, as long as these exist."""
-    rooms_occupants: int = Field(default=500, ge=2, le=10_000)
-    """The most occupants of a room; owners may choose fewer."""
-    rooms_history: int = Field(default=50, ge=0, le=1000)
-    """Messages that a room remembers and shows to those who enter; owners may choose fewer."""
-    rooms_history_bytes: int = Field(default=1_048_576, ge=10_000)
-    """Characters of all messages that a room remembers, whatever their number."""
-    rooms_archive: bool = True
-    """Whether a new room keeps an archive (XEP-0313), unless its owner decides otherwise; entering tells."""
-    rooms_affiliations: int = Field(default=5000, ge=10, le=100_000)
-    """Members, admins, owners and banned people that one room may have, all together."""
-    rooms_stanzas_per_second: float = Field(default=20.0, gt=0)
-    """Stanzas that one person may send to rooms per second in the long run; more are refused."""
-    rooms_stanzas_burst: int = Field(default=200, ge=10)
-    """Stanzas that one person may send to rooms at once."""
     bosh: bool = True
     """Offer XMPP over HTTP requests (BOSH) at ``/http-bind`` of the web app's origin."""
     bosh_wait_seconds: int = Field(default=50, ge=5, le=300)
@@ -147,32 +175,16 @@ class Settings(Section):
     """Sessions by BOSH at once."""
     bosh_sessions_per_address: int = Field(default=100, ge=1)
     """Sessions by BOSH of one client address at once."""
-    uploads: bool = True
-    """Offer to upload files (XEP-0363): over HTTP, on the web app's origin."""
-    uploads_host: str = ""
-    """The domain of the upload service; empty for ``upload.`` and the site's domain."""
     uploads_url: str = Field(default="", pattern=r"^(https?://[^/?#\s]+)?$")
     """The origin in the links of uploaded files, like ``https://files.example.com``; empty for where guests go."""
     uploads_dir: str = ""
     """The folder that uploaded files are kept in; empty for ``inside/uploads`` of the site."""
-    uploads_file_bytes: int = Field(default=104_857_600, ge=1)
-    """The largest file. Through the edge no request is larger than ``edge.limits.body_bytes``."""
-    uploads_user_bytes: int = Field(default=2_147_483_648, ge=1)
-    """Bytes of all files that one person keeps here at once."""
-    uploads_user_files: int = Field(default=10_000, ge=1)
-    """Files that one person keeps here at once."""
-    uploads_daily_bytes: int = Field(default=1_073_741_824, ge=1)
-    """Bytes that one person may upload in 24 hours."""
     uploads_total_bytes: int = Field(default=53_687_091_200, ge=1)
     """Bytes of all files of the site."""
     uploads_free_bytes: int = Field(default=1_073_741_824, ge=0)
     """Bytes that uploads leave free on the disk."""
-    uploads_days: float = Field(default=90.0, ge=0)
-    """Days after which a file is deleted; 0 keeps files for ever."""
     uploads_slot_seconds: float = Field(default=300.0, ge=5)
     """Seconds in which an upload has to begin after it was granted."""
-    uploads_per_minute: int = Field(default=60, ge=1)
-    """Files that one person may ask to upload in a minute."""
     fast: bool = True
     """Let programs sign in again by a token instead of the password (XEP-0484)."""
     fast_days: float = Field(default=21.0, gt=0, le=3650)
@@ -181,10 +193,6 @@ class Settings(Section):
     """The age at which a token that is used is replaced by a new one."""
     fast_clients: int = Field(default=32, ge=1, le=1000)
     """Programs of one account that may have tokens; those that are away for the longest lose theirs."""
-    password_changes: bool = True
-    """Let people change their password in their chat program (XEP-0077)."""
-    registration: bool = False
-    """Let anybody make an account in a chat program, and people remove theirs (XEP-0077). Off, only you add people."""
     registrations_per_hour: float = Field(default=3.0, gt=0)
     """Accounts that one client address may make per hour, if ``registration`` is on."""
     push: bool = True

@@ -19,7 +19,6 @@ from moim.chat import sasl2
 from moim.chat.accounts import Accounts, Session
 from moim.chat.feature import Feature, hooks
 from moim.chat.inline import Inline, Resumed
-from moim.chat.negotiation import Policy
 from moim.chat.plane import Plane
 from moim.chat.stream_management import failed
 from moim.chat.throttle import AuthThrottle
@@ -53,31 +52,31 @@ class Checked:
 
 
 class Tokens(Protocol):
-    """Tokens for the next sign-in (XEP-0484). ``client`` is the program's lasting identifier."""
+    """Tokens for the next sign-in (XEP-0484). ``owner`` is a bare JID, ``client`` names the program for good."""
 
-    async def check(self, local: str, client: str, need: sasl.NeedToken, use: sasl2.Fast) -> Checked:
+    async def check(self, owner: str, client: str, need: sasl.NeedToken, use: sasl2.Fast) -> Checked:
         """Whether the proof was made with a token of this account and client."""
         ...
 
-    async def issue(self, local: str, client: str, mechanism: str) -> Element | None:
+    async def issue(self, owner: str, client: str, mechanism: str) -> Element | None:
         """A new token for the client; None when the account cannot have one."""
         ...
 
 
-Strangers = Callable[[Element, str], Awaitable[Element]]
-"""Answers a registration request (XEP-0077) of somebody who has not signed in, from an IP address."""
+Strangers = Callable[[Element, str, str], Awaitable[Element]]
+"""Answers a registration request (XEP-0077) of somebody who has not signed in: to a domain, from an IP address."""
 
 
 class SigningIn:
     """Every connection until stanzas may flow.
 
     ``end`` ends a session, ``entered`` is told of one that got its address, ``spawn`` runs work of a session.
-    ``secret`` is what lasting resources are derived from.
+    ``max_per_account`` gives the sessions that an account of a domain may have, ``secret`` is what lasting resources
+    are derived from.
     """
 
     def __init__(
         self,
-        policy: Policy,
         *,
         plane: Plane,
         accounts: Accounts,
@@ -86,7 +85,7 @@ class SigningIn:
         tokens: Tokens | None,
         strangers: Strangers | None,
         features: Sequence[Feature],
-        max_per_account: int,
+        max_per_account: Callable[[str], int],
         secret: bytes,
         end: Callable[[Session, Element | None], None],
         entered: Callable[[Session], None],
@@ -94,7 +93,6 @@ class SigningIn:
         token: Callable[[], str],
         clock: Callable[[], float],
     ) -> None:
-        self._policy = policy
         self._plane = plane
         self._accounts = accounts
         self._verifiers = verifiers
@@ -149,7 +147,7 @@ class SigningIn:
     def _refused(self, session: Session, step: steps.Rejected | steps.Close) -> None:
         peer = session.connection.peer
         if isinstance(step, steps.Rejected):
-            who = f"{step.local}@{self._policy.domain}" if step.local else "somebody"
+            who = f"{step.local}@{session.negotiation.domain}" if step.local else "somebody"
             reason = step.reason + _HINTS.get(step.reason, "")
             _log.warning("sign-in of %s from %s refused (%s): %s", who, peer, step.mechanism or "-", reason)
             return
@@ -161,7 +159,8 @@ class SigningIn:
 
     def _look_up(self, session: Session, step: steps.Lookup) -> None:
         need, now, peer = step.need, self._clock(), session.connection.peer
-        wait = self._throttle.wait(peer, need.local, now)
+        account = f"{need.local}@{session.negotiation.domain}"
+        wait = self._throttle.wait(peer, account, now)
         if wait > 0:
             seconds = max(round(wait), 1)
             session.negotiation.refuse(
@@ -170,24 +169,24 @@ class SigningIn:
                 f"too many failed attempts: try again in {seconds} seconds",
             )
             return
-        self._throttle.attempt(peer, need.local, now)
+        self._throttle.attempt(peer, account, now)
         if isinstance(need, sasl.NeedVerifier):
-            known = self._verifiers.known(need.local, need.mechanism)
+            known = self._verifiers.known(account, need.mechanism)
             if known is not None:
                 session.negotiation.verifier(known)
                 return
-        self._spawn(self._look_up_now(session, step))
+        self._spawn(self._look_up_now(session, step, account))
 
-    async def _look_up_now(self, session: Session, step: steps.Lookup) -> None:
+    async def _look_up_now(self, session: Session, step: steps.Lookup, account: str) -> None:
         need, negotiation = step.need, session.negotiation
         try:
             if isinstance(need, sasl.NeedVerifier):
-                negotiation.verifier(await self._verifiers.verifier(need.local, need.mechanism))
+                negotiation.verifier(await self._verifiers.verifier(account, need.mechanism))
             elif isinstance(need, sasl.NeedPassword):
-                right = await self._verifiers.check(need.local, need.password, session.connection.peer)
+                right = await self._verifiers.check(account, need.password, session.connection.peer)
                 negotiation.password_checked(right)
             else:
-                await self._check_token(session, need, step.request)
+                await self._check_token(session, need, step.request, account)
         except LimitExceeded as error:
             # The directory counts more than this room sees: passwords that were tried elsewhere.
             negotiation.refuse(need.local, f"the directory wants a pause: {error}", str(error))
@@ -198,24 +197,26 @@ class SigningIn:
             negotiation.refuse(need.local, "the directory did not answer")
         self.go_on(session)
 
-    async def _check_token(self, session: Session, need: sasl.NeedToken, request: sasl2.Request | None) -> None:
+    async def _check_token(
+        self, session: Session, need: sasl.NeedToken, request: sasl2.Request | None, account: str
+    ) -> None:
         if self._tokens is None or request is None or request.fast is None:
             session.negotiation.token_checked(None)
             return
-        checked = await self._tokens.check(need.local, request.client, need, request.fast)
+        checked = await self._tokens.check(account, request.client, need, request.fast)
         session.token_due = checked.renew
         session.negotiation.token_checked(checked.reply, expired=checked.expired)
 
     def _welcome(self, session: Session, jid: Jid, mechanism: str) -> None:
         peer = session.connection.peer
-        self._throttle.succeeded(peer, jid.local, self._clock())
+        self._throttle.succeeded(peer, str(jid), self._clock())
         if _log.isEnabledFor(logging.INFO):
             with log.session(f"xmpp-{session.sid}"):
                 _log.info("%s signed in from %s (%s, %s)", jid, peer, session.connection.name, mechanism)
 
     async def _register(self, session: Session, iq: Element) -> None:
         if self._strangers is not None and not session.gone:
-            answer = await self._strangers(iq, session.connection.peer)
+            answer = await self._strangers(iq, session.negotiation.domain, session.connection.peer)
             self._plane.send(session.sid, [answer])
 
     # --- the older way to a resource ----------------------------------------------------------------------------
@@ -236,14 +237,14 @@ class SigningIn:
             with log.session(f"xmpp-{session.sid}"):
                 _log.info("%s is bound anew; the older connection ends", jid)
             self._end(old, stream_error("conflict", "the resource was bound by a newer connection"))
-        account = self._accounts.get(str(jid.bare))
-        if account is not None and len(account.sessions) >= self._max_per_account:
+        account, most = self._accounts.get(str(jid.bare)), self._max_per_account(jid.domain)
+        if account is not None and len(account.sessions) >= most:
             # Whoever lost many connections and never came back must not be locked out by what waits for them.
             waiting = next((other for other in account.sessions.values() if other.detached), None)
             if waiting is not None:
                 self._end(waiting, None)
                 account = self._accounts.get(str(jid.bare))
-        if account is not None and len(account.sessions) >= self._max_per_account:
+        if account is not None and len(account.sessions) >= most:
             with log.session(f"xmpp-{session.sid}"):
                 _log.warning("%s has %d sessions already, so another is refused", jid.bare, len(account.sessions))
             return False
@@ -296,7 +297,7 @@ class SigningIn:
             if request.bind is not None and (resumed is None or resumed.jid is None):
                 told = await self._told(session, str(step.jid))
             if self._tokens is not None and token_due:
-                token = await self._tokens.issue(step.jid.local, request.client, token_due)
+                token = await self._tokens.issue(str(step.jid), request.client, token_due)
         except Exception as error:
             expected = isinstance(error, MoimError)
             with log.session(f"xmpp-{session.sid}"):

@@ -83,17 +83,18 @@ def receivers(admins: Sequence[str], abuse: Sequence[str]) -> tuple[Jid, ...]:
 
 
 class SpamReports:
-    """``deliver`` takes messages with their addresses. What an account reports beyond 30 an hour is only counted."""
+    """``to`` gives who hears of reports from a domain; ``deliver`` takes messages with their addresses.
+
+    What an account reports beyond 30 an hour is only counted.
+    """
 
     def __init__(
         self,
-        domain: str,
         *,
-        to: Sequence[Jid],
+        to: Callable[[str], Sequence[Jid]],
         deliver: Callable[[Sequence[tuple[Jid, Element]]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._domain = domain
         self._to = to
         self._deliver = deliver
         self._clock = clock
@@ -114,7 +115,7 @@ class SpamReports:
                 continue  # whoever reports without end is heard no more, in the log neither
             words = f': "{report.text}"' if report.text else ""
             _log.warning("%s reports %s for %s%s", reporter.bare, report.about, report.reason, words)
-            self._deliver([(to, self._message(reporter.bare, to, report)) for to in self._to])
+            self._deliver([(to, self._message(reporter.bare, to, report)) for to in self._to(reporter.domain)])
 
     def _message(self, reporter: Jid, to: Jid, report: Report) -> Element:
         lines = [f"{reporter} reports {report.about}: {report.reason}."]
@@ -122,7 +123,7 @@ class SpamReports:
             lines.append(f"In their words: {report.text}")
         if report.ids:
             lines.append("Messages: " + ", ".join(f"{identifier} (in {by})" for by, identifier in report.ids))
-        attrs = {"from": self._domain, "to": str(to), "type": "normal"}
+        attrs = {"from": reporter.domain, "to": str(to), "type": "normal"}
         body = Element("body", ns.CLIENT, {}, ("\n".join(lines),))
         subject = Element("subject", ns.CLIENT, {}, (f"Report: {report.reason}",))
         return Element("message", ns.CLIENT, attrs, (subject, body))

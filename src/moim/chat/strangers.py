@@ -68,7 +68,7 @@ class Strangers:
 
     def __init__(
         self,
-        domain: str,
+        domains: Collection[str],
         shares: Shares,
         *,
         accounts: Accounts,
@@ -78,8 +78,8 @@ class Strangers:
         direct: Callable[[str, bool], None] = lambda remote, on: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._domain = domain
-        self._here = f"@{domain}"
+        self._hosted = domains
+        self._here = tuple(f"@{domain}" for domain in domains)
         self._accounts = accounts
         self._rosters = rosters
         self._refusals = refusals
@@ -101,7 +101,7 @@ class Strangers:
             owner, other = Jid.parse(stanza.get("from") or ""), Jid.parse(stanza.get("to") or "")
         except ProtocolError:
             return
-        if owner.local and owner.domain == self._domain:
+        if owner.local and owner.domain in self._hosted:
             self._knows(str(owner.bare), str(other.bare))
 
     def _knows(self, owner: str, other: str) -> None:
@@ -139,7 +139,7 @@ class Strangers:
 
     async def related(self, owner: str, sender: Jid) -> bool:
         """Whether an account (bare JID) has to do with somebody, or they are of this site. Raises Unavailable."""
-        if sender.domain == self._domain or sender.domain in self._exempt:
+        if sender.domain in self._hosted or sender.domain in self._exempt:
             return True
         other = str(sender.bare)
         until = self._known.get((owner, other))
@@ -171,7 +171,7 @@ class Strangers:
                 sender, to = Jid.parse(source), Jid.parse(target)
             except ProtocolError:
                 continue
-            if sender.domain in self._exempt or sender.domain in self._judged or to.domain != self._domain:
+            if sender.domain in self._exempt or sender.domain in self._judged or to.domain not in self._hosted:
                 continue
             if len(self._tasks) >= _MAX_WAITING:
                 self._judge(sender.domain)

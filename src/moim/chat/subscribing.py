@@ -5,7 +5,7 @@ Each side of a subscription is worked on under its own roster's lock, never both
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import replace
 from typing import cast
 
@@ -28,7 +28,7 @@ class Subscriptions:
 
     def __init__(
         self,
-        domain: str,
+        domains: Container[str],
         *,
         accounts: Accounts,
         people: People,
@@ -37,9 +37,9 @@ class Subscriptions:
         block_lists: BlockLists,
         pushes: RosterPushes,
         remote: Remote,
-        max_items: int,
+        max_items: Callable[[str], int],
     ) -> None:
-        self._domain = domain
+        self._domains = domains
         self._accounts = accounts
         self._people = people
         self._plane = plane
@@ -100,7 +100,11 @@ class Subscriptions:
             after = before.with_state(state, request)
             if answer == "subscribed":
                 after = replace(after, approved=False)
-            if after.request is not None and before.request is None and len(roster.stored) > 2 * self._max_items:
+            if (
+                after.request is not None
+                and before.request is None
+                and len(roster.stored) > 2 * self._max_items(roster.owner)
+            ):
                 return
             await self._save(roster, before, after)
             if delivered and not blocked:
@@ -140,7 +144,7 @@ class Subscriptions:
             await sent
 
     def _is_local(self, contact: Jid) -> bool:
-        return contact.domain == self._domain and bool(contact.local)
+        return contact.domain in self._domains and bool(contact.local)
 
     def _deliver(self, roster: Roster, stanza: Element, *, to_available: bool) -> None:
         account = self._accounts.get(roster.owner)

@@ -7,7 +7,7 @@ section 8.5.3.2 say what becomes of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from moim.chat.accounts import Accounts
 from moim.chat.offline import OfflineMessages, worth_keeping
@@ -22,14 +22,14 @@ class Undelivered:
 
     def __init__(
         self,
-        domain: str,
+        domains: Container[str],
         *,
         accounts: Accounts,
         plane: Plane,
         offline: OfflineMessages,
         refuse: Callable[[Element, StanzaError], None],
     ) -> None:
-        self._domain = domain
+        self._domains = domains
         self._accounts = accounts
         self._plane = plane
         self._offline = offline
@@ -79,7 +79,7 @@ class Undelivered:
         """The account or session of this server that a stanza was for; its address was read before."""
         text = stanza.get("to")
         to = Jid.parse(text) if text is not None else None
-        return to if to is not None and to.local and to.domain == self._domain else None
+        return to if to is not None and to.local and to.domain in self._domains else None
 
 
 def _archived(message: Element, owner: str) -> bool:

@@ -18,13 +18,13 @@ class Profile(Protocol):
 
 
 class Users(Protocol):
-    """The people of the domain. ``local`` is the part of the address before the ``@``, canonical."""
+    """The people of every hosted domain. An ``address`` is a bare JID; nobody has one of another domain."""
 
-    async def scram(self, local: str, mechanism: ScramHash) -> Verifier | None:
+    async def scram(self, address: str, mechanism: ScramHash) -> Verifier | None:
         """The SCRAM verifier of an account that may sign in; None for anybody else."""
         ...
 
-    def known_scram(self, local: str, mechanism: ScramHash) -> Verifier | None:
+    def known_scram(self, address: str, mechanism: ScramHash) -> Verifier | None:
         """The same when it is at hand without waiting; None also when it has to be looked up."""
         ...
 
@@ -32,19 +32,19 @@ class Users(Protocol):
         """The hashes of SCRAM with which everybody can sign in; never none."""
         ...
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
         """Whether this is the account's password; takes as long for accounts that do not exist.
 
         ``source`` is the client's IP address.
         """
         ...
 
-    async def profile(self, local: str) -> Profile | None:
+    async def profile(self, address: str) -> Profile | None:
         """What is shown of an account; None when there is none."""
         ...
 
     async def addresses(self) -> Sequence[Address]:
-        """Every account of the domain."""
+        """Every account."""
         ...
 
     async def add(self, address: Address | str, password: str | None = None) -> object:

@@ -49,7 +49,7 @@ class VCards:
         return (_vcard(("FN", "Moim"), ("JABBERID", str(iq.to))),)
 
     async def _get(self, iq: Iq) -> Payload:
-        profile = await self._users.profile(iq.to.local)
+        profile = await self._users.profile(str(iq.to))
         if profile is None:
             raise StanzaError("service-unavailable")
         stored = await self.stored(str(iq.to))

@@ -22,29 +22,29 @@ class Verifiers:
         self._secret = secret
         self._shapes: dict[str, tuple[int, int]] = {}
 
-    async def learn(self, locals_: Iterable[str]) -> None:
+    async def learn(self, accounts: Iterable[str]) -> None:
         """Looks at some real accounts, so that made-up verifiers have salts and counts of the same size."""
-        for _, local in zip(range(_SAMPLES), locals_, strict=False):
+        for _, account in zip(range(_SAMPLES), accounts, strict=False):
             for mechanism in _HASHES:
-                self._remember(mechanism, await self._users.scram(local, mechanism))
+                self._remember(mechanism, await self._users.scram(account, mechanism))
 
     def _remember(self, mechanism: str, verifier: Verifier | None) -> None:
         if verifier is not None:
             self._shapes[mechanism] = (len(verifier.salt), verifier.iterations)
 
-    def known(self, local: str, mechanism: ScramHash) -> Verifier | None:
+    def known(self, account: str, mechanism: ScramHash) -> Verifier | None:
         """The verifier of an account that the directory has at hand; None when it has to be asked."""
-        return self._users.known_scram(local, mechanism)
+        return self._users.known_scram(account, mechanism)
 
-    async def verifier(self, local: str, mechanism: ScramHash) -> Verifier:
+    async def verifier(self, account: str, mechanism: ScramHash) -> Verifier:
         """The verifier of an account, or a made-up one that no password fits."""
-        found = await self._users.scram(local, mechanism)
+        found = await self._users.scram(account, mechanism)
         if found is not None:
             self._shapes.setdefault(mechanism, (len(found.salt), found.iterations))
             return found
         salt_size, iterations = self._shapes.get(mechanism, (_SALT_SIZE, _ITERATIONS))
-        return made_up_verifier(mechanism, local, self._secret, salt_size=salt_size, iterations=iterations)
+        return made_up_verifier(mechanism, account, self._secret, salt_size=salt_size, iterations=iterations)
 
-    async def check(self, local: str, password: str, source: str) -> bool:
+    async def check(self, account: str, password: str, source: str) -> bool:
         """Whether this is the account's password; ``source`` is the client's IP address."""
-        return await self._users.verify_password(local, password, source=source)
+        return await self._users.verify_password(account, password, source=source)

@@ -128,7 +128,7 @@ def _surroundings(
     from moim.app import open_site
 
     found = open_site(root)
-    if site is None and found.domain not in (target.domain, target.voice_domain):
+    if site is None and not {target.domain, target.voice_domain} & {*found.domains}:
         return servers, ca
     if servers is None:
         port = found.settings.ports.bind(_DNS_PORT)

@@ -216,14 +216,21 @@ def _print_policy(found: dict[str, Any], as_json: bool) -> None:
 
 
 @cli.command()
-def check(domain: DomainArgument, root: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
+def check(
+    domain: DomainArgument,
+    sender: Annotated[
+        str, typer.Option("--from", help="The domain of this site to check it for.", show_default="the service domain")
+    ] = "",
+    root: SiteOption = DEFAULT_SITE,
+    as_json: JsonOption = False,
+) -> None:
     """Finds out why nothing comes or goes: names, ports, encryption, certificates, dialback; and says what to do next.
 
     The exit code is 0 when messages can go both ways as far as can be told from here, else 1.
     """
 
     async def work(client: httpx.AsyncClient) -> dict[str, Any]:
-        async with client.stream("POST", "/federation/check", json={"domain": domain}) as answer:
+        async with client.stream("POST", "/federation/check", json={"domain": domain, "from": sender}) as answer:
             if not answer.is_success:
                 await answer.aread()
                 raise admin.error_of(answer)

@@ -24,11 +24,11 @@ Adopted = Literal["added", "same", "other-password"]
 class People(Protocol):
     """What is needed of the directory's people."""
 
-    async def verifiers(self, local: str) -> Verifiers | None:
+    async def verifiers(self, address: Address) -> Verifiers | None:
         """What is kept of a user's password."""
         ...
 
-    async def profile(self, local: str) -> object | None:
+    async def profile(self, address: Address) -> object | None:
         """A person, or None."""
         ...
 
@@ -40,31 +40,31 @@ class People(Protocol):
 class Adoption:
     """Takes accounts over. A password that came along stays, however short it is; accounts that exist keep theirs."""
 
-    def __init__(self, store: Store, hasher: Hasher, domain: str, people: People) -> None:
+    def __init__(self, store: Store, hasher: Hasher, domains: Sequence[str], people: People) -> None:
         self._store = store
         self._hasher = hasher
-        self._domain = domain
+        self._domains = domains
         self._people = people
 
     async def take(
         self,
-        local: str,
+        address: Address | str,
         *,
         password: str | None = None,
         scram: Mapping[ScramHash, ScramVerifier] | None = None,
         name: str = "",
         dry_run: bool = False,
     ) -> Adopted:
-        """Makes the account of a name, or compares it with what is there. Raises UsageError for what cannot be taken.
+        """Makes an account, or compares it with what is there. Raises UsageError for what cannot be taken.
 
         ``password`` counts more than ``scram``; without either, nobody can sign in until a password is set.
         """
-        address = canonical(Address(local, self._domain), self._domain)
+        wanted = canonical(address, self._domains)
         fields = checked_fields({"display_name": name} if name else {})
         if password is not None:
             _check(password)
-        if await self._people.profile(address.local) is not None:
-            return await self._compare(address.local, password, scram or {})
+        if await self._people.profile(wanted) is not None:
+            return await self._compare(wanted, password, scram or {})
         if dry_run:
             return "added"
         verifiers = None
@@ -72,12 +72,14 @@ class Adoption:
             (verifiers,) = await self._hasher.derive_many([password])
         elif scram:
             verifiers = Verifiers.of(scram)
-        if not await self._people.add_adopted(address, fields, verifiers):
-            return await self._compare(address.local, password, scram or {})
+        if not await self._people.add_adopted(wanted, fields, verifiers):
+            return await self._compare(wanted, password, scram or {})
         return "added"
 
-    async def _compare(self, local: str, password: str | None, scram: Mapping[ScramHash, ScramVerifier]) -> Adopted:
-        known = await self._people.verifiers(local)
+    async def _compare(
+        self, address: Address, password: str | None, scram: Mapping[ScramHash, ScramVerifier]
+    ) -> Adopted:
+        known = await self._people.verifiers(address)
         if password is not None:
             same = known is not None and (await self._hasher.check(known, password)).ok
         elif known is None:
@@ -86,9 +88,9 @@ class Adoption:
             same = all(known.scram(name) == verifier for name, verifier in scram.items())
         return "same" if same else "other-password"
 
-    async def credentials(self, local: str) -> Mapping[ScramHash, ScramVerifier]:
+    async def credentials(self, address: Address) -> Mapping[ScramHash, ScramVerifier]:
         """What another server needs so that somebody keeps their password; empty when there is none."""
-        known = await self._people.verifiers(local)
+        known = await self._people.verifiers(address)
         if known is None:
             return {}
         return {name: verifier for name in sorted(ALL_HASHES) if (verifier := known.scram(name)) is not None}

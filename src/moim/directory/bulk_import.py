@@ -147,7 +147,7 @@ class Importer:
             report.refuse(item)
             return None
         try:
-            address = canonical(item.address, self._users.domain)
+            address = canonical(item.address, self._users.domains)
             fields = checked_fields(item.fields)
             check_policy(item.password, min_length=self._min_length)
         except MoimError as error:

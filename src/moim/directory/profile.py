@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from moim.errors import ProtocolError, UsageError
@@ -50,12 +50,13 @@ class Profile:
         return self.display_name or f"{self.first_name} {self.last_name}".strip() or self.address.local
 
 
-def canonical(address: Address | str, domain: str) -> Address:
+def canonical(address: Address | str, domains: Sequence[str]) -> Address:
     """An address of this site in its one form. Raises UsageError when it cannot be one or is of another domain."""
     parsed = Address.parse(address) if isinstance(address, str) else address
-    if parsed.domain != domain:
-        raise UsageError(f"{parsed} is not of this site's domain", hint=f"addresses here end in @{domain}")
-    return Address(canonical_local(parsed.local), domain)
+    if parsed.domain not in domains:
+        ends = " or ".join(f"@{one}" for one in domains[:8])
+        raise UsageError(f"{parsed} is not of a domain of this site", hint=f"addresses here end in {ends}")
+    return Address(canonical_local(parsed.local), parsed.domain)
 
 
 def canonical_local(local: str) -> str:

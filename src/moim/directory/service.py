@@ -56,6 +56,7 @@ class _Links:
 
     def __init__(self, site: Site, port: Callable[[], int], files: FileLinks) -> None:
         self.host = site.host("inside")
+        self.domain = site.domain
         self.nodes = tuple(f"{name}.{site.domain}" for name in site.inside_nodes)
         self._port = port
         self._files = files
@@ -102,7 +103,7 @@ class Service:
         self.users = Users(
             store,
             bus,
-            site.domain,
+            site.domains,
             self._hasher,
             password_min_length=settings.password_min_length,
             remember_sign_in=settings.sign_in_cache_seconds,

@@ -17,11 +17,11 @@ from sqlalchemy.dialects import sqlite
 
 from moim.bus import Bus, BusChanged
 from moim.directory.passwords import Hasher, Verifiers
-from moim.directory.profile import Profile, canonical_local
+from moim.directory.profile import Profile, canonical
 from moim.directory.rate import SignInGate
 from moim.directory.tables import credentials, sign_ins, users
 from moim.errors import LimitExceeded, UsageError
-from moim.model import UserChanged, UserRemoved
+from moim.model import Address, UserChanged, UserRemoved
 from moim.proto.xmpp.scram import ScramHash, ScramVerifier
 from moim.store import Store
 
@@ -48,9 +48,9 @@ class SignIns:
 
 
 class AccountCache:
-    """Accounts by name part, the least recently used dropped first; an account that changed is read again."""
+    """Accounts by address, the least recently used dropped first; an account that changed is read again."""
 
-    def __init__(self, store: Store, bus: Bus, read: Callable[[sa.Connection, str], Account | None]) -> None:
+    def __init__(self, store: Store, bus: Bus, read: Callable[[sa.Connection, Address], Account | None]) -> None:
         self._store = store
         self._read = read
         self._accounts: OrderedDict[str, Account] = OrderedDict()
@@ -61,52 +61,57 @@ class AccountCache:
         self._bus = bus
 
     async def _changed(self, fact: UserChanged | UserRemoved) -> None:
-        self.forget(fact.address.local)
+        self.forget(fact.address)
 
     async def _bus_changed(self, _fact: BusChanged) -> None:
         """What other nodes changed while they could not be heard is not known: everything is read anew."""
         self._changes += 1
         self._accounts.clear()
 
-    def forget(self, local: str) -> None:
+    def forget(self, address: Address) -> None:
         """Drops an account whose row changed."""
         self._changes += 1
-        self._accounts.pop(local, None)
+        self._accounts.pop(str(address), None)
 
     async def fill(self, recent: Callable[[sa.Connection, int], Sequence[Account]]) -> None:
         """Reads accounts before anybody asks for them; ``recent`` gives those wanted most, as many as asked."""
         before = self._changes
         accounts = await self._store.read(lambda connection: recent(connection, _READ_AHEAD))
         if before == self._changes and self._bus.connected:
-            self._accounts.update((account.profile.address.local, account) for account in accounts)
+            self._accounts.update((str(account.profile.address), account) for account in accounts)
 
-    def known(self, local: str) -> Account | None:
-        """An account in the cache."""
-        return self._accounts.get(local)
+    def known(self, text: str) -> Account | None:
+        """An account in the cache, by its address in canonical form."""
+        return self._accounts.get(text)
 
-    async def get(self, local: str) -> Account | None:
-        """The account of a canonical name part, or None."""
-        if (known := self._accounts.get(local)) is not None:
-            self._accounts.move_to_end(local)
+    async def get(self, address: Address) -> Account | None:
+        """The account of a canonical address, or None."""
+        text = str(address)
+        if (known := self._accounts.get(text)) is not None:
+            self._accounts.move_to_end(text)
             return known
         before = self._changes
-        account = await self._store.read(lambda connection: self._read(connection, local))
+        account = await self._store.read(lambda connection: self._read(connection, address))
         # Else it may be older than a change, or nobody would tell of the next one.
         if account is not None and before == self._changes and self._bus.connected:
-            self._accounts[local] = account
+            self._accounts[text] = account
             if len(self._accounts) > _ACCOUNTS:
                 self._accounts.popitem(last=False)
         return account
 
 
 class SignIn:
-    """Checks passwords and slows down who guesses. Every refusal is logged with its reason."""
+    """Checks passwords and slows down who guesses. Every refusal is logged with its reason.
+
+    An ``address`` is what somebody says to be, ``alice@example.com``; whatever is no address of this site is nobody's.
+    """
 
     def __init__(
         self,
         store: Store,
         accounts: AccountCache,
         hasher: Hasher,
+        domains: Sequence[str],
         *,
         remember: float,
         clock: Callable[[], float] = time.monotonic,
@@ -114,6 +119,7 @@ class SignIn:
         self._store = store
         self._accounts = accounts
         self._hasher = hasher
+        self._domains = domains
         self._remember = remember
         self._clock = clock
         self._gate = SignInGate()
@@ -124,23 +130,23 @@ class SignIn:
         self.on_known_better: Callable[[], Awaitable[None]] = _nothing
         """Hears that a password is now known in every form of SCRAM."""
 
-    async def scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
+    async def scram(self, address: str, mechanism: ScramHash) -> ScramVerifier | None:
         """The verifier of a user who may sign in, or None."""
-        account = await self._account(local)
+        account = await self._account(address)
         if account is None or account.verifiers is None or account.profile.disabled:
             return None
         return account.verifiers.scram(mechanism)
 
-    def known_scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
+    def known_scram(self, address: str, mechanism: ScramHash) -> ScramVerifier | None:
         """The same from the cache alone; None also for an account that is not in it."""
-        account = self._accounts.known(local)
+        account = self._accounts.known(address)
         if account is None or account.verifiers is None or account.profile.disabled:
             return None
         return account.verifiers.scram(mechanism)
 
-    async def check(self, local: str, password: str, *, source: str = "") -> bool:
+    async def check(self, address: str, password: str, *, source: str = "") -> bool:
         """Whether the password is right. Raises LimitExceeded while this account or source has to wait."""
-        name = _name(local)
+        name = self._name(address)
         digest = self._digest(name, password)
         running = self._running.get((source, digest))
         if running is None:  # a client that asks several things at once makes one attempt, not several
@@ -173,22 +179,22 @@ class SignIn:
         self.failed(name, source, reason, account.profile.id if account is not None else "")
         return False
 
-    def begin(self, local: str, source: str) -> None:
+    def begin(self, address: str, source: str) -> None:
         """Counts an attempt, which ends in ``succeeded`` or ``failed``; raises LimitExceeded when it must wait."""
-        wait = self._gate.begin(_name(local), source, self._clock())
+        wait = self._gate.begin(self._name(address), source, self._clock())
         if wait > 0:
-            _log.warning("refused the sign-in of %r from %s: too many failures", _name(local), source or "?")
+            _log.warning("refused the sign-in of %r from %s: too many failures", self._name(address), source or "?")
             raise LimitExceeded("too many failed sign-ins", hint=f"try again in {max(round(wait), 1)} seconds")
 
-    def succeeded(self, local: str, source: str, user_id: str) -> None:
+    def succeeded(self, address: str, source: str, user_id: str) -> None:
         """An attempt that ``begin`` let through was right."""
-        self._gate.succeeded(_name(local), source)
+        self._gate.succeeded(self._name(address), source)
         self._unsaved[user_id] = SignIns(int(time.time()), source[:64], 0)
 
-    def failed(self, local: str, source: str, reason: str, user_id: str = "") -> None:
+    def failed(self, address: str, source: str, reason: str, user_id: str = "") -> None:
         """An attempt that ``begin`` let through was wrong."""
-        self._gate.failed(_name(local), source, self._clock())
-        _log.warning("refused the sign-in of %r from %s: %s", _name(local), source or "?", reason)
+        self._gate.failed(self._name(address), source, self._clock())
+        _log.warning("refused the sign-in of %r from %s: %s", self._name(address), source or "?", reason)
         if user_id:
             known = self._unsaved.get(user_id, SignIns(-1))
             self._unsaved[user_id] = SignIns(known.succeeded_at, known.source, known.failures + 1)
@@ -208,11 +214,18 @@ class SignIn:
             counted, self._unsaved = self._unsaved, {}
             await self._store.write(lambda connection: _save(connection, counted))
 
-    async def _account(self, local: str) -> Account | None:
+    async def _account(self, address: str) -> Account | None:
         try:
-            return await self._accounts.get(canonical_local(local))
+            return await self._accounts.get(canonical(address, self._domains))
         except UsageError:
             return None
+
+    def _name(self, address: str) -> str:
+        """The one form of an address that attempts are counted under, also when it is no usable one."""
+        try:
+            return str(canonical(address, self._domains))
+        except UsageError:
+            return address[:64].lower()
 
     def _digest(self, name: str, password: str) -> bytes:
         return hmac.digest(self._key, f"{name}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256)
@@ -247,7 +260,7 @@ class SignIn:
             .values(scram_sha256=better.scram_sha256, scram_sha1=better.scram_sha1, argon2=better.argon2)
         )
         await self._store.write(lambda connection: connection.execute(statement))
-        self._accounts.forget(account.profile.address.local)
+        self._accounts.forget(account.profile.address)
         if (old.scram_sha256, old.scram_sha1) != (better.scram_sha256, better.scram_sha1):
             await self.on_known_better()
         return better
@@ -255,14 +268,6 @@ class SignIn:
 
 async def _nothing() -> None:
     """Nobody has to hear it."""
-
-
-def _name(local: str) -> str:
-    """The one form of a name that attempts are counted under, also when it is no usable name."""
-    try:
-        return canonical_local(local)
-    except UsageError:
-        return local[:64].lower()
 
 
 def _save(connection: sa.Connection, counted: dict[str, SignIns]) -> None:

@@ -57,6 +57,11 @@ class Links(Protocol):
         ...
 
     @property
+    def domain(self) -> str:
+        """The service domain: its people are named without it."""
+        ...
+
+    @property
     def nodes(self) -> Sequence[str]:
         """The names of all inside nodes: any of them answers."""
         ...
@@ -149,7 +154,7 @@ class Uds:
         return handle
 
     def _names(self, given: str, user: Profile) -> bool:
-        if given == user.id:
+        if given in (user.id, user.address.local):  # whoever signed in is sure; the short name may do
             return True
         try:
             return self._address(given) == user.address
@@ -157,8 +162,9 @@ class Uds:
             return False
 
     def _address(self, name: str) -> Address:
-        """A user's name as people type it: with or without the domain. Raises UsageError."""
-        return canonical(name if "@" in name else f"{name}@{self._users.domain}", self._users.domain)
+        """A user's name as people type it; without a domain it is of the service domain. Raises UsageError."""
+        domains = self._users.domains
+        return canonical(name if "@" in name else f"{name}@{domains[0]}", domains)
 
     async def _signed_in(self, request: Request) -> Profile:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
@@ -172,10 +178,10 @@ class Uds:
         except (binascii.Error, UnicodeDecodeError, UsageError):
             raise _Unauthorized from None
         try:
-            right = await self._users.verify_password(address.local, password, source=source_of(request))
+            right = await self._users.verify_password(str(address), password, source=source_of(request))
         except LimitExceeded:
             raise _Unauthorized from None  # the documents answer a locked account so, too
-        user = await self._users.profile(address.local) if right else None
+        user = await self._users.profile(address) if right else None
         if user is None:
             raise _Unauthorized
         return user
@@ -213,7 +219,7 @@ class Uds:
             address = self._address(name)
         except UsageError:
             return None
-        return await self._users.profile(address.local)
+        return await self._users.profile(address)
 
     async def _search(self, request: Request) -> Response:
         if self._search_needs_sign_in:

@@ -26,6 +26,9 @@ class Links(Protocol):
     def host(self) -> str: ...
 
     @property
+    def domain(self) -> str: ...
+
+    @property
     def nodes(self) -> Sequence[str]: ...
 
     @property
@@ -38,7 +41,12 @@ class Links(Protocol):
 
 
 def _user_url(links: Links, user: Profile) -> str:
-    return f"{links.base}/user/{quote(user.address.local, safe='')}"
+    return f"{links.base}/user/{quote(_user_name(links, user), safe='')}"
+
+
+def _user_name(links: Links, user: Profile) -> str:
+    """What a person is called within the cluster: those of other domains than its own by their whole address."""
+    return user.address.local if user.address.domain == links.domain else str(user.address)
 
 
 def version(links: Links, *, search_needs_sign_in: bool) -> Element:
@@ -105,7 +113,7 @@ def users(links: Links, found: Sequence[Profile], *, start: int, requested: int,
             element(
                 "user",
                 element("id", one.id),
-                element("userName", one.address.local),
+                element("userName", _user_name(links, one)),
                 element("firstName", one.first_name),
                 element("lastName", one.last_name),
                 element("middleName"),
@@ -140,7 +148,7 @@ def user(links: Links, one: Profile) -> Element:
     return element(
         "user",
         element("id", one.id),
-        element("userName", one.address.local),
+        element("userName", _user_name(links, one)),
         element("firstName", one.first_name),
         element("lastName", one.last_name),
         element("middleName"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +15,7 @@ from moim.directory import devices as device_rows
 from moim.directory.adoption import ALL_HASHES, Adoption, common_hashes
 from moim.directory.devices import Device
 from moim.directory.passwords import Hasher, Verifiers, check_policy
-from moim.directory.profile import FIELDS, Profile, canonical, canonical_local, checked_fields
+from moim.directory.profile import FIELDS, Profile, canonical, checked_fields
 from moim.directory.sign_in import Account, AccountCache, SignIn
 from moim.directory.tables import credentials, devices, sign_ins, users
 from moim.errors import Conflict, NotFound, UsageError
@@ -25,6 +24,7 @@ from moim.proto.xmpp.scram import ScramHash, ScramVerifier
 from moim.store import Store
 
 PAGE = 1000
+_ORDER = (users.c.domain, users.c.local)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +53,29 @@ class Users:
         self,
         store: Store,
         bus: Bus,
-        domain: str,
+        domains: Sequence[str],
         hasher: Hasher,
         *,
         password_min_length: int = 8,
         remember_sign_in: float = 300,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.domain = domain
+        self.domains = tuple(domains)
+        """Those that there are people of, the service domain first."""
         self._store = store
         self._bus = bus
         self._hasher = hasher
         self._min_length = password_min_length
-        self._accounts = AccountCache(store, bus, lambda connection, local: _account(connection, domain, local))
-        self.sign_in = SignIn(store, self._accounts, hasher, remember=remember_sign_in, clock=clock)
+        self._accounts = AccountCache(store, bus, _account)
+        self.sign_in = SignIn(store, self._accounts, hasher, self.domains, remember=remember_sign_in, clock=clock)
         self.sign_in.on_known_better = self._look_at_hashes
-        self.adoption = Adoption(store, hasher, domain, self)
+        self.adoption = Adoption(store, hasher, self.domains, self)
         """Accounts that come from another server or go to one."""
         self._hashes: frozenset[ScramHash] = ALL_HASHES
 
     async def read_ahead(self) -> None:
         """Has the accounts at hand that signed in last, so that they do not wait for the database."""
-        await self._accounts.fill(lambda connection, limit: _recent_accounts(connection, self.domain, limit))
+        await self._accounts.fill(lambda connection, limit: _recent_accounts(connection, self.domains, limit))
         await self._look_at_hashes()
 
     async def _look_at_hashes(self) -> None:
@@ -82,46 +83,44 @@ class Users:
 
     # What chat, the web app and the edge ask.
 
-    async def scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
+    async def scram(self, address: str, mechanism: ScramHash) -> ScramVerifier | None:
         """A user's SCRAM verifier, or None when they do not exist, are disabled or have no password."""
-        return await self.sign_in.scram(local, mechanism)
+        return await self.sign_in.scram(address, mechanism)
 
-    def known_scram(self, local: str, mechanism: ScramHash) -> ScramVerifier | None:
+    def known_scram(self, address: str, mechanism: ScramHash) -> ScramVerifier | None:
         """The same when it is at hand without waiting; None also when it has to be looked up."""
-        return self.sign_in.known_scram(local, mechanism)
+        return self.sign_in.known_scram(address, mechanism)
 
     def scram_hashes(self) -> Collection[ScramHash]:
         """The hashes with which everybody can sign in: after an import one may be missing until passwords are seen."""
         return self._hashes
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
         """Whether the password is right; ``source`` is the client's IP address.
 
         Raises LimitExceeded while the account or source has to wait, Unavailable when too many checks are under way.
         """
-        return await self.sign_in.check(local, password, source=source)
+        return await self.sign_in.check(address, password, source=source)
 
-    async def profile(self, local: str) -> Profile | None:
-        """A person by the name part of their address, or None."""
+    async def profile(self, address: Address | str) -> Profile | None:
+        """A person, or None."""
         try:
-            account = await self._accounts.get(canonical_local(local))
+            account = await self._accounts.get(self._address(address))
         except UsageError:
             return None
         return account.profile if account is not None else None
 
     async def addresses(self) -> list[Address]:
-        """Every address, sorted."""
-        query = sa.select(users.c.local).where(users.c.domain == self.domain).order_by(users.c.local)
-        return await self._store.read(
-            lambda connection: [Address(one, self.domain) for one in connection.scalars(query)]
-        )
+        """Every address: domain after domain, sorted."""
+        query = sa.select(users.c.local, users.c.domain).where(users.c.domain.in_(self.domains)).order_by(*_ORDER)
+        return await self._store.read(lambda connection: [Address(*row) for row in connection.execute(query)])
 
     # What administrators and UDS ask.
 
     async def get(self, address: Address | str) -> Profile:
         """A person. Raises NotFound."""
         wanted = self._address(address)
-        found = await self.profile(wanted.local)
+        found = await self.profile(wanted)
         if found is None:
             raise _unknown(wanted)
         return found
@@ -130,20 +129,19 @@ class Users:
         self, *, offset: int = 0, limit: int = PAGE, matches: Sequence[Match] = ()
     ) -> tuple[list[Profile], int]:
         """One page of people by address, and how many there are in all."""
-        where = sa.and_(users.c.domain == self.domain, *(_condition(match) for match in matches))
+        where = sa.and_(users.c.domain.in_(self.domains), *(_condition(match) for match in matches))
 
         def work(connection: sa.Connection) -> tuple[list[Profile], int]:
             total = connection.scalar(sa.select(sa.func.count()).select_from(users).where(where)) or 0
-            page = sa.select(users).where(where).order_by(users.c.local).offset(offset).limit(min(limit, PAGE))
+            page = sa.select(users).where(where).order_by(*_ORDER).offset(offset).limit(min(limit, PAGE))
             return [_profile(row) for row in connection.execute(page)], total
 
         return await self._store.read(work)
 
     async def by_email(self, email: str) -> Profile | None:
         """The person whose address this is, else the one with it as their e-mail address."""
-        with contextlib.suppress(UsageError):
-            if (own := await self.profile(canonical(email, self.domain).local)) is not None:
-                return own
+        if (own := await self.profile(email)) is not None:
+            return own
         found, _ = await self.page(limit=1, matches=[Match(("email",), "whole", email)])
         return found[0] if found else None
 
@@ -248,13 +246,13 @@ class Users:
             raise _unknown(wanted)
         await self._bus.publish(UserRemoved(wanted))
 
-    async def verifiers(self, local: str) -> Verifiers | None:
+    async def verifiers(self, address: Address) -> Verifiers | None:
         """What is kept of a user's password, whether they may sign in or not; None when there is nothing."""
-        account = await self._accounts.get(canonical_local(local))
+        account = await self._accounts.get(address)
         return account.verifiers if account is not None else None
 
     def _address(self, address: Address | str) -> Address:
-        return canonical(address, self.domain)
+        return canonical(address, self.domains)
 
 
 def _unknown(address: Address) -> NotFound:
@@ -272,13 +270,14 @@ _one_account = _accounts.select_from(users.outerjoin(credentials)).where(
 )
 
 
-def _account(connection: sa.Connection, domain: str, local: str) -> Account | None:
-    row = connection.execute(_one_account, {"domain_": domain, "local_": local}).one_or_none()
+def _account(connection: sa.Connection, address: Address) -> Account | None:
+    row = connection.execute(_one_account, {"domain_": address.domain, "local_": address.local}).one_or_none()
     return _account_of(row) if row is not None else None
 
 
-def _recent_accounts(connection: sa.Connection, domain: str, limit: int) -> list[Account]:
-    query = _accounts.select_from(users.outerjoin(credentials).outerjoin(sign_ins)).where(users.c.domain == domain)
+def _recent_accounts(connection: sa.Connection, domains: Sequence[str], limit: int) -> list[Account]:
+    everybody = _accounts.select_from(users.outerjoin(credentials).outerjoin(sign_ins))
+    query = everybody.where(users.c.domain.in_(domains))
     query = query.order_by(sa.func.coalesce(sign_ins.c.succeeded_at, 0).desc(), users.c.id).limit(limit)
     return [_account_of(row) for row in connection.execute(query)]
 

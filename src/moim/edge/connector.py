@@ -61,7 +61,7 @@ class EdgeInsideService:
         self._signer = signer
         self._settings = site.section(Settings)
         self._edge = site.host("edge")
-        self._domains = tuple(self._settings.domains) or (site.domain,)
+        self._domains = tuple(self._settings.domains) or site.domains
         self._media = tuple(media)
         nodes, bind = site.settings.nodes, site.settings.ports.bind
         addresses = {site.host("inside"): nodes.inside.address, site.host("edge"): nodes.edge.address}
@@ -81,7 +81,7 @@ class EdgeInsideService:
         self._sessions = Sessions(lifetime_s=self._settings.mra.session_s, most=self._settings.mra.sessions)
         self._proxy = InsideProxy(addresses=addresses, ca_file=site.ca_file, settings=self._settings.mra)
         self._mra = MraApp(
-            site_domain=site.domain,
+            site_domains=site.domains,
             domains=self._domains,
             base=_base_config(site, turn=self._settings.turn.enabled),
             verifier=verifier,
@@ -189,7 +189,7 @@ class EdgeInsideService:
         """The whole state that the edge is to have."""
         return DesiredState(
             domains=self._domains,
-            hosts=(self._edge, self._site.domain, *self._settings.names),
+            hosts=(self._edge, *self._site.domains, *self._settings.names),
             http=edge_rules(self._domains, self.inside_rules()),
             tcp=tuple(
                 TcpRoute(listener=listener, target=target)

@@ -33,7 +33,7 @@ _log = logging.getLogger("moim.edge.mra")
 class PasswordVerifier(Protocol):
     """Checks a user's password: the directory."""
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
         """Whether it is right; ``source`` is the client's IP address. Raises LimitExceeded while it has to wait."""
         ...
 
@@ -52,7 +52,7 @@ class MraApp:
     def __init__(
         self,
         *,
-        site_domain: str,
+        site_domains: Sequence[str],
         domains: Sequence[str],
         base: mra.EdgeConfig,
         verifier: PasswordVerifier,
@@ -61,7 +61,7 @@ class MraApp:
         proxy: InsideProxy,
     ) -> None:
         self.counters: Counter[str] = Counter()
-        self._site_domain = site_domain
+        self._site_domains = tuple(site_domains)
         self._domains = frozenset(domains)
         self._base = base
         self._verifier = verifier
@@ -102,19 +102,22 @@ class MraApp:
         # Credentials that are sent along are checked here even with a session: inside, every client of the edge has
         # the same source address, and one that guesses there would lock the others out.
         basic = request.headers.get("authorization", "").lower().startswith("basic ")
+        credentials = None
         if basic or session is None:
-            await self._sign_in(request, place.domain)
+            user, password = await self._sign_in(request, place.domain)
+            if user.domain != self._site_domains[0]:
+                credentials = f"{user}:{password}"  # inside, a name alone is one of the service domain
         elif session.domain != place.domain:
             raise Forbidden("the session is for another domain")
         self.counters["proxied"] += 1
-        return await self._proxy.forward(request, place)
+        return await self._proxy.forward(request, place, credentials=credentials)
 
     async def _edge_config(self, request: Request, target: str) -> Response:
         domain, asked = mra.parse_edge_config_request(target)
         self._hosted(domain)
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET is offered here\n", 405, {"Allow": "GET, HEAD"})
-        user = await self._sign_in(request, domain)
+        user, _ = await self._sign_in(request, domain)
         names = dict.fromkeys(asked or mra.SERVICES)
         services = [await self._service(name, domain) for name in list(names)[:_ASKED]]
         document = mra.build_edge_config(
@@ -163,20 +166,26 @@ class MraApp:
             return mra.Service(name, error="NameError")
         return mra.Service(name, servers=tuple(mra.Srv(p, w, port, host.rstrip(".")) for p, w, port, host in records))
 
-    async def _sign_in(self, request: Request, domain: str) -> Address:
-        """The user of the request's Basic credentials. Raises AuthError, LimitExceeded."""
+    async def _sign_in(self, request: Request, domain: str) -> tuple[Address, str]:
+        """The user of the request's Basic credentials, and the password. Raises AuthError, LimitExceeded.
+
+        A name alone is of the voice services domain that is asked for, or of the service domain when nobody has
+        addresses in that one.
+        """
         name, password = _basic(request)
+        service = self._site_domains[0]
         try:
-            user = Address.parse(name if "@" in name else f"{name}@{self._site_domain}")
+            user = Address.parse(name if "@" in name else f"{name}@{domain}")
         except UsageError:
             raise AuthError("the user name or the password is wrong") from None
-        known = user.domain in (self._site_domain, domain)
-        if not known or not await self._verifier.verify_password(user.local, password, source=_client(request)):
+        if user.domain == domain and domain not in self._site_domains:
+            user = Address(user.local, service)
+        if not await self._verifier.verify_password(str(user), password, source=_client(request)):
             raise AuthError("the user name or the password is wrong")
-        return Address(user.local, self._site_domain)
+        return user, password
 
     def _cookie(self, value: str, session: EdgeSession) -> mra.EdgeCookie:
-        return mra.EdgeCookie(value, datetime.fromtimestamp(session.expires, UTC), self._site_domain)
+        return mra.EdgeCookie(value, datetime.fromtimestamp(session.expires, UTC), self._site_domains[0])
 
 
 def _basic(request: Request) -> tuple[str, str]:

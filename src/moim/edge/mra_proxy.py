@@ -6,6 +6,7 @@ it must show a certificate of the site's authority for its name.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -60,8 +61,11 @@ class InsideProxy:
             raise Forbidden(f"no address is configured for {host}")
         return self._addresses[host]
 
-    async def forward(self, request: Request, place: mra.Target) -> Response:
-        """Asks the inside server that ``place`` names. Raises Forbidden or ProtocolError before anything is sent."""
+    async def forward(self, request: Request, place: mra.Target, *, credentials: str | None = None) -> Response:
+        """Asks the inside server that ``place`` names. Raises Forbidden or ProtocolError before anything is sent.
+
+        ``credentials``: what was checked of the request's own, ``alice@example.com:password``.
+        """
         assert self._http is not None
         path, _, query = place.path.partition("?")
         checked_path(path)
@@ -76,7 +80,7 @@ class InsideProxy:
         outgoing = httpx.Request(
             request.method,
             f"{place.scheme}://{authority}:{place.port}{path}{'?' + query if query else ''}",
-            headers=_headers(request, place),
+            headers=_headers(request, place, credentials),
             content=self._body(request) if length or "transfer-encoding" in request.headers else None,
             extensions={"timeout": _TIMEOUT.as_dict()}
             | ({"sni_hostname": place.host} if place.scheme == "https" else {}),
@@ -119,12 +123,14 @@ class _TooLarge(Exception):
     """A body went over its bound while it was streamed."""
 
 
-def _headers(request: Request, place: mra.Target) -> list[tuple[bytes, bytes]]:
+def _headers(request: Request, place: mra.Target, credentials: str | None) -> list[tuple[bytes, bytes]]:
     host = f"[{place.host}]" if ":" in place.host else place.host
     kept: list[tuple[bytes, bytes]] = [(b"host", f"{host}:{place.port}".encode())]
     for name, value in passed_on(list(request.headers.raw), from_outside=False):
         if name == b"host":
             continue
+        if name == b"authorization" and credentials is not None:
+            value = b"Basic " + base64.b64encode(credentials.encode())
         if name == b"cookie":
             others = [part.strip() for part in value.split(b";") if not part.strip().startswith(b"X-Auth=")]
             if not others:

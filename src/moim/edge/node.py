@@ -59,7 +59,12 @@ class EdgeNodeService:
         self._refusals = Refusals()
         self._certificate = EdgeCertificate(site.node_dir("edge") / "trust", site.host("edge"))
         limits = self._settings.limits
-        names = {site.host("edge"), site.domain, node.address, *([node.public_address] if node.public_address else [])}
+        names = {
+            site.host("edge"),
+            *site.domains,
+            node.address,
+            *([node.public_address] if node.public_address else []),
+        }
         self._proxy = HttpProxy(limits=limits, refusals=self._refusals, open_target=self._open, names=names)
         self._tcp = TcpForwarder(refusals=self._refusals, open_target=self._open, idle_s=limits.stream_idle_s)
         self._turn = Turn(site=site, settings=self._settings.turn)

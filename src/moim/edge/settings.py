@@ -79,9 +79,9 @@ class Settings(Section):
     """The edge."""
 
     domains: list[str] = Field(default=[], max_length=64)
-    """Voice services domains that may sign in through the edge; empty means the site's domain alone."""
+    """Voice services domains that may sign in through the edge; empty means the site's domains."""
     names: list[str] = Field(default=[], max_length=64)
-    """Further host names under which browsers reach the edge, besides ``edge.<domain>``, the domain and addresses."""
+    """Further host names under which browsers reach the edge, besides ``edge.<domain>``, the domains and addresses."""
     tunnel: TunnelSettings = TunnelSettings()
     """The tunnel."""
     limits: LimitSettings = LimitSettings()

@@ -88,6 +88,11 @@ class Chat(Protocol):
         ...
 
     @property
+    def services(self) -> Sequence[str]:
+        """Those of them that belong to its parts, not to people."""
+        ...
+
+    @property
     def servers(self) -> ServerPlane:
         """The plane. Raises UsageError while chat is not started."""
         ...

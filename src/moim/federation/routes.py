@@ -71,7 +71,10 @@ def admin_routes(service: Service) -> list[BaseRoute]:
         domain = given.get("domain")
         if not isinstance(domain, str):
             raise UsageError("'domain' is the domain to check")
-        steps = service.check(domain_name(domain))
+        sender = given.get("from", "")
+        if not isinstance(sender, str):
+            raise UsageError("'from' is the domain of this site to check it for")
+        steps = service.check(domain_name(domain), domain_name(sender) if sender else "")
 
         async def lines() -> AsyncIterator[str]:
             async for step in steps:

@@ -314,11 +314,11 @@ class Service:
         ]
 
     async def _load_certificate(self) -> None:
-        """The general certificate is the chat room's; the other hosts have one that names them."""
+        """The general certificate is the chat room's, for people's domains; their services have one that names them."""
         if self._chat is None:
             return
         files = await asyncio.to_thread(self._credential, _PURPOSE)
-        for host in self._chat.hosts[1:]:
+        for host in self._chat.services:
             try:
                 self._plane().use_certificate(host, files.chain, files.key)
             except ConfigError as error:
@@ -328,13 +328,21 @@ class Service:
         if fact.purpose == _PURPOSE:
             await self._load_certificate()
 
-    def check(self, domain: str) -> AsyncIterator[dict[str, Any]]:
-        """Tries everything with a domain (see ``Checker``). Raises Unavailable while federation does not run."""
+    def check(self, domain: str, sender: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Tries everything with a domain (see ``Checker``), for one of the site's own, by default the service domain.
+
+        Raises Unavailable while federation does not run, and UsageError for a ``sender`` that is not hosted here.
+        """
+        own = sender or self.site.domain
+        if own not in self.site.domains:
+            raise UsageError(f"{own} is not a domain of this site", hint=f"one of: {', '.join(self.site.domains)}")
+        if domain in self.site.domains:
+            raise UsageError(f"{domain} is a domain of this site: nothing goes out to it")
         running = self._running
         if running is None:
             raise Unavailable("federation does not run", hint="start the site: moim up, with federation.enabled")
         checker = Checker(
-            self._own,
+            lambda: self._own(own),
             locator=running.locator,
             streams=running.streams,
             connector=running.connector,
@@ -347,14 +355,14 @@ class Service:
         )
         return checker.check(domain)
 
-    def _own(self) -> Own:
+    def _own(self, domain: str) -> Own:
         nodes, ports = self.site.settings.nodes, self.site.settings.ports
         leaves = set()
         for purpose in ("cup-xmpp", _PURPOSE):
             found = load_files([self._credential(purpose).chain])
             leaves.add(found[0].public_bytes(Encoding.DER))
         return Own(
-            self.site.domain,
+            domain,
             self.settings.advertised_host or self.site.host("edge"),
             (nodes.edge.public_address or nodes.edge.address,),
             self.settings.advertised_port or ports.bind(SERVER_PORT),

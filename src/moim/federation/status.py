@@ -23,7 +23,7 @@ def overview(service: Service) -> dict[str, Any]:
         "running": running is not None,
         "mode": settings.mode,
         "defaults": service.policies.of("").as_json(),
-        "domains": list(running.chat.hosts) if running is not None else [service.site.domain],
+        "domains": list(running.chat.hosts) if running is not None else list(service.site.domains),
         "listeners": [{"name": one.name, "address": one.address, "port": one.port} for one in service.health()],
     }
     if running is not None:

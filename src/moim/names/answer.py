@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,10 +50,10 @@ class Forward:
 
 
 class Responder:
-    """Answers queries for one view of the zone."""
+    """Answers queries for one view of the site's zones, each name from the zone with the nearest origin."""
 
-    def __init__(self, zone: Zone, settings: Settings, *, forwarding: bool = False) -> None:
-        self.zone = zone
+    def __init__(self, zones: Iterable[Zone], settings: Settings, *, forwarding: bool = False) -> None:
+        self._zones = sorted(zones, key=lambda zone: len(zone.origin), reverse=True)
         self._payload = settings.udp_payload
         self._forwarding = forwarding
         self._forward_for = tuple(ipaddress.ip_network(text) for text in settings.forward_for)
@@ -96,16 +96,16 @@ class Responder:
             reply.set_rcode(Rcode.FORMERR)
         elif question.rdclass != dns.rdataclass.IN:
             reply.set_rcode(Rcode.REFUSED)
-        elif not self.zone.holds(name):
+        elif (zone := self._zone(name)) is None:
             if self._forwarding and query.flags & dns.flags.RD and _within(source, self._forward_for):
                 return Forward(wire)
             reply.set_rcode(Rcode.REFUSED)
         elif kind in (RdataType.AXFR, RdataType.IXFR):
-            return self._transfer(query, reply, source, stream=stream)
+            return self._transfer(zone, query, reply, source, stream=stream)
         elif kind != RdataType.ANY and dns.rdatatype.is_metatype(kind):
             reply.set_rcode(Rcode.NOTIMP)
         else:
-            self._fill(reply, name, kind)
+            self._fill(zone, reply, name, kind)
         return (_render(reply, limit),)
 
     def _skeleton(self, query: Message) -> Message:
@@ -114,38 +114,43 @@ class Responder:
             reply.ednsflags |= dns.flags.DO  # RFC 3225 section 3
         return reply
 
-    def _fill(self, reply: Message, name: dns.name.Name, kind: RdataType) -> None:
+    def _zone(self, name: dns.name.Name) -> Zone | None:
+        return next((zone for zone in self._zones if zone.holds(name)), None)
+
+    def _fill(self, zone: Zone, reply: Message, name: dns.name.Name, kind: RdataType) -> None:
         reply.flags |= dns.flags.AA
-        if kind == RdataType.ANY and self.zone.exists(name):
+        if kind == RdataType.ANY and zone.exists(name):
             reply.answer.append(dns.rrset.from_text(name, _ANY_TTL, dns.rdataclass.IN, RdataType.HINFO, _HINFO))
             return
-        found = self.zone.lookup(name, kind)
+        found = zone.lookup(name, kind)
         reply.answer.extend(found.answer)
         reply.additional.extend(found.additional)
         if found.negative:
-            reply.authority.append(self.zone.negative_soa)
+            reply.authority.append(zone.negative_soa)
             # RFC 6604: the code tells of the last name of a chain, which is then not the one that was asked for.
-            if not self.zone.exists(found.answer[-1][0].target if found.answer else name):
+            if not zone.exists(found.answer[-1][0].target if found.answer else name):
                 reply.set_rcode(Rcode.NXDOMAIN)
 
-    def _transfer(self, query: Message, reply: Message, source: Address, *, stream: bool) -> Sequence[bytes]:
+    def _transfer(
+        self, zone: Zone, query: Message, reply: Message, source: Address, *, stream: bool
+    ) -> Sequence[bytes]:
         question = query.question[0]
-        if question.name != self.zone.origin or not _within(source, self._transfer_to):
+        if question.name != zone.origin or not _within(source, self._transfer_to):
             reply.set_rcode(Rcode.REFUSED)
             return (_render(reply, _PLAIN_UDP),)
         reply.flags |= dns.flags.AA
         if not stream:
             # RFC 1995 section 2: only the SOA, and the secondary comes again over TCP; AXFR has no UDP form.
             if question.rdtype == RdataType.IXFR:
-                reply.answer.append(self.zone.soa)
+                reply.answer.append(zone.soa)
             else:
                 reply.set_rcode(Rcode.FORMERR)
             return (_render(reply, _PLAIN_UDP),)
-        return tuple(self._transfer_messages(query))
+        return tuple(self._transfer_messages(zone, query))
 
-    def _transfer_messages(self, query: Message) -> Iterator[bytes]:
+    def _transfer_messages(self, zone: Zone, query: Message) -> Iterator[bytes]:
         """RFC 5936 section 2.2: the whole zone between two copies of the SOA, in as many messages as needed."""
-        waiting = deque((self.zone.soa, *self.zone.everything(), self.zone.soa))
+        waiting = deque((zone.soa, *zone.everything(), zone.soa))
         while waiting:
             reply = self._skeleton(query)
             reply.flags |= dns.flags.AA

@@ -1,4 +1,4 @@
-"""One view of the zone on one node: binds the socket pair to the responder, the limiter and the forwarder."""
+"""One view of the site's zones on one node: binds the socket pair to the responder, the limiter and the forwarder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("moim.names")
 
 
 class Service:
-    """Answers DNS for a site on ``node``'s address with one ``view`` of its zone.
+    """Answers DNS for a site on ``node``'s address with one ``view`` of its zones.
 
     ``port`` overrides the catalogue's (0: any free one, for tests). ``servers`` says how other XMPP servers find it.
     """
@@ -62,11 +62,20 @@ class Service:
             self._state, self._detail = "stopped", "switched off in moim.toml"
             return
         serial = self._settings.serial or int(time.time())
-        zone = build(self._site, self._settings, self.view, serial=serial, servers=self._servers)
+        for record in self._settings.records:
+            if record.domain and record.domain not in self._site.domains:
+                raise ConfigError(
+                    f"moim.toml: names.records: {record.domain} is not a domain of this site",
+                    hint="name one of domain and hosted_domains",
+                )
+        zones = [
+            build(self._site, self._settings, self.view, serial=serial, servers=self._servers, domain=domain)
+            for domain in self._site.domains
+        ]
         if self.view == "inside" and self._settings.forwarders:
             self._refuse_loop()
             self._forwarder = Forwarder(self._settings.forwarders, self._settings.forward_timeout)
-        self._responder = Responder(zone, self._settings, forwarding=self._forwarder is not None)
+        self._responder = Responder(zones, self._settings, forwarding=self._forwarder is not None)
         self._server = DnsServer(
             self._handle,
             self._address,
@@ -82,7 +91,9 @@ class Service:
             self._state, self._detail = "failed", error.message
             raise
         self._state, self._detail = "running", ""
-        _log.info("%s answers for %s on %s:%d", self.name, self._site.domain, self._address, self._server.port)
+        _log.info(
+            "%s answers for %s on %s:%d", self.name, ", ".join(self._site.domains), self._address, self._server.port
+        )
 
     async def stop(self) -> None:
         """Closes the sockets."""

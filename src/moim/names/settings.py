@@ -9,30 +9,37 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from moim.net.resolver import parse_server
-from moim.settings import Section
+from moim.settings import Section, checked_domain
 
 _OWNER = re.compile(r"@|(\*\.)?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63}){0,30}|\*", re.ASCII | re.IGNORECASE)
 
 
 class Record(Section):
-    """One record that the site adds to its zone."""
+    """One record that the site adds to one of its zones."""
 
+    domain: str = ""
+    """The domain whose zone it is for; empty for the service domain."""
     name: str
-    """Owner, relative to the site's domain: ``sip``, ``_sip._tcp``, ``*.apps``; ``@`` is the domain itself."""
+    """Owner, relative to that domain: ``sip``, ``_sip._tcp``, ``*.apps``; ``@`` is the domain itself."""
     type: Literal["A", "AAAA", "CAA", "CNAME", "HTTPS", "MX", "NAPTR", "PTR", "SRV", "SVCB", "TLSA", "TXT"]
     """Record type."""
     value: str = Field(min_length=1, max_length=4096)
-    """Record data as in a zone file; names without a final dot are relative to the site's domain."""
+    """Record data as in a zone file; names without a final dot are relative to the domain."""
     ttl: int = Field(default=0, ge=0, le=604800)
     """Seconds; 0 takes the section's ``ttl``."""
     view: Literal["inside", "outside", "both"] = "both"
     """Who sees it."""
 
+    @field_validator("domain")
+    @classmethod
+    def _is_domain(cls, value: str) -> str:
+        return checked_domain(value) if value else ""
+
     @field_validator("name")
     @classmethod
     def _is_owner(cls, value: str) -> str:
         if not _OWNER.fullmatch(value):
-            raise ValueError(f"'{value}' is not a name below the site's domain (write '@' for the domain itself)")
+            raise ValueError(f"'{value}' is not a name below the domain (write '@' for the domain itself)")
         return value.lower()
 
 

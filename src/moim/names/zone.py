@@ -1,4 +1,4 @@
-"""The site's zone as one view sees it: built once from the settings, then only looked up.
+"""A zone of the site as one view sees it: built once from the settings, then only looked up. Each domain has one.
 
 The same domain holds different records inside and outside (split view): inside, the SRV records of the call manager's
 user data service lead to the inside node; outside, ``_collab-edge._tls`` leads to the edge, and no name to the inside.
@@ -150,10 +150,17 @@ class Zone:
                     yield _owned(node[kind], target)
 
 
-def build(site: Site, settings: Settings, view: View, *, serial: int, servers: Servers | None = None) -> Zone:
-    """The zone of a site for one view. Raises ConfigError naming the record that cannot be served."""
-    servers = servers or Servers((site.domain,))
-    origin = dns.name.from_text(site.domain)
+def build(
+    site: Site, settings: Settings, view: View, *, serial: int, servers: Servers | None = None, domain: str = ""
+) -> Zone:
+    """The zone of one of a site's domains, by default the service domain, for one view.
+
+    Only the service domain has the names of nodes; the others' records lead there. Raises ConfigError naming the record
+    that cannot be served.
+    """
+    domain = domain or site.domain
+    servers = servers or Servers((domain,))
+    origin = dns.name.from_text(domain)
     sets: dict[tuple[Name, RdataType], RRset] = {}
 
     def add(owner: Name, kind: RdataType, value: str, ttl: int = 0) -> None:
@@ -161,36 +168,36 @@ def build(site: Site, settings: Settings, view: View, *, serial: int, servers: S
         rrset = sets.setdefault((owner, kind), RRset(owner, dns.rdataclass.IN, kind))
         rrset.add(rdata, ttl or settings.ttl)
 
-    def host(owner: Name, address: str) -> None:
-        add(owner, RdataType.AAAA if ":" in address else RdataType.A, address)
+    def host(node: str, address: str) -> None:
+        kind = RdataType.AAAA if ":" in address else RdataType.A
+        if domain == site.domain:
+            add(dns.name.from_text(node, origin), kind, address)
+        if node != "edge" or view == "outside":
+            add(origin, kind, address)
 
     def service(name: str, standard: int, target: str, weight: int = 0) -> None:
-        value = f"0 {weight} {site.settings.ports.bind(standard)} {target}"
+        value = f"0 {weight} {site.settings.ports.bind(standard)} {_node(site, target)}"
         add(dns.name.from_text(name, origin), RdataType.SRV, value)
 
     nodes = site.settings.nodes
     if view == "inside":
         master = site.here
         for name, node in site.inside_nodes.items():
-            address = _published(name, node.address)
-            host(dns.name.from_text(name, origin), address)
-            host(origin, address)
+            host(name, _published(name, node.address))
             for label, standard in _INSIDE_SERVICES:
                 service(label, standard, name, _weight(site))
-        host(dns.name.from_text("edge", origin), _published("edge", nodes.edge.address, nodes.edge.public_address))
+        host("edge", _published("edge", nodes.edge.address, nodes.edge.public_address))
     else:
         master = "edge"
-        public = _published("edge", nodes.edge.public_address or nodes.edge.address)
-        host(dns.name.from_text("edge", origin), public)
-        host(origin, public)
+        host("edge", _published("edge", nodes.edge.public_address or nodes.edge.address))
         service("_collab-edge._tls", _EDGE, "edge")
         service("_xmpp-client._tcp", _XMPP, "edge")
     for owner, value in _server_records(site, view, servers):
-        if owner.is_subdomain(origin):
+        if _zone_of(site, owner) == origin:
             add(owner, RdataType.SRV, value)
-    add(origin, RdataType.NS, master)
+    add(origin, RdataType.NS, _node(site, master))
     for number, record in enumerate(settings.records):
-        if record.view in (view, "both"):
+        if record.view in (view, "both") and (record.domain or site.domain) == domain:
             try:
                 add(_owner(record, origin), RdataType[record.type], record.value, record.ttl)
             except (dns.exception.DNSException, ValueError, UnicodeError) as error:
@@ -207,7 +214,7 @@ def build(site: Site, settings: Settings, view: View, *, serial: int, servers: S
         settings.ttl,
         dns.rdataclass.IN,
         RdataType.SOA,
-        f"{master}.{origin} hostmaster.{origin} {serial & 0xFFFF_FFFF} 3600 600 604800 {settings.negative_ttl}",
+        f"{_node(site, master)} hostmaster.{origin} {serial & 0xFFFF_FFFF} 3600 600 604800 {settings.negative_ttl}",
     )
     return Zone(origin, soa, sets.values(), negative_ttl=settings.negative_ttl)
 
@@ -222,11 +229,21 @@ def _server_records(site: Site, view: View, servers: Servers) -> Iterator[tuple[
             yield plain, "0 0 0 ."
         elif view == "inside":
             for node in site.inside_nodes:
-                yield plain, f"0 {_weight(site)} {bind(_XMPP_SERVER)} {node}"
-                yield direct, f"0 {_weight(site)} {bind(_XMPPS_SERVER)} {node}"
+                yield plain, f"0 {_weight(site)} {bind(_XMPP_SERVER)} {_node(site, node)}"
+                yield direct, f"0 {_weight(site)} {bind(_XMPPS_SERVER)} {_node(site, node)}"
         else:
-            target = f"{servers.advertised}." if servers.advertised else "edge"
+            target = f"{servers.advertised}." if servers.advertised else _node(site, "edge")
             yield plain, f"0 0 {servers.port or bind(_XMPP_SERVER)} {target}"
+
+
+def _node(site: Site, name: str) -> str:
+    return f"{name}.{site.domain}."
+
+
+def _zone_of(site: Site, owner: Name) -> Name | None:
+    """The origin of the zone that a name belongs to: the site's nearest domain above it."""
+    above = (origin for domain in site.domains if owner.is_subdomain(origin := dns.name.from_text(domain)))
+    return max(above, key=len, default=None)
 
 
 def _weight(site: Site) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -47,12 +47,15 @@ class Profile(Protocol):
 class Users(Protocol):
     """Who may sign in; the directory has it."""
 
-    async def verify_password(self, local: str, password: str, *, source: str = "") -> bool:
-        """Whether the password is right. Raises LimitExceeded while the account or source has to wait."""
+    async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
+        """Whether the password is right; it never is for a domain that is not hosted here.
+
+        Raises LimitExceeded while the account or source has to wait.
+        """
         ...
 
-    async def profile(self, local: str) -> Profile | None:
-        """A person by the name part of their address."""
+    async def profile(self, address: Address) -> Profile | None:
+        """A person, or None."""
         ...
 
 
@@ -75,7 +78,7 @@ class Api:
     def __init__(
         self,
         *,
-        domain: str,
+        domains: Sequence[str],
         users: Users,
         discover: Discover,
         sessions: Sessions,
@@ -84,7 +87,7 @@ class Api:
         discoveries_per_minute: int,
         discovery_seconds: float,
     ) -> None:
-        self._domain = domain
+        self._domains = domains
         self._users = users
         self._discover = discover
         self._sessions = sessions
@@ -110,7 +113,8 @@ class Api:
     async def _site(self, request: Request) -> Response:
         caller: Caller = request.state.caller
         answer = {
-            "domain": self._domain,
+            "domain": self._domains[0],
+            "domains": list(self._domains),
             "xmppWebsocket": self.chat_url(caller),
             "filesOrigin": self._files_origin(),
             "outside": caller.outside,
@@ -131,10 +135,8 @@ class Api:
         given = await _texts(request, "address", "password")
         address = Address.parse(given["address"])
         # A foreign domain is checked like a wrong password: the answer tells nobody which addresses exist.
-        right = address.domain == self._domain and await self._users.verify_password(
-            address.local, given["password"], source=caller.source
-        )
-        profile = await self._users.profile(address.local) if right else None
+        right = await self._users.verify_password(str(address), given["password"], source=caller.source)
+        profile = await self._users.profile(address) if right else None
         if profile is None:
             raise AuthError("the address or the password is not right", hint="check both and try again")
         self._sessions.close(request.cookies.get(COOKIE, ""))
@@ -144,7 +146,7 @@ class Api:
         return answer
 
     async def _signed_in(self, address: Address, token: str) -> dict[str, str]:
-        profile = await self._users.profile(address.local)
+        profile = await self._users.profile(address)
         if profile is None:
             self._sessions.end_user(address)
             raise AuthError("this account is gone", hint="ask your administrator")
@@ -164,10 +166,9 @@ class Api:
             raise LimitExceeded("too many look-ups from here", hint=f"try again in {max(1, round(wait))} seconds")
         given = await _texts(request, "address")
         address = Address.parse(given["address"])
-        if address.domain != self._domain:
-            raise UsageError(
-                f"this server does not host {address.domain}", hint=f"addresses here end in @{self._domain}"
-            )
+        if address.domain not in self._domains:
+            ends = " or ".join(f"@{domain}" for domain in self._domains[:8])
+            raise UsageError(f"this server does not host {address.domain}", hint=f"addresses here end in {ends}")
         return StreamingResponse(
             self._lines(address, caller.outside), media_type="application/x-ndjson", headers=_NO_STORE
         )

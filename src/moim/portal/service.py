@@ -65,7 +65,7 @@ class Service:
             own = credential(_PURPOSE)
             self._tls = ServerTls(own.chain, own.key, alpn=("http/1.1",))
         api = Api(
-            domain=site.domain,
+            domains=site.domains,
             users=users,
             discover=discover,
             sessions=self.sessions,
@@ -74,7 +74,7 @@ class Service:
             discoveries_per_minute=settings.discoveries_per_minute,
             discovery_seconds=settings.discovery_seconds,
         )
-        hosts = Hosts([site.host("inside"), site.host("edge"), site.domain, *settings.names])
+        hosts = Hosts([site.host("inside"), site.host("edge"), *site.domains, *settings.names])
         self._app = web_application(
             api=api, assets=self._assets, hosts=hosts, extra_routes=extra_routes, secure=self._tls is not None
         )

@@ -16,7 +16,7 @@ class Settings(Section):
     https_port: int = Field(default=443, ge=1, le=65535)
     """Catalogue port of the web app everywhere else: HTTPS."""
     names: list[str] = Field(default=[], max_length=64)
-    """Further host names under which browsers reach the web app, besides the nodes' names, the domain and addresses."""
+    """Further host names under which browsers reach the web app, besides the nodes' names, domains and addresses."""
     session_hours: float = Field(default=12.0, gt=0, le=24 * 31)
     """Hours that a sign-in of the web app lasts."""
     sessions: int = Field(default=50_000, ge=1)

@@ -122,6 +122,13 @@ def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
         return []
 
 
+def covers(certificate: x509.Certificate, domain: str) -> bool:
+    """Whether a certificate names a domain, or a wildcard stands for it (RFC 9525 section 6.3)."""
+    names = {name.value.lower() for name in alternative_names(certificate) if isinstance(name, x509.DNSName)}
+    _, dot, above = domain.partition(".")
+    return domain in names or (bool(dot) and f"*.{above}" in names)
+
+
 def describe(name: str, purpose: str, certificate: x509.Certificate, authority: Authority) -> CertificateInfo:
     """A certificate in words and numbers; the fingerprint is SHA-256 in hexadecimal pairs."""
     return CertificateInfo(

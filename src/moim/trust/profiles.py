@@ -37,18 +37,26 @@ _TLS_IPSEC = _TLS | {IPSEC_END_SYSTEM}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where certificates are used: the domain, and the addresses of the nodes (IP addresses as text)."""
+    """Where certificates are used: the domains, and the addresses of the nodes (IP addresses as text)."""
 
     domain: str
+    """The service domain, which the nodes are named in."""
     inside: tuple[str, ...] = ()
     edge: tuple[str, ...] = ()
     here: str = "inside"
     """The name of the inside node that presents the certificate."""
+    hosted: tuple[str, ...] = ()
+    """Further domains whose users the nodes serve."""
 
     @property
     def host(self) -> str:
         """The DNS name of that node."""
         return f"{self.here}.{self.domain}"
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Every domain, the service domain first."""
+        return (self.domain, *self.hosted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +117,12 @@ def _addresses(values: tuple[str, ...]) -> list[x509.GeneralName]:
     return [x509.IPAddress(ipaddress.ip_address(value)) for value in values if value]
 
 
+def _dns(*names: str) -> list[x509.GeneralName]:
+    return [x509.DNSName(name) for name in names]
+
+
 def _web(place: Place) -> list[x509.GeneralName]:
-    hosts = (place.host, place.domain)
-    return [*(x509.DNSName(host) for host in hosts), *_addresses(place.inside)]
+    return [*_dns(place.host, *place.domains), *_addresses(place.inside)]
 
 
 def _node(place: Place) -> list[x509.GeneralName]:
@@ -121,30 +132,19 @@ def _node(place: Place) -> list[x509.GeneralName]:
 # COMPAT 2026-11: no XmppAddr beside these names. RFC 9525 has left it behind, and ejabberd 23.01 (Debian 12) crashes
 # on a peer's certificate that has one; dNSName and SRVName say the same.
 def _xmpp_client(place: Place) -> list[x509.GeneralName]:
-    return [
-        x509.DNSName(place.domain),
-        x509.DNSName(place.host),
-        srv_name("xmpp-client", place.domain),
-        srv_name("xmpp-server", place.domain),
-    ]
+    services = [srv_name(name, domain) for domain in place.domains for name in ("xmpp-client", "xmpp-server")]
+    return [*_dns(place.domain, place.host, *place.hosted), *services]
 
 
 def _xmpp_server(place: Place) -> list[x509.GeneralName]:
-    return [
-        x509.DNSName(place.domain),
-        x509.DNSName(f"*.{place.domain}"),  # group chat and the like are domains below the site's own
-        x509.DNSName(place.host),
-        srv_name("xmpp-server", place.domain),
-    ]
+    # Group chat and the like are domains below the users' own.
+    names = [name for domain in place.domains for name in (domain, f"*.{domain}")]
+    return [*_dns(*names, place.host), *(srv_name("xmpp-server", domain) for domain in place.domains)]
 
 
 def _edge(place: Place) -> list[x509.GeneralName]:
-    return [
-        x509.DNSName(f"edge.{place.domain}"),
-        x509.DNSName(place.domain),
-        srv_name("collab-edge", place.domain),
-        *_addresses(place.edge),
-    ]
+    services = [srv_name("collab-edge", domain) for domain in place.domains]
+    return [*_dns(f"edge.{place.domain}", *place.domains), *services, *_addresses(place.edge)]
 
 
 _CM: System = "call-manager"

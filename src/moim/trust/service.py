@@ -28,6 +28,7 @@ from moim.trust.settings import Settings
 
 _OWN = ("tomcat", "cup-xmpp")  # presented by the inside node; the edge makes its own key
 _EDGE = "edge"
+_PEOPLES = "cup-xmpp"  # shown in the name of each domain
 
 _log = logging.getLogger("moim.trust")
 
@@ -49,11 +50,12 @@ class Service:
         self._settings = site.section(Settings)
         self._home = trust_dir(site.root)
         nodes = site.settings.nodes
-        self._place = Place(site.domain, _ips(nodes.inside), _ips(nodes.edge), site.here)
+        self._place = Place(site.domain, _ips(nodes.inside), _ips(nodes.edge), site.here, site.settings.hosted_domains)
         self._authority: Authority | None = None
         self._lock = threading.Lock()
         self._seen: dict[str, object] = {}
         self._told: set[object] = set()
+        self._missing: dict[str, tuple[str, ...]] = {}
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -77,8 +79,13 @@ class Service:
             self._task = None
 
     def health(self) -> list[ServiceStatus]:
-        """Trust listens nowhere; its certificates stand in the admin API."""
-        return []
+        """Listens nowhere; a row for each certificate, installed by hand, that lacks some of the site's domains."""
+        return [
+            ServiceStatus(
+                "certificates", "inside", "-", "", 0, "degraded", f"{name} does not name {', '.join(missing)}"
+            )
+            for name, missing in sorted(self._missing.items())
+        ]
 
     async def _run(self) -> None:
         while True:
@@ -212,11 +219,29 @@ class Service:
         self._seen[name] = state
         if self._due(leaf, profile):
             self._issue(profile, kind)
+            self._missing.pop(name, None)
             return True
+        self._look_for_domains(name, profile, leaf)
         if replaced and not first:
             _log.info("%s was replaced by hand, serial %x", name, leaf.serial_number)
             return True
         return False
+
+    def _look_for_domains(self, name: str, profile: Profile, leaf: x509.Certificate) -> None:
+        """Notes the domains whose people would be shown a certificate, installed by hand, that does not name them."""
+        missing: tuple[str, ...] = ()
+        if profile.purpose == _PEOPLES and not self.authority.issued(leaf):
+            missing = tuple(one for one in self._place.domains if not credentials.covers(leaf, one))
+        if missing and self._missing.get(name) != missing:
+            _log.warning(
+                "%s, installed by hand, does not name %s: clients of these domains will refuse it",
+                name,
+                ", ".join(missing),
+            )
+        if missing:
+            self._missing[name] = missing
+        else:
+            self._missing.pop(name, None)
 
     def _check_edge(self, profile: Profile) -> bool:
         try:

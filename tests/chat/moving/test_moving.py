@@ -259,7 +259,7 @@ async def test_people_from_prosody(tmp_path: Path, running: Running) -> None:
     assert carol.mechanism.startswith("SCRAM-SHA-1")
     roster = (await carol.request(f"<query xmlns='{ns.ROSTER}'/>")).elements()[0]
     assert [item.get("jid") for item in roster.elements()] == ["dave@old.test"]
-    assert await running.people.users.verify_password("carol", "carol's")
+    assert await running.people.users.verify_password("carol@old.test", "carol's")
     again_later = await running.house.client("carol", "d").connect(password="carol's")
     assert again_later.mechanism.startswith("SCRAM-SHA-256")
 

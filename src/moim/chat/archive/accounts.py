@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -64,13 +64,16 @@ class Plane(Protocol):
 class Limits:
     """The bounds of archives and of what is asked of them. ``patience`` is in seconds."""
 
-    usual: Usual = "always"
+    usual: Callable[[str], Usual] = lambda owner: "always"
+    """Of accounts that did not choose, by bare JID."""
     listed: int = 500
     page: int = 50
     page_most: int = 250
     page_bytes: int = 524_288
     patience: float = 30.0
     share: Share = field(default_factory=Share)
+    others: Callable[[], Mapping[str, Share]] = dict
+    """The archives with another share, by address."""
 
     @property
     def bounds(self) -> querying.Bounds:
@@ -87,7 +90,6 @@ class Archive:
 
     def __init__(
         self,
-        domain: str,
         limits: Limits,
         *,
         store: Store,
@@ -97,7 +99,6 @@ class Archive:
         contact: Listed,
         refuse: Callable[[Collection[str]], None],
     ) -> None:
-        self._domain = domain
         self._limits = limits
         self._store = store
         self._plane = plane
@@ -109,7 +110,7 @@ class Archive:
         self._coming: Counter[str] = Counter()
         self.preferences = AllPreferences(store, usual=limits.usual, most=limits.listed, changed=self._apply)
         self.retractions = Retractions(store)
-        self.retention = Retention(store, limits.share, every=_SWEEP_SECONDS)
+        self.retention = Retention(store, limits.share, others=limits.others, every=_SWEEP_SECONDS)
         self.intake = Intake(
             store,
             committed=plane.committed,
@@ -245,7 +246,7 @@ class Archive:
         kept: frozenset[str],
         delivered: bool,
     ) -> None:
-        message = cleaned(message, (str(sender.bare), str(to.bare), self._domain))
+        message = cleaned(message, (str(sender.bare), str(to.bare), sender.domain, to.domain))
         identifier = self._plane.next_id()
         wanting: list[str] = []
         unsure: list[tuple[str, Jid]] = []

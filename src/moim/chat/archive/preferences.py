@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
@@ -16,7 +16,7 @@ from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.store import Store, insert
 
 Usual = Literal["always", "never", "roster"]
-_USUAL: Final = ("always", "never", "roster")
+_USUAL: Final[tuple[Usual, ...]] = ("always", "never", "roster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def read(element: Element, most: int) -> Preferences:
     if usual not in _USUAL:
         raise StanzaError("bad-request", "the default is always, never or roster")
     lists = [_addresses(element.find(name), most) for name in ("always", "never")]
-    return Preferences(cast(Usual, usual), *lists)
+    return Preferences(usual, *lists)
 
 
 def _addresses(element: Element | None, most: int) -> frozenset[str]:
@@ -72,12 +72,17 @@ def _addresses(element: Element | None, most: int) -> frozenset[str]:
         raise StanzaError("jid-malformed", error.message) from None
 
 
+_UNCHOSEN: Final[Mapping[Usual, Preferences]] = {usual: Preferences(usual) for usual in _USUAL}
+
+
 class AllPreferences:
     """The preferences of every account. Those that are not the usual ones are in memory, so that none is waited for."""
 
-    def __init__(self, store: Store, *, usual: Usual, most: int, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: Store, *, usual: Callable[[str], Usual], most: int, changed: Callable[[str], None]
+    ) -> None:
         self._store = store
-        self._usual = Preferences(usual)
+        self._usual = usual
         self._most = most
         self._changed = changed
         self._own: dict[str, Preferences] = {}
@@ -92,7 +97,7 @@ class AllPreferences:
 
     def of(self, owner: str) -> Preferences:
         """What counts for an account."""
-        return self._own.get(owner, self._usual)
+        return self._own.get(owner) or _UNCHOSEN[self._usual(owner)]
 
     def get(self, iq: Iq) -> Payload:
         """Answers the owner's request for its preferences."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,18 +33,23 @@ class Share:
 
 
 class Retention:
-    """Sweeps through all archives, now and then. ``clock`` gives the time."""
+    """Sweeps through all archives, now and then. ``clock`` gives the time.
+
+    ``others`` gives the archives that do not have the general ``share``, by address.
+    """
 
     def __init__(
         self,
         store: Store,
         share: Share,
         *,
+        others: Callable[[], Mapping[str, Share]] = dict,
         every: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._share = share
+        self._others = others
         self._every = every
         self._clock = clock
         self._removed: dict[int, int] = {}
@@ -98,26 +103,27 @@ class Retention:
             await self._store.write(lambda connection, o=owner, u=upto: keeping.forget(connection, o, u))  # type: ignore[misc]
             if self._removed.get(owner) == upto:
                 del self._removed[owner]
+        others = {ids.key(owner): share for owner, share in self._others().items()}
         owner_now: int | None = None
         while True:
             after = owner_now
             owner_now = await self._store.read(lambda connection, a=after: keeping.next_owner(connection, a))  # type: ignore[misc]
             if owner_now is None:
                 break
-            gone += await self._trim(owner_now)
+            gone += await self._trim(owner_now, others.get(owner_now, self._share))
             await asyncio.sleep(0)
         if gone:
             _log.info("%d messages went out of archives", gone)
         return gone
 
-    async def _trim(self, owner: int) -> int:
+    async def _trim(self, owner: int, share: Share) -> int:
         gone = 0
-        if self._share.days:
-            oldest = ids.first_at(self._clock() - timedelta(days=self._share.days))
+        if share.days:
+            oldest = ids.first_at(self._clock() - timedelta(days=share.days))
             gone = await self._drop(owner, oldest - 1)
         upto = await self._store.read(
             lambda connection: keeping.excess(
-                connection, owner, messages_kept=self._share.messages, bytes_kept=self._share.size, step=_STEP
+                connection, owner, messages_kept=share.messages, bytes_kept=share.size, step=_STEP
             )
         )
         return gone + (await self._drop(owner, upto) if upto else 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import TypeVar, cast
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from moim.chat.cluster import codec
 from moim.chat.cluster.membership import View
 from moim.chat.cluster.seats import Seats
 from moim.chat.cluster.service import Cluster
-from moim.chat.rooms import Rooms
+from moim.chat.rooms import RoomServices
 from moim.errors import MoimError
 from moim.proto.xmpp import Element, Jid, StanzaError
 from moim.store import Store
@@ -28,18 +28,18 @@ LEASE = "rooms"
 _MAX_WAITING = 10_000
 
 Result = TypeVar("Result")
-MakeRooms = Callable[[Store, Seats], Rooms]
+MakeRooms = Callable[[Store, Seats], RoomServices]
 
 _log = logging.getLogger("moim.chat.cluster")
 
 
 class RoomsHome:
-    """A component that is the rooms' here or leads to them. ``refuse`` answers a stanza with an error."""
+    """A component for ``hosts`` that is the rooms' here or leads to them. ``refuse`` answers a stanza with an error."""
 
     def __init__(
         self,
-        host: str,
-        domain: str,
+        hosts: Collection[str],
+        domains: Container[str],
         make: MakeRooms,
         *,
         cluster: Cluster,
@@ -47,15 +47,14 @@ class RoomsHome:
         accounts: Accounts,
         refuse: Callable[[Element, StanzaError], None],
     ) -> None:
-        self.host = host
-        self.name = "Rooms"
-        self._domain = domain
+        self.hosts = hosts
+        self._domains = domains
         self._make = make
         self._cluster = cluster
         self._store = store
         self._accounts = accounts
         self._refuse = refuse
-        self._rooms: Rooms | None = None
+        self._rooms: RoomServices | None = None
         self._seats: Seats | None = None
         self._holder = ""
         self._waiting: deque[Element] = deque()
@@ -84,6 +83,10 @@ class RoomsHome:
             except MoimError as error:
                 _log.error("the rooms could not be released: %s", error)
             self._cluster.tell_all([codec.FREE, LEASE])
+
+    def addresses(self) -> list[str]:
+        """Every room that this node runs."""
+        return self._rooms.addresses() if self._rooms is not None else []
 
     async def account_removed(self, bare: str) -> None:
         """Takes a removed account's affiliations. Raises MoimError when the database does not take it."""
@@ -151,7 +154,7 @@ class RoomsHome:
         _log.info("this node runs group chat")
 
     def _present(self, session: Jid) -> bool:
-        return session.domain != self._domain or self._accounts.session(session) is not None
+        return session.domain not in self._domains or self._accounts.session(session) is not None
 
     async def lost(self) -> None:
         """This node was taken for dead: another one runs the rooms, or will."""

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import sqlalchemy as sa
 
 from moim.chat.cluster import tables
-from moim.chat.rooms import Rooms
+from moim.chat.rooms import RoomServices
 from moim.chat.rooms.ranks import Role
 from moim.chat.rooms.room import Room
 from moim.errors import MoimError, ProtocolError
@@ -42,12 +42,12 @@ class Seats:
         self._written: dict[str, dict[str, Row]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, room: Room) -> None:
-        """Call after every step of a room."""
+    def note(self, key: str, room: Room) -> None:
+        """Call after every step of a room, which has this name in the store."""
         if self._noted.get(room, 0) == room.seating:
             return
         self._noted[room] = room.seating
-        self._dirty[room.jid.local] = room
+        self._dirty[key] = room
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write(), name="chat:seats")
 
@@ -88,7 +88,7 @@ class Seats:
                     new = insert(table).values(room=name, session=session, **values)
                     connection.execute(new.on_conflict_do_update(index_elements=["room", "session"], set_=values))
 
-    async def restore(self, rooms: Rooms, present: Callable[[Jid], bool]) -> None:
+    async def restore(self, rooms: RoomServices, present: Callable[[Jid], bool]) -> None:
         """Puts everybody back who was in a room when another node ran it; those who are not there any more leave."""
         order = sa.select(tables.occupants).order_by(tables.occupants.c.room, tables.occupants.c.place)
         gone: list[Jid] = []

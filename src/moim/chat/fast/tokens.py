@@ -49,7 +49,7 @@ _waiting = tokens.delete().where(_mine, tokens.c.slot == "new")
 
 
 class FastTokens:
-    """The tokens of a domain's accounts.
+    """The tokens of accounts, which are named by their bare JIDs.
 
     ``lookup`` finds an account's verifier, None for one that may not sign in. ``lifetime`` and ``renew_after`` are
     seconds; a token older than ``renew_after`` is replaced when it is used. ``clients`` bounds one account's programs.
@@ -57,7 +57,6 @@ class FastTokens:
 
     def __init__(
         self,
-        domain: str,
         *,
         store: Store,
         lookup: Lookup,
@@ -67,7 +66,6 @@ class FastTokens:
         clients: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._domain = domain
         self._store = store
         self._lookup = lookup
         self._key = hmac.digest(secret, b"fast tokens", "sha256")
@@ -79,15 +77,15 @@ class FastTokens:
             name="XEP-0484 tokens for the next sign-in", on_start=self._clean, on_account_removed=self.revoke
         )
 
-    async def check(self, local: str, client: str, need: sasl.NeedToken, use: sasl2.Fast) -> Checked:
+    async def check(self, owner: str, client: str, need: sasl.NeedToken, use: sasl2.Fast) -> Checked:
         """Whether the proof was made with a token of this account and client. Raises Unavailable.
 
         A count that is not higher than every earlier one is refused: somebody repeats what they overheard.
         """
-        owner, key = self._owner(local), _hashed(client)
+        key = _hashed(client)
         mine = {"owner_": owner, "client_": key}
         rows: Sequence[sa.Row[Any]] = await self._store.read(lambda c: c.execute(_find, mine).all())
-        verifier = await self._lookup(local, _BASIS)
+        verifier = await self._lookup(owner, _BASIS)
         row = self._matching(rows, verifier, need)
         if row is None or verifier is None:
             return Checked(None)
@@ -129,14 +127,14 @@ class FastTokens:
             return True
         return await self._store.write(work)
 
-    async def issue(self, local: str, client: str, mechanism: str) -> Element | None:
+    async def issue(self, owner: str, client: str, mechanism: str) -> Element | None:
         """A new token, besides the one in use until it is used itself. None when the account cannot have one."""
-        verifier = await self._lookup(local, _BASIS)
+        verifier = await self._lookup(owner, _BASIS)
         if verifier is None or mechanism not in HT_BINDINGS:
             return None
         now = self._clock()
         row = {
-            "owner": self._owner(local),
+            "owner": owner,
             "client": _hashed(client),
             "slot": "new",
             "mechanism": mechanism,
@@ -170,9 +168,6 @@ class FastTokens:
     async def _clean(self) -> None:
         over = tokens.delete().where(tokens.c.expires_at <= self._clock())
         await self._store.write(lambda connection: connection.execute(over))
-
-    def _owner(self, local: str) -> str:
-        return f"{local}@{self._domain}"
 
     def _token(self, row: sa.Row[Any], verifier: Verifier) -> str:
         parts = (row.owner.encode(), row.client.encode(), row.mechanism.encode(), row.salt, verifier.stored_key)

@@ -31,7 +31,7 @@ class Adoption(Protocol):
 
     async def take(
         self,
-        local: str,
+        address: str,
         *,
         password: str | None = None,
         scram: Mapping[ScramHash, ScramVerifier] | None = None,
@@ -41,13 +41,13 @@ class Adoption(Protocol):
         """``added``, ``same``, or ``other-password`` for an account that is here with another one."""
         ...
 
-    async def credentials(self, local: str) -> Mapping[ScramHash, ScramVerifier]:
+    async def credentials(self, address: Address) -> Mapping[ScramHash, ScramVerifier]:
         """What is kept of a password."""
         ...
 
 
 class Directory(Protocol):
-    """The people of the domain."""
+    """The people of every domain."""
 
     @property
     def adoption(self) -> Adoption: ...
@@ -75,9 +75,9 @@ def admin_routes(chat: Chat, people: Directory) -> list[BaseRoute]:
 
     async def give(request: Request) -> Response:
         moving = await chat.moving()
-        users = [address.local for address in await people.addresses()]
+        users = await people.addresses()
         if wanted := request.query_params.get("user"):
-            users = [local for local in users if f"{local}@{moving.domain}" == wanted]
+            users = [address for address in users if wanted in (str(address), str(Jid.parse(str(address))))]
             if not users:
                 raise NotFound(f"there is no user {wanted}", hint="see them all with: moim user list")
         _log.info("an export of %d accounts, with their credentials, begins", len(users))
@@ -103,9 +103,9 @@ async def _take(moving: Moving, adoption: Adoption, given: dict[str, Any]) -> di
         raise UsageError(f"at most {_MAX_PIECES} pieces are taken at once")
     try:
         jid = Jid.parse(user)
-        if jid.domain != moving.domain or not jid.local or jid.resource:
-            raise UsageError(f"'{user}' is not a user of {moving.domain}")
-        owner = Jid(prepare_local(jid.local), moving.domain)
+        if jid.domain not in moving.hosts or not jid.local or jid.resource:
+            raise UsageError(f"'{user}' is not a user of {' or '.join([*moving.hosts][:8])}")
+        owner = Jid(prepare_local(jid.local), jid.domain)
         pieces = [Element.parse(text) for text in texts]
     except (ProtocolError, TypeError) as error:
         raise UsageError(f"a piece or the address of '{user[:200]}' cannot be read: {error}") from error
@@ -118,11 +118,11 @@ async def _take(moving: Moving, adoption: Adoption, given: dict[str, Any]) -> di
         except ProtocolError as error:
             raise UsageError(f"the password of '{user[:200]}' cannot be taken: {error.message}") from error
         account = await adoption.take(
-            owner.local, password=password, scram=scram, name=_display_name(rest), dry_run=dry_run
+            str(owner), password=password, scram=scram, name=_display_name(rest), dry_run=dry_run
         )
         if account == "added" and not dry_run:
             _log.info("%s was taken over from another server", owner)
-    outcome = await moving.taking(dry_run=dry_run).take(str(owner), rest)
+    outcome = await moving.taking(owner.domain, dry_run=dry_run).take(str(owner), rest)
     return {"account": account, **outcome.to_json()}
 
 
@@ -135,10 +135,15 @@ def _display_name(pieces: Sequence[Element]) -> str:
     return ""
 
 
-async def _export(moving: Moving, adoption: Adoption, users: Sequence[str]) -> AsyncIterator[bytes]:
+async def _export(moving: Moving, adoption: Adoption, users: Sequence[Address]) -> AsyncIterator[bytes]:
     giving = moving.giving()
-    yield f"{HEAD}\n<host jid={quoteattr(moving.domain)}>\n".encode()
-    for local in users:
-        async for piece in giving.user(f"{local}@{moving.domain}", await adoption.credentials(local)):
-            yield piece.encode()
-    yield f"</host>{TAIL}".encode()
+    yield f"{HEAD}\n".encode()
+    for domain in moving.hosts:
+        yield f"<host jid={quoteattr(domain)}>\n".encode()
+        for address in users:
+            owner = Jid.parse(str(address))
+            if owner.domain == domain:
+                async for piece in giving.user(str(owner), await adoption.credentials(address)):
+                    yield piece.encode()
+        yield b"</host>"
+    yield TAIL.encode()

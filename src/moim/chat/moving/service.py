@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from moim.chat.hosts import Hosts
 from moim.chat.moving.taking import Parts, Taking
 from moim.chat.moving.writing import Giving
 from moim.store import Store
 
 
 class Moving:
-    """The two directions, over the parts of a chat service. ``domain`` is that of its users."""
+    """The two directions, over the parts of a chat service. ``hosts`` are the domains of its users."""
 
-    def __init__(self, parts: Parts, store: Store, domain: str, *, most_contacts: int, most_blocked: int) -> None:
+    def __init__(self, parts: Parts, store: Store, hosts: Hosts, *, most_blocked: int) -> None:
         self._parts = parts
         self._store = store
-        self._bounds = {"most_contacts": most_contacts, "most_blocked": most_blocked}
-        self.domain = domain
+        self._most_blocked = most_blocked
+        self.hosts = hosts
 
-    def taking(self, *, dry_run: bool) -> Taking:
-        """What takes pieces; with ``dry_run`` it only says what it would do."""
-        return Taking(self._parts, self._store, self.domain, **self._bounds, dry_run=dry_run)
+    def taking(self, domain: str, *, dry_run: bool) -> Taking:
+        """What takes pieces of a domain's people; with ``dry_run`` it only says what it would do."""
+        return Taking(
+            self._parts,
+            self._store,
+            domain,
+            most_contacts=self.hosts.settings(domain).max_roster_items,
+            most_blocked=self._most_blocked,
+            dry_run=dry_run,
+        )
 
     def giving(self) -> Giving:
         """What writes accounts."""

@@ -76,7 +76,7 @@ class Push:
 
     def __init__(
         self,
-        domain: str,
+        domains: Container[str],
         registrations: Registrations,
         *,
         plane: Plane,
@@ -86,7 +86,7 @@ class Push:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registrations = registrations
-        self._domain = domain
+        self._domains = domains
         self._plane = plane
         self._deliver = deliver
         self._summary = summary
@@ -154,7 +154,7 @@ class Push:
             service = Jid.parse(payload.get("jid") or "")
         except ProtocolError:
             raise StanzaError("jid-malformed", "the 'jid' of an app server is missing or none") from None
-        if service.domain == self._domain and not service.resource:
+        if service.domain in self._domains and not service.resource:
             raise StanzaError("not-allowed", "accounts of this server are no app servers")
         return service
 

@@ -1,5 +1,6 @@
-"""Group chat (XEP-0045): rooms as machines without I/O, and the service that runs them at ``rooms.<domain>``."""
+"""Group chat (XEP-0045): rooms as machines without I/O, and the services that run them at ``rooms.<domain>``."""
 
 from moim.chat.rooms.service import Rooms, RoomSettings
+from moim.chat.rooms.services import RoomServices
 
-__all__ = ["RoomSettings", "Rooms"]
+__all__ = ["RoomServices", "RoomSettings", "Rooms"]

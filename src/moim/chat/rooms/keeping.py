@@ -30,13 +30,27 @@ _log = logging.getLogger("moim.chat.rooms")
 class RoomStore:
     """Rooms on disk. Each method takes its picture of the room at once; the task is done when it is on disk.
 
-    ``temporary``: also those that end when everybody has left, as long as they last.
+    ``temporary``: also those that end when everybody has left, as long as they last. Rooms of the service domain are
+    there by their local part, those of a service ``apart`` by their whole address.
     """
 
-    def __init__(self, store: Store, *, temporary: bool = False) -> None:
+    def __init__(self, store: Store, host: str, *, apart: bool = False, temporary: bool = False) -> None:
         self._store = store
+        self._host = host
+        self._apart = apart
         self._temporary = temporary
         self._writing: set[asyncio.Task[None]] = set()
+
+    def key(self, room: Room) -> str:
+        """What a room is called in the store."""
+        return room.address if self._apart else room.jid.local
+
+    def name(self, key: str) -> str | None:
+        """The local part of a room's address, from the store; None for a room of another service."""
+        local, at, host = key.rpartition("@")
+        if self._apart:
+            return local if at and host == self._host else None
+        return None if at else key
 
     def save(self, room: Room, *, whole: bool) -> asyncio.Task[None]:
         """Writes configuration, subject, hats and vCard, and the affiliations that changed since the last time.
@@ -44,11 +58,11 @@ class RoomStore:
         ``whole``: all affiliations, and the history if the store does not know the room. A room that is to be
         forgotten goes. The task raises MoimError when the database does not take it.
         """
-        name = room.jid.local
+        name = self.key(room)
         touched, room.touched = room.touched, set()
         if room.is_over or room.locked or not (room.config.persistent or self._temporary):
             return self._spawn(lambda connection: _delete(connection, name))
-        row = _row(room)
+        row = _row(room, name)
         changed = None if whole else touched
         held = [
             {"room": name, "jid": jid, "affiliation": affiliation.value, "nick": room.nicks.get(jid, "")}
@@ -70,7 +84,7 @@ class RoomStore:
         """Puts tombstones into the history of a persistent room; a failure is logged."""
         if room.locked or not room.config.persistent:
             return
-        name, table = room.jid.local, tables.history
+        name, table = self.key(room), tables.history
         texts = [(entry.identifier, entry.message.to_xml("")) for entry in entries if entry.identifier]
 
         def write(connection: sa.Connection) -> None:
@@ -87,7 +101,7 @@ class RoomStore:
         if len(self._writing) >= _MAX_WRITING:
             _log.error("the store cannot keep up: messages of %s are not kept", room.address)
             return
-        name, keep = room.jid.local, min(room.config.history, room.bounds.history)
+        name, keep = self.key(room), min(room.config.history, room.bounds.history)
         task = self._spawn(lambda connection: _append(connection, name, entries, keep))
         task.add_done_callback(lambda done: _report(done, room.address))
 
@@ -103,10 +117,69 @@ class RoomStore:
             await asyncio.wait(tuple(self._writing))
 
     async def load(
-        self, host: str, bounds: Bounds, token: Callable[[], str], new_id: Callable[[], str] | None = None
+        self, bounds: Bounds, token: Callable[[], str], new_id: Callable[[], str] | None = None
     ) -> list[Room]:
         """Every room on disk. A message that cannot be read is logged and passed over."""
-        return await self._store.read(lambda connection: _load(connection, host, bounds, token, new_id))
+        return await self._store.read(lambda connection: self._load(connection, bounds, token, new_id))
+
+    def _own(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """The rows of this service's rooms: a local part has no ``@``."""
+        if self._apart:
+            return table.c.room.endswith(f"@{self._host}", autoescape=True)
+        return ~table.c.room.contains("@")
+
+    def _load(
+        self,
+        connection: sa.Connection,
+        bounds: Bounds,
+        token: Callable[[], str],
+        new_id: Callable[[], str] | None,
+    ) -> list[Room]:
+        held: defaultdict[str, dict[str, Affiliation]] = defaultdict(dict)
+        nicks: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for row in connection.execute(sa.select(tables.affiliations).where(self._own(tables.affiliations))):
+            held[row.room][row.jid] = Affiliation(row.affiliation)
+            if row.nick:
+                nicks[row.room][row.jid] = row.nick
+        said: defaultdict[str, list[Entry]] = defaultdict(list)
+        for row in connection.execute(
+            sa.select(tables.history).where(self._own(tables.history)).order_by(tables.history.c.id)
+        ):
+            try:
+                sent_at = datetime.fromtimestamp(row.sent_at, UTC)
+                said[row.room].append(Entry(sent_at, Element.parse(row.message), row.stanza_id, size=len(row.message)))
+            except ProtocolError as error:
+                _log.error("message %d of the room %s cannot be read any more: %s", row.id, row.room, error.message)
+        found = []
+        for row in connection.execute(sa.select(tables.rooms).where(self._own(tables.rooms))):
+            if (name := self.name(row.room)) is None:
+                continue
+            subject = None
+            if row.subject is not None:
+                subject = Subject(row.subject, row.subject_nick or "", datetime.fromtimestamp(row.subject_at, UTC))
+            try:
+                config, hats = RoomConfig.from_json(row.config), Hats.from_json(row.hats)
+                vcard = Element.parse(row.vcard) if row.vcard else None
+            except (ValueError, TypeError, KeyError, ProtocolError) as error:
+                raise Unavailable(f"the configuration of the room {row.room} cannot be read: {error}") from error
+            found.append(
+                Room(
+                    Jid(name, self._host),
+                    config=config,
+                    bounds=bounds,
+                    salt=row.salt,
+                    creator=row.creator,
+                    token=token,
+                    new_id=new_id,
+                    affiliations=held[row.room],
+                    nicks=nicks[row.room],
+                    subject=subject,
+                    history=said[row.room],
+                    hats=hats,
+                    vcard=vcard,
+                )
+            )
+        return found
 
 
 def _report(task: asyncio.Task[None], room: str) -> None:
@@ -114,10 +187,10 @@ def _report(task: asyncio.Task[None], room: str) -> None:
         _log.error("a message of %s could not be kept: %s", room, error)
 
 
-def _row(room: Room) -> dict[str, Any]:
+def _row(room: Room, name: str) -> dict[str, Any]:
     subject = room.subject
     return {
-        "room": room.jid.local,
+        "room": name,
         "config": room.config.to_json(),
         "salt": room.salt,
         "creator": room.creator,
@@ -163,53 +236,3 @@ def _append(connection: sa.Connection, name: str, entries: Sequence[Entry], keep
         connection.execute(sa.insert(table), rows)
     newest = sa.select(table.c.id).where(table.c.room == name).order_by(table.c.id.desc()).limit(keep)
     connection.execute(sa.delete(table).where(table.c.room == name, table.c.id.not_in(newest)))
-
-
-def _load(
-    connection: sa.Connection,
-    host: str,
-    bounds: Bounds,
-    token: Callable[[], str],
-    new_id: Callable[[], str] | None,
-) -> list[Room]:
-    held: defaultdict[str, dict[str, Affiliation]] = defaultdict(dict)
-    nicks: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for row in connection.execute(sa.select(tables.affiliations)):
-        held[row.room][row.jid] = Affiliation(row.affiliation)
-        if row.nick:
-            nicks[row.room][row.jid] = row.nick
-    said: defaultdict[str, list[Entry]] = defaultdict(list)
-    for row in connection.execute(sa.select(tables.history).order_by(tables.history.c.id)):
-        try:
-            sent_at = datetime.fromtimestamp(row.sent_at, UTC)
-            said[row.room].append(Entry(sent_at, Element.parse(row.message), row.stanza_id, size=len(row.message)))
-        except ProtocolError as error:
-            _log.error("message %d of the room %s cannot be read any more: %s", row.id, row.room, error.message)
-    found = []
-    for row in connection.execute(sa.select(tables.rooms)):
-        subject = None
-        if row.subject is not None:
-            subject = Subject(row.subject, row.subject_nick or "", datetime.fromtimestamp(row.subject_at, UTC))
-        try:
-            config, hats = RoomConfig.from_json(row.config), Hats.from_json(row.hats)
-            vcard = Element.parse(row.vcard) if row.vcard else None
-        except (ValueError, TypeError, KeyError, ProtocolError) as error:
-            raise Unavailable(f"the configuration of the room {row.room} cannot be read: {error}") from error
-        found.append(
-            Room(
-                Jid(row.room, host),
-                config=config,
-                bounds=bounds,
-                salt=row.salt,
-                creator=row.creator,
-                token=token,
-                new_id=new_id,
-                affiliations=held[row.room],
-                nicks=nicks[row.room],
-                subject=subject,
-                history=said[row.room],
-                hats=hats,
-                vcard=vcard,
-            )
-        )
-    return found

@@ -43,8 +43,8 @@ FanOut = Callable[[Element, Audience, Collection[Jid]], None]
 class Seats(Protocol):
     """Keeps who is in the rooms, so that another node can go on with them."""
 
-    def note(self, room: Room) -> None:
-        """Call after every step of a room; cheap when nobody came, went or changed."""
+    def note(self, key: str, room: Room) -> None:
+        """Call after every step of a room, by its name in the store; cheap when nobody came, went or changed."""
         ...
 
 
@@ -58,7 +58,10 @@ _log = logging.getLogger("moim.chat.rooms")
 
 @dataclass(frozen=True, slots=True)
 class RoomSettings:
-    """The service's limits. ``creators`` is the domain whose people may make rooms; empty for everybody."""
+    """The service's limits. ``creators`` is the domain whose people may make rooms; empty for everybody.
+
+    ``apart``: its rooms are told from those of another service of the site by their host, in the store.
+    """
 
     host: str
     creators: str
@@ -74,6 +77,7 @@ class RoomSettings:
     vcard_bytes: int = 131_072
     logged: bool = True
     name: str = "Rooms"
+    apart: bool = False
 
 
 class Rooms:
@@ -110,7 +114,7 @@ class Rooms:
         self._budgets = Budgets(settings.rate, settings.burst)
         self._logged = Budgets(_LOGGED_PER_SECOND, _LOGGED_AT_ONCE)
         self._relay = Relay(_token)
-        self._store = RoomStore(store, temporary=seats is not None)
+        self._store = RoomStore(store, settings.host, apart=settings.apart, temporary=seats is not None)
         self._rooms: dict[str, Room] = {}
         self._directory = Directory(self._rooms.values)
         self._made: Counter[str] = Counter()
@@ -130,7 +134,7 @@ class Rooms:
 
     async def start(self) -> None:
         """Reads the rooms that are kept. Raises Unavailable when the store cannot be read."""
-        for room in await self._store.load(self.host, self._bounds, _token, self._new_id):
+        for room in await self._store.load(self._bounds, _token, self._new_id):
             if room.is_over and self._seats is None:
                 self._store.save(room, whole=True)  # left behind by a node that kept it for others to take over
                 continue
@@ -140,8 +144,12 @@ class Rooms:
         self._directory.changed()
 
     def seat(self, room: str, session: Jid, nick: str, role: Role, words: Sequence[Element], *, visible: bool) -> None:
-        """Puts a session back where it was when another node ran the service; nobody is told."""
-        found = self._rooms.get(room)
+        """Puts a session back where it was when another node ran the service; nobody is told.
+
+        ``room`` is as the store has it.
+        """
+        name = self._store.name(room)
+        found = self._rooms.get(name) if name is not None else None
         if found is not None and session not in found.by_session:
             occupant = found.add(session, nick, tuple(words))
             found.set_role(occupant, role)
@@ -180,6 +188,10 @@ class Rooms:
             self._say(room)
         await self._tasks.settled()
         await self._store.drain()
+
+    def addresses(self) -> list[str]:
+        """Every room there is."""
+        return [room.address for room in self._rooms.values()]
 
     async def account_removed(self, bare: str) -> None:
         """Takes a removed account's affiliations. Raises MoimError when the database does not take it."""
@@ -349,7 +361,7 @@ class Rooms:
         """Sends and keeps what a step left behind; gives the write that makes it durable, if there is one."""
         over = room.is_over
         if self._seats is not None:
-            self._seats.note(room)
+            self._seats.note(self._store.key(room), room)
         saving = None
         if room.changed or over:
             self._directory.changed()

@@ -1,4 +1,7 @@
-"""The tables of rooms that outlive their occupants. ``room`` is the local part of the room's address."""
+"""The tables of rooms that outlive their occupants. ``room`` is the local part of the room's address.
+
+It is the whole address where the service is not that of the site's service domain.
+"""
 
 from __future__ import annotations
 

@@ -75,9 +75,16 @@ class NoRoom(LimitExceeded):
 
 
 class Files:
-    """Every uploaded file of the site, in ``folder``."""
+    """Every uploaded file of the site, in ``folder``. ``quotas`` are those of a bare JID, or of a domain."""
 
-    def __init__(self, store: Store, folder: Path, quotas: Quotas, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        quotas: Callable[[str], Quotas],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.quotas = quotas
         self._store = store
         self._folder = folder
@@ -117,20 +124,21 @@ class Files:
 
     async def reserve(self, owner: str, name: str, size: int, kind: str) -> Upload:
         """A slot for a file of exactly ``size`` bytes. Raises NoRoom."""
+        quotas = self.quotas(owner)
         now = self._clock()
         try:
             free = (await asyncio.to_thread(shutil.disk_usage, self._folder)).free
         except OSError as error:
             raise Unavailable(f"the folder for uploads cannot be read: {error.strerror}") from error
-        if free - size < self.quotas.free:
+        if free - size < quotas.free:
             _log.warning("an upload of %s (%d bytes) is refused: the disk has %d bytes left", owner, size, free)
             raise NoRoom("site", "the server's disk is full")
-        upload = Upload(secrets.token_hex(16), owner, name, kind, size, now, now + self.quotas.slot, False)
-        await self._store.write(lambda connection: self._reserve(connection, upload))
+        upload = Upload(secrets.token_hex(16), owner, name, kind, size, now, now + quotas.slot, False)
+        await self._store.write(lambda connection: self._reserve(connection, upload, quotas))
         return upload
 
-    def _reserve(self, connection: sa.Connection, upload: Upload) -> None:
-        quotas, now, size = self.quotas, upload.created_at, upload.size
+    def _reserve(self, connection: sa.Connection, upload: Upload, quotas: Quotas) -> None:
+        now, size = upload.created_at, upload.size
         used = sa.select(sa.func.coalesce(sa.func.sum(table.c.size), 0)).where(table.c.expires_at > now)
         own = used.where(table.c.owner == upload.owner).add_columns(sa.func.count())
         taken, count = connection.execute(own).one()
@@ -166,7 +174,7 @@ class Files:
             await self._write(draft, upload.size, pieces)
             await asyncio.to_thread(self._put_in_place, draft, upload.id)
             try:
-                filled = await self._store.write(lambda connection: self._fill(connection, upload.id, kind))
+                filled = await self._store.write(lambda connection: self._fill(connection, upload, kind))
             except BaseException:
                 await asyncio.to_thread(self.path(upload.id).unlink, missing_ok=True)
                 raise
@@ -220,10 +228,10 @@ class Files:
             finally:
                 os.close(descriptor)
 
-    def _fill(self, connection: sa.Connection, identifier: str, kind: str) -> bool:
-        now = self._clock()
-        end = now + self.quotas.lifetime if self.quotas.lifetime else now + 1000 * 365 * DAY
-        slot = sa.update(table).where(table.c.id == identifier, table.c.stored.is_(False))
+    def _fill(self, connection: sa.Connection, upload: Upload, kind: str) -> bool:
+        now, lifetime = self._clock(), self.quotas(upload.owner).lifetime
+        end = now + lifetime if lifetime else now + 1000 * 365 * DAY
+        slot = sa.update(table).where(table.c.id == upload.id, table.c.stored.is_(False))
         return connection.execute(slot.values(stored=True, expires_at=end, type=kind)).rowcount == 1
 
     # --- out ----------------------------------------------------------------------------------------------------

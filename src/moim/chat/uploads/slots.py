@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
@@ -35,30 +35,31 @@ _log = logging.getLogger("moim.chat.uploads")
 
 
 class Uploads:
-    """The service at ``host``. ``base`` gives the URL that clients reach the site's web origin by.
+    """The services of several domains. ``base`` gives the URL that clients reach the site's web origin by.
 
-    ``domain`` is whose people may upload; ``secret`` signs what may be put; ``per_minute`` bounds the slots that one
-    account may ask for. A component of the router, and a feature.
+    ``people`` has whose people may upload at each service's domain; ``secret`` signs what may be put; ``per_minute``
+    bounds the slots that one account of a domain may ask for. A component of the router, and a feature.
     """
 
     def __init__(
         self,
-        host: str,
-        domain: str,
+        people: Mapping[str, str],
         *,
         files: Files,
         base: Callable[[], str],
         secret: bytes,
-        per_minute: int,
+        per_minute: Callable[[str], int],
         deliver: Deliver,
     ) -> None:
-        self.host = host
+        self.hosts = people.keys()
         self.name = "File upload"
         self.files = files
-        self._domain = domain
+        self._people = people
         self._base = base
         self._key = hmac.digest(secret, b"moim upload", "sha256")
-        self._rate = RateLimit(per_s=per_minute / 60, burst=per_minute)
+        self._rates = {
+            domain: RateLimit(per_s=(most := per_minute(domain)) / 60, burst=most) for domain in people.values()
+        }
         self._deliver = deliver
         self._tasks: set[asyncio.Task[None]] = set()
         self.feature = Feature(
@@ -96,29 +97,29 @@ class Uploads:
             raise StanzaError("item-not-found")
         key = (stanza.get("type"), payload.ns, payload.name)
         if key == ("get", ns.HTTP_UPLOAD, "request"):
-            self._spawn(self._slot(stanza, sender, payload))
+            self._spawn(self._slot(stanza, sender, to, payload))
         elif key == ("get", ns.PING, "ping"):
             self._deliver([(sender, result(stanza))])
         elif payload.get("node") and payload.ns in (ns.DISCO_INFO, ns.DISCO_ITEMS):
             raise StanzaError("item-not-found", "there is no such node")
         elif key == ("get", ns.DISCO_INFO, "query"):
-            self._deliver([(sender, result(stanza, self._info()))])
+            self._deliver([(sender, result(stanza, self._info(self._people[to.domain])))])
         elif key == ("get", ns.DISCO_ITEMS, "query"):
             self._deliver([(sender, result(stanza, Element("query", ns.DISCO_ITEMS)))])
         else:
             raise StanzaError("service-unavailable")
 
-    def _info(self) -> Element:
+    def _info(self, domain: str) -> Element:
         identity = Element("identity", ns.DISCO_INFO, {"category": "store", "type": "file", "name": self.name})
         features = [Element("feature", ns.DISCO_INFO, {"var": var}) for var in sorted(_INFO)]
-        limit = Field("max-file-size", values=(str(self.files.quotas.file),))
+        limit = Field("max-file-size", values=(str(self.files.quotas(domain).file),))
         return Element("query", ns.DISCO_INFO, {}, (identity, *features, form("result", ns.HTTP_UPLOAD, [limit])))
 
     # --- slots --------------------------------------------------------------------------------------------------
 
-    async def _slot(self, iq: Element, sender: Jid, request: Element) -> None:
+    async def _slot(self, iq: Element, sender: Jid, to: Jid, request: Element) -> None:
         try:
-            upload = await self._reserve(sender, request)
+            upload = await self._reserve(sender, self._people[to.domain], request)
         except StanzaError as error:
             self._refuse(iq, error)
         except NoRoom as error:
@@ -135,17 +136,17 @@ class Uploads:
         else:
             self._deliver([(sender, result(iq, self._links(upload)))])
 
-    async def _reserve(self, sender: Jid, request: Element) -> Upload:
-        if sender.domain != self._domain or not sender.local:
-            raise StanzaError("forbidden", f"only people of {self._domain} upload here")
+    async def _reserve(self, sender: Jid, domain: str, request: Element) -> Upload:
+        if sender.domain != domain or not sender.local:
+            raise StanzaError("forbidden", f"only people of {domain} upload here")
         name, size, kind = _asked(request)
-        limit = self.files.quotas.file
+        limit = self.files.quotas(domain).file
         if size > limit:
             number = Element("max-file-size", ns.HTTP_UPLOAD, {}, (str(limit),))
             too_large = Element("file-too-large", ns.HTTP_UPLOAD, {}, (number,))
             raise StanzaError("not-acceptable", f"a file may have {limit} bytes", application=too_large)
         owner = str(sender.bare)
-        wait = self._rate.wait(owner, time.monotonic())
+        wait = self._rates[domain].wait(owner, time.monotonic())
         if wait > 0:
             stamp = timestamp(datetime.fromtimestamp(time.time() + wait, UTC))
             again = Element("retry", ns.HTTP_UPLOAD, {"stamp": stamp})
