@@ -151,6 +151,16 @@ async def test_a_silent_address_does_not_hold_up_the_next(make: Any, dns: FakeDn
     await b.hears()
 
 
+async def test_a_worse_priority_is_for_when_the_better_one_is_down(make: Any, dns: FakeDns, network: Network) -> None:
+    dns.srv[f"_xmpp-server._tcp.{B}"] = [(0, 0, 5269, f"x.{B}"), (10, 0, 5269, f"backup.{B}")]
+    dns.hosts[f"backup.{B}"] = ["10.0.0.99"]
+    network.slow.add("10.0.0.2")
+    a, b = await make(A), await make(B)
+    a.say(f"v@{B}", "far away")
+    await b.hears()
+    assert [place for place in network.tried if place[0] != "10.0.0.1"] == [("10.0.0.2", 5269)]
+
+
 async def test_direct_tls_by_its_own_records(make: Any, dns: FakeDns, network: Network) -> None:
     a, b = await make(A), await make(B)
     dns.srv[f"_xmpps-server._tcp.{B}"] = [(0, 0, 5270, f"x.{B}")]

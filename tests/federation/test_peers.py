@@ -168,6 +168,22 @@ def test_the_check_finds_nothing_wrong(two: Two) -> None:
     assert said["certificate"] == said["dialback to them"] == said["dialback to us"] == said["authentication"] == "ok"
 
 
+@pytest.mark.parametrize("two", ["prosody"], indirect=True)  # ejabberd counts nothing between servers
+async def test_what_a_frozen_peer_took_arrives_when_it_is_back(two: Two, pair: tuple[Person, Person]) -> None:
+    assert isinstance(two.other, ProsodyServer)
+    alice, romeo = pair
+    await chats(alice, romeo, "before")
+    two.other.freeze()
+    alice.send_message(ROMEO, "into the kernel", mtype="chat")
+    await alice.plugin["xep_0199"].ping(DOMAIN)  # whoever answers this has sent what came before
+    await asyncio.to_thread(two.other.kill)
+    await asyncio.to_thread(two.other.start)
+    again = Person(ROMEO, PASSWORD)
+    await again.sign_in(two.other.address, two.other.c2s_port)
+    assert await again.chat() == (ALICE, "into the kernel")
+    await again.leave()
+
+
 async def test_a_peer_that_dies_and_comes_back(two: Two) -> None:
     alice = Person.of(two.site, ALICE)
     await alice.sign_in(*two.site.place("xmpp-client"))

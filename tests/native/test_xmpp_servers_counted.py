@@ -103,8 +103,27 @@ def test_a_stream_that_is_ended_here_gives_nothing_back(a: Side) -> None:
         peer.until("<a xmlns='urn:xmpp:sm:3' h='0'/>")
         a.server.send(sid, [said(1)])
         a.server.close(sid)
-        peer.until(f"id='m1'/><a xmlns='{NS_SM}' h='0'/></stream:stream>")
+        peer.until("id='m1'/>")
+        peer.until(f"<a xmlns='{NS_SM}' h='0'/></stream:stream>")
     assert a.next("closed")[1] == sid
+
+
+def test_a_peer_is_asked_again_as_soon_as_it_answers(a: Side) -> None:
+    with called(a) as (peer, sid):
+        peer.send(COUNTED)
+        for number in range(1, 6):
+            a.server.send(sid, [said(number)])
+            peer.until(f"id='m{number}'/>")
+            peer.until(f"<r xmlns='{NS_SM}'/>")
+            peer.send(f"<a xmlns='{NS_SM}' h='{number}'/>")
+        a.server.send(sid, [said(6)])
+        peer.until(f"<r xmlns='{NS_SM}'/>")
+        a.server.send(sid, [said(7)])
+        peer.until("id='m7'/>")
+        assert "<r" not in peer.seen, "one question at a time"
+        peer.send(f"<a xmlns='{NS_SM}' h='6'/>")
+        peer.until(f"<r xmlns='{NS_SM}'/>")
+    assert a.next("undelivered")[2] == [said(7)]
 
 
 def test_a_count_that_cannot_be_ends_the_stream(a: Side) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -19,7 +20,7 @@ log = {{ debug = "{root}/prosody.log" }}
 plugin_paths = {{ "{root}/modules" }}
 modules_enabled = {{
   "roster", "saslauth", "tls", "dialback", "disco", "ping", "presence", "message", "iq", "offline", "pep", "s2s",
-  "s2s_auth_certs", "accounts", "whereabouts"
+  "s2s_auth_certs", "smacks", "accounts", "whereabouts"
 }}
 modules_disabled = {{ "limits" }}
 c2s_require_encryption = false
@@ -133,6 +134,18 @@ class ProsodyServer:
         """Stops the process."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
+            self._process.wait(20)
+        self._process = None
+
+    def freeze(self) -> None:
+        """It takes nothing any more, though its kernel does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        """Ends the process without a word."""
+        if self._process is not None:
+            self._process.kill()
             self._process.wait(20)
         self._process = None
 

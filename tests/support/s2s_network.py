@@ -32,12 +32,13 @@ class End:
 
 
 class Network:
-    """Listeners by address; ``down`` are addresses that refuse; ``silent`` ones never answer."""
+    """Listeners by address; ``down`` are addresses that refuse; ``silent`` ones never answer, ``slow`` ones late."""
 
     def __init__(self) -> None:
         self.listeners: dict[tuple[str, int], tuple[FakePlane, int, str]] = {}
         self.down: set[str] = set()
         self.silent: set[str] = set()
+        self.slow: set[str] = set()
         self.tried: list[tuple[str, int]] = []
 
 
@@ -100,15 +101,23 @@ class FakePlane:
         elif found is None or address in self.network.down:
             asyncio.get_running_loop().call_soon(self._end, end, "connection refused")
         else:
-            plane, number, mode = found
-            other = End(plane, next(self._numbers), end, local=server_name)
-            plane.ends[other.sid] = other
-            end.other = other
-            plane._tell("connected", other.sid, number, self.address, 40000, mode == "server-tls")
-            self._tell("connected", sid, 0, address, port, tls)
-            if tls:
-                self._handshake(end)
+            delay = 0.4 if address in self.network.slow else 0.0
+            asyncio.get_running_loop().call_later(delay, self._join, end, found, server_name, (address, port, tls))
         return sid
+
+    def _join(
+        self, end: End, found: tuple[FakePlane, int, str], server_name: str, place: tuple[str, int, bool]
+    ) -> None:
+        if not end.open:
+            return
+        plane, number, mode = found
+        other = End(plane, next(self._numbers), end, local=server_name)
+        plane.ends[other.sid] = other
+        end.other = other
+        plane._tell("connected", other.sid, number, self.address, 40000, mode == "server-tls")
+        self._tell("connected", end.sid, 0, *place)
+        if place[2]:
+            self._handshake(end)
 
     def _handshake(self, end: End) -> None:
         other = end.other

@@ -94,6 +94,8 @@ class Wire:
                 if not self.hold:
                     right = self.a_keys.check(key, receiving=local, originating=remote, stream_id=stream_id)
                     self.inc.verified(local, remote, "valid" if right else "invalid")
+            case s2s.Count():
+                self.said.append(f"{who}: enable")
             case s2s.Ready():
                 self.ready.append(step)
             case s2s.Paired():

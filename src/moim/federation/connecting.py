@@ -1,7 +1,8 @@
 """From a domain to an open stream: find its servers, connect to the first that accepts, negotiate, else the next.
 
 Connecting is happy eyeballs (RFC 8305) over the plane's single attempts: each begins a moment after the one before, and
-the first that is up is used.
+the first that is up is used. Targets of a worse priority have to wait longer: they are for when the better ones are
+down (RFC 2782), and not for when they are far away.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from moim.federation.stream import Stream, StreamFailed
 from moim.proto.xmpp import s2s
 
 _STAGGER = 0.25
+_WORSE_STAGGER = 3.0
 _MAX_NEGOTIATIONS = 4
 
 
@@ -123,9 +125,10 @@ class Connector:
                     )
                     stream = self._dialler.dial(endpoint, machine)
                     trying[stream.connected] = (stream, endpoint)
-                done, _ = await asyncio.wait(
-                    trying, timeout=_STAGGER if queue else None, return_when=asyncio.FIRST_COMPLETED
-                )
+                pause = None
+                if queue:
+                    pause = _STAGGER if queue[0].priority == endpoint.priority else _WORSE_STAGGER
+                done, _ = await asyncio.wait(trying, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                 for future in done:
                     stream, endpoint = trying.pop(future)
                     if (error := future.exception()) is None:

@@ -28,7 +28,9 @@ class Fetcher:
         allowed = [one for one in answer.addresses if not self._guard.refusal(one, self._port)]
         if not allowed:
             raise PeerUnreachable(f"https://{host} has no address that may be connected to")
-        found = await self._client.get("https", host, self._port, path, addresses=allowed, timeout=_SECONDS, limit=MAX_DOCUMENT)
+        found = await self._client.get(
+            "https", host, self._port, path, addresses=allowed, timeout=_SECONDS, limit=MAX_DOCUMENT
+        )
         if found.status != 200:
             raise NotFound(f"https://{host}{path} answered {found.status}")
         return found.body

@@ -59,6 +59,7 @@ class Endpoint:
     port: int
     direct: bool
     host: str
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class Locator:
                 if refusal := self._guard.refusal(address, target.port):
                     result.problems.append(f"{target.host} is not tried: {refusal}")
                 else:
-                    result.found.append(Endpoint(*place, target.host))
+                    result.found.append(Endpoint(*place, target.host, target.priority))
         return result
 
     async def addresses(self, host: str) -> tuple[str, ...]:

@@ -131,11 +131,13 @@ impl Session {
     /// Writes the count we owe and the question for theirs, when it is time.
     pub(super) fn speak(&mut self, patient: bool, context: &mut Context) {
         let speaks = self.phase == Phase::Stream && self.peer_counts();
+        // A server is asked as soon as it has answered: what it has must not go to it twice should it vanish.
+        let sparing = patient && !self.is_server();
         let Some(managed) = self.managed.as_deref_mut().filter(|_| speaks) else {
             return;
         };
         let answer = managed.answer(patient);
-        let question = managed.request(patient, context.now);
+        let question = managed.request(sparing, context.now);
         if let Some(count) = answer {
             self.write_piece(format!("<a xmlns='urn:xmpp:sm:3' h='{count}'/>").as_bytes());
         }

@@ -70,7 +70,6 @@ class Incoming:
         self._local = ""
         self._remote = ""
         self._stream_id = ""
-        self._version = True
         self._proofs: dict[str, Proof | None] = {}
         self._external_offered = False
         self._authenticated = ""
@@ -131,11 +130,10 @@ class Incoming:
             self._fail("policy-violation", "a stream header where none is expected")
             return
         self._stream_id = self._token()
-        self._version = attrs.get("version", "0.9").partition(".")[0] not in ("", "0")
         problem = self._addresses(attrs)
         answered = {"from": self._local or next(iter(self._hosts()), ""), "id": self._stream_id}
         answered |= {"to": self._remote} if self._remote else {}
-        answered |= {"version": VERSION, "xml:lang": "en"} if self._version else {}
+        answered |= {"version": VERSION, "xml:lang": "en"}
         self._output.append(OpenStream(answered))
         if problem is not None:
             self._fail(*problem)
@@ -170,8 +168,6 @@ class Incoming:
     def _plain(self) -> None:
         rules = self._rules(self._remote)
         self._stage = "plain"
-        if not self._version:
-            return
         offered: list[Element] = []
         if rules.tls != "off":
             required = (Element("required", ns.TLS),) if rules.tls == "required" else ()
@@ -214,8 +210,7 @@ class Incoming:
         if self._authenticated:
             self._pair(self._local, self._authenticated, "external")
             offered.append(Element("sm", ns.SM))
-        if self._version:
-            self._send(features(*offered))
+        self._send(features(*offered))
 
     def element(self, element: Element) -> None:
         """A first-level element that is no stanza of an open pair."""

@@ -70,7 +70,6 @@ class Outgoing:
         self._stage: _Stage = "opening"
         self._proof: Proof | None = None
         self._stream_id = ""
-        self._version = True
         self._bidi = False
         self._authenticated = False
         self._external_failed = ""
@@ -129,10 +128,7 @@ class Outgoing:
         if self._stage != "opening":
             return
         self._stream_id = attrs.get("id", "")
-        self._version = attrs.get("version", "0.9").partition(".")[0] not in ("", "0")
         self._stage = "features"
-        if not self._version:  # from before RFC 3920: no features come, dialback is all there is
-            self._negotiate(None)
 
     def tls_started(self) -> None:
         """The handshake is done; the peer's certificate is at hand."""
@@ -194,8 +190,8 @@ class Outgoing:
     def _unexpected(self, element: Element) -> None:
         self._fail("policy-violation", f"the peer sent <{element.name[:40]}/> where it has no place")
 
-    def _negotiate(self, features: Element | None) -> None:
-        starttls = features.find("starttls", ns.TLS) if features is not None else None
+    def _negotiate(self, features: Element) -> None:
+        starttls = features.find("starttls", ns.TLS)
         if not self._secure:
             if starttls is not None and self._rules.tls != "off":
                 self._stage = "starttls"
@@ -211,16 +207,16 @@ class Outgoing:
                 self._fail("policy-violation", "the peer requires encryption, which is off for it here", final=True)
                 return
         if self._verify_only or self._authenticated:
-            if self._authenticated and features is not None and features.find("sm", ns.SM) is not None:
+            if self._authenticated and features.find("sm", ns.SM) is not None:
                 self._output.append(Count())
             self._opened_up()
             return
         # What comes back on this stream is only as good as what proved the peer (XEP-0288 section 4).
         trusted = self._secure and (self._proof is not None or self._rules.dialback)
-        if trusted and features is not None and features.find("bidi", ns.BIDI_FEATURE) is not None:
+        if trusted and features.find("bidi", ns.BIDI_FEATURE) is not None:
             self._bidi = True
             self._send(Element("bidi", ns.BIDI))
-        offer = features.find("mechanisms", ns.SASL) if features is not None else None
+        offer = features.find("mechanisms", ns.SASL)
         offered = {child.text.strip() for child in offer.elements()} if offer is not None else set()
         if "EXTERNAL" in offered and self._external and self._secure:
             self._stage = "sasl"
