@@ -6,13 +6,16 @@ import base64
 import heapq
 import itertools
 import json
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from discovery_world import Authority, Live
 from moim.discovery import Discovery, Memory, Outcome, Start, Step, parse_target
 from moim.discovery.actions import (
     Addresses,
@@ -35,6 +38,7 @@ from moim.discovery.actions import (
 from moim.discovery.messages import TEXT
 from moim.proto import mra
 
+_places = itertools.count(1)
 NS = "192.0.2.53:53"
 WALL = 1_900_000_000.0
 PROFILE = (
@@ -248,3 +252,13 @@ def world() -> World:
 @pytest.fixture
 def make_page() -> Callable[..., Response]:
     return page
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    """A site on loopback addresses of its own, empty at first."""
+    number, process = next(_places), os.getpid()
+    net = f"127.{210 + process % 40}.{(process // 40) % 250 + 1}"
+    found = Live(Authority(tmp_path), f"{net}.{2 * number % 200 + 1}", f"{net}.{2 * number % 200 + 2}")
+    async with found.stack:
+        yield found
