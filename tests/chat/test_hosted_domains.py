@@ -13,6 +13,7 @@ from moim.errors import ConfigError
 from moim.proto.xmpp import Element, ns
 from moim.proto.xmpp.dataform import read_form
 from raw_xmpp import RawXmpp
+from stanza_parts import child
 
 PEOPLE = {"alice": "of chat", "bob": "of bob", "alice@two.test": "of two", "carol@two.test": "of carol"}
 OPEN = {"default_contacts": False}
@@ -30,7 +31,8 @@ def expect(matches: Any, stanzas: Any) -> Any:
     """Waits for a stanza that has what a text lists."""
 
     async def wait(client: Any, text: str) -> None:
-        wanted, seen = stanzas(text)[0], []
+        wanted = stanzas(text)[0]
+        seen: list[str] = []
         while problem := matches(wanted, got := await client.receive(f"{text}, but {seen}")):
             seen.append(problem + got.to_xml())
 
@@ -216,7 +218,7 @@ async def test_administrators_see_the_domain_that_they_ask(new_house: Any) -> No
     ):
         run = f"<command xmlns='http://jabber.org/protocol/commands' node='{node}' action='execute'/>"
         done: Element = (await alice.request(run, to=domain, kind="set")).elements()[0]
-        assert read_form(done.find("x", ns.DATA_FORMS))[1]["registereduserjids"] == expected
+        assert read_form(child(done, ("x", ns.DATA_FORMS)))[1]["registereduserjids"] == expected
 
 
 def test_what_counts_in_a_domain() -> None:

@@ -13,6 +13,7 @@ from moim.directory.uds import Uds
 
 class Links:
     host = "inside.example.com"
+    domain = "example.com"
     nodes = ("inside.example.com",)
     base = "https://inside.example.com:8443/cucm-uds"
     profile_url = ""

@@ -37,6 +37,7 @@ class Site:
     ) -> None:
         self.domain, self.address = domain, address
         self.hosts = [domain, f"rooms.{domain}"]
+        self.services = [f"rooms.{domain}"]
         self.servers = FakePlane(network, address, {"": shows})
         usual: dict[str, Any] = {"target_networks": ("10.0.0.0/8",), "posh": False}
         self.settings = Settings(**(usual | settings))

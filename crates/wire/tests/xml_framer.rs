@@ -389,7 +389,12 @@ fn bounds() {
 
 #[test]
 fn what_is_too_long_is_so_before_anything_that_follows() {
-    let long = [b"<message><body>", "x".repeat(10_100).as_bytes(), b"\xFF</body></message>"].concat();
+    let long = [
+        b"<message><body>",
+        "x".repeat(10_100).as_bytes(),
+        b"\xFF</body></message>",
+    ]
+    .concat();
     assert_eq!(refused(long), Condition::PolicyViolation);
 }
 
