@@ -88,6 +88,7 @@ async def test_poezio_binds_to_what_tls_has_not(lab: FederationLab, tmp_path: Pa
     await terminal.tmux("new-session", "-d", "-x", "160", "-y", "50", *words)
     try:
         await terminal.shows("is too old to use it")
+        await _type(terminal, "/quit")
     finally:
         await terminal.tmux("kill-server")
     said = (lab.site.root / "log/inside.log").read_text()
