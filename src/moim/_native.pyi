@@ -99,6 +99,7 @@ _XmppEvent: TypeAlias = (
     | tuple[Literal["stanza"], int, Element]
     | tuple[Literal["missed"], int, Element]
     | tuple[Literal["detached"], int, str, list[Element]]
+    | tuple[Literal["moved"], int, int, int, list[tuple[Element, bool]], list[Element]]
     | tuple[Literal["resumed"], int, int]
     | tuple[Literal["unresumed"], int, str]
     | tuple[Literal["unacknowledged"], int, list[Element], int]
@@ -228,6 +229,9 @@ class XmppServer:
         ``('resumed', sid, new sid)`` when the connection ``new sid`` has become that of ``sid``,
         and ``('unresumed', new sid, condition)`` when it has not; ``('unacknowledged', sid, elements, handled)`` before
         'closed': messages and requests that nobody is known to have got, and how many stanzas were taken from it.
+        ``('moved', sid, received, acknowledged, sent, held)``: the session was taken out by ``move_out``, and nothing
+        of it is left; ``sent`` is what its client may not have got, each with whether nobody else has it, and
+        ``held`` what was kept back and not counted.
 
         ``('missed', 0, message)``: its recipient ended while it was on its way, so route it again.
         ``('records', ticket, records)``: messages for archives; answer by ``committed``.
@@ -283,6 +287,17 @@ class XmppServer:
         element of ``answer`` when there is one, then what it did not get. 'resumed' or 'unresumed' follows; a
         ``handled`` that cannot be ends the connection ``sid``. Until then nothing of what the client sent on is
         taken."""
+    def part(self, sid: int, error: Element) -> None:
+        """Ends the connection of a session that its client may resume, with this stream error; 'detached' follows."""
+    def move_out(self, sid: int) -> bool:
+        """Takes a session out that has no connection: its row is gone at once, and 'moved' follows when everything
+        found by that row has come to it, and what its client sent is on disk. Whether it got copies (XEP-0280)."""
+    def move_in(self, full: str, received: int, acknowledged: int) -> int:
+        """Takes in what ``move_out`` of another engine gave: a session without a connection, under the number given
+        back, which ``resume`` finds. Raises UsageError for what is no full JID."""
+    def restore(self, sid: int, sent: Sequence[tuple[Element, bool]]) -> None:
+        """Adds what the client of a session that was moved in may not have got, in order, before anything else is sent
+        to it."""
     def archive(self, bare: str, on: bool) -> None:
         """Keeps records of the messages of an account (prepared bare JID) from now on, or no more."""
     def committed(self, ticket: int) -> None:

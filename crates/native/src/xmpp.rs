@@ -359,6 +359,24 @@ impl XmppServer {
         Ok(())
     }
 
+    fn part(&self, sid: u64, error: &Bound<'_, PyElement>) {
+        self.0.part(sid, error.get().0.clone());
+    }
+
+    fn move_out(&self, sid: u64) -> bool {
+        self.0.move_out(sid)
+    }
+
+    fn move_in(&self, full: &str, received: u32, acknowledged: u32) -> PyResult<u64> {
+        let moved = self.0.move_in(full, received, acknowledged);
+        moved.ok_or_else(|| raise(Fault::Usage, format!("{full:?} is not a full JID")))
+    }
+
+    fn restore(&self, sid: u64, sent: Vec<(Bound<'_, PyElement>, bool)>) {
+        let sent = sent.into_iter().map(|(element, sole)| (element.get().0.clone(), sole));
+        self.0.restore(sid, sent.collect());
+    }
+
     fn archive(&self, bare: &str, on: bool) -> PyResult<()> {
         if bare.is_empty() || bare.contains('/') {
             return Err(raise(Fault::Usage, format!("{bare:?} is not a bare JID")));
@@ -442,6 +460,20 @@ fn event_to<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>>
         Event::Detached { sid, reason, messages } => {
             let messages = messages.into_iter().map(PyElement).collect::<Vec<_>>();
             (intern!(py, "detached"), sid, reason, messages).into_pyobject(py)
+        }
+        Event::MovedOut {
+            sid,
+            received,
+            acknowledged,
+            sent,
+            held,
+        } => {
+            let sent: Vec<(PyElement, bool)> = sent
+                .into_iter()
+                .map(|(element, sole)| (PyElement(element), sole))
+                .collect();
+            let held: Vec<PyElement> = held.into_iter().map(PyElement).collect();
+            (intern!(py, "moved"), sid, received, acknowledged, sent, held).into_pyobject(py)
         }
         Event::Resumed { sid, by } => (intern!(py, "resumed"), sid, by).into_pyobject(py),
         Event::Unresumed { sid, condition } => (intern!(py, "unresumed"), sid, condition).into_pyobject(py),

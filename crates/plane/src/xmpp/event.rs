@@ -44,6 +44,16 @@ pub enum Event {
         reason: String,
         messages: Vec<Arc<Element>>,
     },
+    /// The session was taken out, to go on in another engine.
+    MovedOut {
+        sid: u64,
+        received: u32,
+        acknowledged: u32,
+        /// What its client may not have got, each with whether nobody else has it.
+        sent: Vec<(Arc<Element>, bool)>,
+        /// What was held back, and not counted.
+        held: Vec<Arc<Element>>,
+    },
     /// The connection `by` has become that of the session.
     Resumed { sid: u64, by: u64 },
     /// The session that a connection wanted to resume is not there.
@@ -75,6 +85,10 @@ impl Event {
             Self::Missed { element } => 256 + element.weight(),
             Self::Unacknowledged { elements, .. } => {
                 256 + elements.iter().map(|element| 64 + element.weight()).sum::<usize>()
+            }
+            Self::MovedOut { sent, held, .. } => {
+                let elements = sent.iter().map(|(element, _)| element).chain(held);
+                256 + elements.map(|element| 64 + element.weight()).sum::<usize>()
             }
             Self::Records { .. } => 0,
             _ => 256,

@@ -85,6 +85,31 @@ impl Managed {
         }
     }
 
+    /// Goes on with the counts of another node.
+    pub fn moved_in(full: Str, received: u32, acknowledged: u32) -> Self {
+        Self {
+            received,
+            acknowledged,
+            ..Self::new(full, true)
+        }
+    }
+
+    /// Whether something that the client sent is not on disk yet.
+    pub fn waits(&self) -> bool {
+        !self.waits.is_empty()
+    }
+
+    /// The counts, and what the client may not have got, each with whether nobody else has it.
+    pub fn move_out(self) -> (u32, u32, Vec<(Arc<Element>, bool)>) {
+        let parcels = self.queue.into_iter().map(|sent| Parcel {
+            element: sent.element,
+            own: sent.own,
+            sole: sent.sole,
+        });
+        let sent = parcels.map(|parcel| (parcel.addressed(&self.full), parcel.sole));
+        (self.received, self.acknowledged, sent.collect())
+    }
+
     /// Stanzas taken from the client.
     pub fn received(&self) -> u32 {
         self.received
@@ -343,6 +368,29 @@ mod tests {
         managed.receive();
         managed.ask();
         assert_eq!(managed.answer(true), Some(0));
+    }
+
+    #[test]
+    fn a_session_goes_on_in_another_engine_as_it_was() {
+        let mut managed = managed();
+        managed.receive();
+        for id in ["1", "2", "3"] {
+            managed.send(&message(id), 10);
+        }
+        managed.send(&Parcel::own(message("4").element), 10);
+        assert_eq!(managed.acknowledge(1), Handled::Fine);
+        let (received, acknowledged, sent) = managed.move_out();
+        assert_eq!((received, acknowledged), (1, 1));
+        assert_eq!(sent[2].0.attr("to"), Some("a@x.test/r"));
+        let mut moved = Managed::moved_in(Str::value("a@x.test/r"), received, acknowledged);
+        for (element, sole) in sent {
+            let own = false;
+            moved.send(&Parcel { element, own, sole }, 10);
+        }
+        assert_eq!(moved.check(5), Handled::TooHigh { sent: 4 });
+        assert_eq!(moved.acknowledge(2), Handled::Fine);
+        let (left, received) = moved.end();
+        assert_eq!((ids(&left), received), (vec!["3"], 1));
     }
 
     #[test]

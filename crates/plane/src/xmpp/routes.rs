@@ -163,6 +163,13 @@ impl Routes {
         }
     }
 
+    /// Whether a session gets copies.
+    pub fn gets_carbons(&self, sid: u64) -> bool {
+        let mut on = false;
+        self.change(sid, |row| on = row.carbons);
+        on
+    }
+
     /// Removes a session's row, and forgets the session.
     pub fn unbind(&self, sid: u64) {
         self.holders_mut().tapped.remove(&sid);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::event::Event;
 use super::listener::Listener;
 use super::parcel::{unaddressed, Parcel};
 use super::records::Ids;
+use super::session::Detached;
 use super::shard::{Shard, WAKER};
 use super::shared::{Command, Inbox, Pair, Resumption, Shared, FIRST_SERVER_SID};
 use super::sorting::Sorter;
@@ -349,6 +350,46 @@ impl Server {
             answer,
         });
         self.command(sid, Command::Lend(sid, resumption));
+    }
+
+    /// Ends the connection of a session that its client can come back to; the session stays.
+    pub fn part(&self, sid: u64, error: Arc<Element>) {
+        self.command(sid, Command::Part(sid, error));
+    }
+
+    /// Takes a session out that waits for its client, to go on in another engine: an event brings what there is of it.
+    /// Its row is gone when the call returns; whether it got copies.
+    pub fn move_out(&self, sid: u64) -> bool {
+        let carbons = self.shared.routes.gets_carbons(sid);
+        self.shared.routes.unbind(sid);
+        // What other threads found by its row before that is handed over first.
+        let left = Arc::new(AtomicUsize::new(self.shared.inboxes.len()));
+        for inbox in &self.shared.inboxes {
+            inbox.extend([Command::Fence(sid, left.clone())]);
+        }
+        carbons
+    }
+
+    /// Takes in a session of another engine, with its counts; it waits for its client under the number given back.
+    /// `None` when `full` is no full JID.
+    pub fn move_in(&self, full: &str, received: u32, acknowledged: u32) -> Option<u64> {
+        let full = Str::value(full);
+        let bare_len = full.find('/')?;
+        let sid = self.shared.new_sid(false);
+        self.shared.routes.bind(full.clone(), bare_len, sid);
+        let detached = Detached::moved_in(sid, full, bare_len, received, acknowledged);
+        self.command(sid, Command::MoveIn(Box::new(detached)));
+        Some(sid)
+    }
+
+    /// Adds what the client of a session that was moved in may not have got, each with whether nobody else has it.
+    pub fn restore(&self, sid: u64, sent: Vec<(Arc<Element>, bool)>) {
+        let parcels = sent.into_iter().map(|(element, sole)| Parcel {
+            element,
+            own: false,
+            sole,
+        });
+        self.command(sid, Command::Restore(sid, parcels.collect()));
     }
 
     /// Keeps records of the messages of a bare JID, or no more.

@@ -29,7 +29,7 @@ mod peer;
 mod stanza;
 mod unsent;
 
-pub use management::Detached;
+pub use management::{newer_connection, Detached};
 use peer::PeerServer;
 
 /// What a connection's bytes are at the moment.

@@ -3,7 +3,7 @@
 //! A round reads what is readable, carries messages to their recipients, then writes each recipient once: what arrives
 //! together leaves together.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
@@ -54,6 +54,8 @@ pub struct Shard {
     sessions: Sessions,
     /// Sessions that wait for their clients.
     detached: HashMap<u64, Box<Detached>, BuildHasherDefault<SidHasher>>,
+    /// Sessions that go to another engine when what their clients sent is on disk.
+    moving_out: HashSet<u64>,
     /// Who waits for which ticket.
     awaiting: HashMap<u64, Vec<u64>>,
     listeners: Vec<(Token, Box<Listener>, bool)>,
@@ -84,6 +86,7 @@ impl Shard {
             shared,
             sessions: Sessions::default(),
             detached: HashMap::default(),
+            moving_out: HashSet::new(),
             awaiting: HashMap::new(),
             listeners: Vec::new(),
             next_listener: FIRST_LISTENER,
@@ -284,6 +287,11 @@ impl Shard {
             Command::Lend(sid, resumption) => self.lend(sid, resumption),
             Command::Graft(session, resumption) => self.graft(session, resumption),
             Command::Return(session, resumption, refusal) => self.take_back(session, &resumption, refusal),
+            Command::Part(sid, error) => self.part(sid, &error),
+            Command::Fence(sid, left) => self.fence(sid, &left),
+            Command::MoveOut(sid) => self.move_out(sid),
+            Command::MoveIn(detached) => self.keep(*detached),
+            Command::Restore(sid, parcels) => self.restore(sid, &parcels),
             Command::Committed(ticket) => self.committed(ticket),
             Command::Close(sid, _) if self.end_detached(sid, "the server ended the session") => {}
             Command::Close(sid, error) => self.with(sid, |session, context| session.close(error.as_deref(), context)),

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -52,6 +52,14 @@ pub enum Command {
     Graft(Box<Session>, Box<Resumption>),
     /// It comes back when it cannot.
     Return(Box<Session>, Box<Resumption>, Refusal),
+    /// A session leaves its connection, which ends with an error.
+    Part(u64, Arc<Element>),
+    /// A thread has handed over what it found by the session's row; the last one has the session taken out.
+    Fence(u64, Arc<AtomicUsize>),
+    MoveOut(u64),
+    /// A session that comes from another engine, without a connection; and what its client may not have got.
+    MoveIn(Box<Detached>),
+    Restore(u64, Vec<Parcel>),
     /// The records of a ticket are on disk.
     Committed(u64),
     Close(u64, Option<Arc<Element>>),

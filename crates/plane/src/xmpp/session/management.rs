@@ -212,24 +212,15 @@ impl Session {
         self.phase == Phase::Stream && self.authenticated && self.identity.is_none() && waits && !self.over
     }
 
-    /// The client came back on another connection: this one ends without an event, under a number of its own.
-    pub fn displace(&mut self, sid: u64, context: &mut Context) {
+    /// The session goes on without this connection, which ends without an event, under a number of its own.
+    pub fn displace(&mut self, sid: u64, error: &Element, context: &mut Context) {
         self.sid = sid;
         self.announced = false;
         self.silent = true;
         self.in_ready = false;
         self.in_dirty = false;
-        let text = Element::build(
-            "text",
-            ns::STREAM_ERRORS,
-            &[("xml:lang", "en")],
-            vec![Node::Text(Str::value("the session goes on in a newer connection"))],
-        );
-        let conflict = Element::build("conflict", ns::STREAM_ERRORS, &[], Vec::new());
-        let children = vec![Node::Element(conflict.into()), Node::Element(text.into())];
-        let error = Element::build("error", ns::STREAMS, &[], children);
-        self.end_stream(Some(&error), &context.shared.domain);
-        self.leave("the client came back on another connection".into(), context);
+        self.end_stream(Some(error), &context.shared.domain);
+        self.leave("the session goes on without this connection".into(), context);
     }
 
     /// Becomes the connection of a session, and gives its client what it missed.
@@ -325,7 +316,54 @@ impl Session {
     }
 }
 
+/// The stream error of a connection whose client came back on another one.
+pub fn newer_connection() -> Element {
+    let text = Element::build(
+        "text",
+        ns::STREAM_ERRORS,
+        &[("xml:lang", "en")],
+        vec![Node::Text(Str::value("the session goes on in a newer connection"))],
+    );
+    let conflict = Element::build("conflict", ns::STREAM_ERRORS, &[], Vec::new());
+    let children = vec![Node::Element(conflict.into()), Node::Element(text.into())];
+    Element::build("error", ns::STREAMS, &[], children)
+}
+
 impl Detached {
+    /// A session of another engine; `full` has a bare JID of `bare_len` bytes.
+    pub fn moved_in(sid: u64, full: Str, bare_len: usize, received: u32, acknowledged: u32) -> Self {
+        let managed = Managed::moved_in(full.clone(), received, acknowledged);
+        Self {
+            sid,
+            identity: Box::new(Identity { full, bare_len }),
+            managed: Box::new(managed),
+            held: Box::default(),
+            tapped: false,
+        }
+    }
+
+    /// Stanzas that the client may not have got, as they were counted in another engine.
+    pub fn restore(&mut self, parcels: &[super::super::parcel::Parcel], context: &mut Context) {
+        for parcel in parcels {
+            self.queue(parcel, context);
+        }
+    }
+
+    /// The session as it goes to another engine.
+    pub fn move_out(mut self, context: &mut Context) {
+        let held = self.held.release();
+        let full = &self.managed.full;
+        let held = held.iter().map(|parcel| parcel.addressed(full)).collect();
+        let (received, acknowledged, sent) = self.managed.move_out();
+        context.emit(Event::MovedOut {
+            sid: self.sid,
+            received,
+            acknowledged,
+            sent,
+            held,
+        });
+    }
+
     /// A stanza for the session; false when too much waits already.
     pub fn deliver(&mut self, parcel: super::super::parcel::Parcel, context: &mut Context) -> bool {
         match self.held.take(parcel) {

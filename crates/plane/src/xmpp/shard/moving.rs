@@ -2,13 +2,15 @@
 //! their client comes back, in whichever thread that began. A session never changes its thread, its connections do; so
 //! whatever is on its way to it stays in order.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mio::Token;
+use moim_wire::xml::Element;
 
+use super::super::event::Event;
 use super::super::managed::Handled;
 use super::super::parcel::Parcel;
-use super::super::session::{Detached, Session};
+use super::super::session::{newer_connection, Detached, Session};
 use super::super::shared::{Command, Refusal, Resumption, FIRST_SERVER_SID};
 use super::Shard;
 
@@ -51,13 +53,19 @@ impl Shard {
             if let Some(session) = self.sessions.remove(&sid) {
                 self.drop_session(session);
             }
-            self.shared.counters.detached.fetch_add(1, Ordering::Relaxed);
-            self.detached.insert(sid, Box::new(detached));
+            self.keep(detached);
         }
+    }
+
+    /// Takes in a session without a connection.
+    pub(super) fn keep(&mut self, detached: Detached) {
+        self.shared.counters.detached.fetch_add(1, Ordering::Relaxed);
+        self.detached.insert(detached.sid, Box::new(detached));
     }
 
     fn take_detached(&mut self, sid: u64) -> Option<Detached> {
         let found = self.detached.remove(&sid)?;
+        self.moving_out.remove(&sid);
         self.shared.counters.detached.fetch_sub(1, Ordering::Relaxed);
         Some(*found)
     }
@@ -107,7 +115,7 @@ impl Shard {
             return self.shared.inboxes[owner].extend([Command::Return(session, resumption, refusal)]);
         }
         let detached = if live.is_some() {
-            self.displace(old)
+            self.displace(old, &newer_connection())
         } else {
             self.take_detached(old)
         };
@@ -120,11 +128,11 @@ impl Shard {
     }
 
     /// Takes a session from its connection, which says goodbye under a number of its own.
-    fn displace(&mut self, sid: u64) -> Option<Detached> {
+    fn displace(&mut self, sid: u64, error: &Element) -> Option<Detached> {
         let mut session = self.sessions.remove(&sid)?;
         let detached = session.give_up()?;
         let fresh = self.shared.next_sid.fetch_add(1, Ordering::Relaxed);
-        session.displace(fresh, &mut self.context);
+        session.displace(fresh, error, &mut self.context);
         // A failure leaves the goodbye to the linger time.
         let _ = session
             .transport
@@ -154,11 +162,55 @@ impl Shard {
         });
     }
 
+    /// Takes a session from its connection, to wait for its client without one.
+    pub(super) fn part(&mut self, sid: u64, error: &Element) {
+        let live = self.sessions.get(&sid);
+        if !live.is_some_and(|session| session.can_be_taken_over()) {
+            return;
+        }
+        if let Some(mut detached) = self.displace(sid, error) {
+            detached.managed.disconnected();
+            self.context.emit(Event::Detached {
+                sid,
+                reason: "the session goes elsewhere".into(),
+                messages: detached.managed.messages(),
+            });
+            self.keep(detached);
+        }
+    }
+
+    /// This thread has handed over what it found before the session's row was removed.
+    pub(super) fn fence(&mut self, sid: u64, left: &AtomicUsize) {
+        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let owner = self.shared.owner(sid);
+            self.shared.inboxes[owner].extend([Command::MoveOut(sid)]);
+        }
+    }
+
+    /// Gives a session without a connection away, once what its client sent is on disk.
+    pub(super) fn move_out(&mut self, sid: u64) {
+        if self.detached.get(&sid).is_some_and(|detached| detached.managed.waits()) {
+            self.moving_out.insert(sid);
+        } else if let Some(detached) = self.take_detached(sid) {
+            detached.move_out(&mut self.context);
+        }
+    }
+
+    /// What the client of a session of another engine may not have got.
+    pub(super) fn restore(&mut self, sid: u64, parcels: &[Parcel]) {
+        if let Some(detached) = self.detached.get_mut(&sid) {
+            detached.restore(parcels, &mut self.context);
+        }
+    }
+
     /// Records are on disk: whoever sent them may be acknowledged.
     pub(super) fn committed(&mut self, ticket: u64) {
         for sid in self.awaiting.remove(&ticket).unwrap_or_default() {
             if let Some(detached) = self.detached.get_mut(&sid) {
                 detached.managed.committed(ticket);
+                if self.moving_out.remove(&sid) {
+                    self.move_out(sid);
+                }
             } else {
                 self.with(sid, |session, _| session.committed(ticket));
             }
