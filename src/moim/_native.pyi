@@ -294,7 +294,8 @@ class XmppServer:
         found by that row has come to it, and what its client sent is on disk. Whether it got copies (XEP-0280)."""
     def move_in(self, full: str, received: int, acknowledged: int) -> int:
         """Takes in what ``move_out`` of another engine gave: a session without a connection, under the number given
-        back, which ``resume`` finds. Raises UsageError for what is no full JID."""
+        back, which ``resume`` finds; ``bind`` adds its row, after what came before. Raises UsageError for what is no
+        full JID."""
     def restore(self, sid: int, sent: Sequence[tuple[Element, bool]]) -> None:
         """Adds what the client of a session that was moved in may not have got, in order, before anything else is sent
         to it."""

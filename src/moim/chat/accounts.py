@@ -133,6 +133,8 @@ class Accounts:
 
     def __init__(self) -> None:
         self.watch: Watcher | None = None
+        self.moves = 0
+        """Rises whenever a session gets another number, because it goes on at another node."""
         self._accounts: dict[str, Account] = {}
         self._sessions: dict[Jid, Session] = {}  # the same once more: rooms look up each occupant for each message
 

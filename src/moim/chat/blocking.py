@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from moim.chat.accounts import Accounts, Session
 from moim.chat.block_lists import BlockLists
-from moim.chat.feature import Feature, Iq, Payload
+from moim.chat.feature import Feature, Iq, Luggage, Payload
 from moim.chat.plane import Plane
 from moim.chat.spam_reports import SpamReports, read
 from moim.errors import ProtocolError
@@ -69,12 +69,16 @@ class Blocking:
             on_start=lists.load,
             on_bind=self._bound,
             on_gone=self._interested.discard,
+            luggage=Luggage(lambda session: session in self._interested or None, self._unpack),
             on_account_removed=lists.drop,
         )
 
     def _bound(self, session: Session) -> None:
         if self._lists.of(session.bare):
             self._plane.tap(session.sid, True, "blocking")
+
+    def _unpack(self, session: Session, _: object) -> None:
+        self._interested.add(session)
 
     def _get(self, iq: Iq) -> Payload:
         session = iq.owner

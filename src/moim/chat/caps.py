@@ -10,9 +10,10 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from moim.chat.accounts import Session
-from moim.chat.feature import Feature
+from moim.chat.feature import Feature, Luggage
 from moim.chat.plane import Plane
 from moim.proto.xmpp import Element, ns
 from moim.proto.xmpp.caps import HASHES, verification
@@ -49,6 +50,7 @@ class Caps:
             on_available=self._available,
             on_answer=self._answered,
             on_gone=self._gone,
+            luggage=Luggage(self._pack, self._unpack),
         )
 
     def wants(self, session: Session) -> frozenset[str]:
@@ -58,6 +60,14 @@ class Caps:
 
     def _gone(self, session: Session) -> None:
         self._known.pop(session, None)
+
+    def _pack(self, session: Session) -> object:
+        known = self._known.get(session)
+        return (known.claim, known.asked, sorted(known.wants)) if known is not None else None
+
+    def _unpack(self, session: Session, packed: Any) -> None:
+        claim, asked, wants = packed
+        self._known[session] = _Known(tuple(claim) if claim is not None else None, asked, frozenset(wants))
 
     def _available(self, session: Session, initial: bool) -> Awaitable[None] | None:
         shown = session.presence.find("c", ns.CAPS) if session.presence is not None else None

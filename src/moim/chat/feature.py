@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from moim.chat.inline import Bound, Inline, Resume
 from moim.proto.xmpp import Element, Jid, StanzaError
@@ -56,6 +56,18 @@ class NodeView:
     identity: tuple[str, str, str]
     variables: tuple[str, ...]
     items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Luggage:
+    """What a feature remembers of a session, for the node that the session goes to (XEP-0198 across nodes).
+
+    ``pack`` gives something for JSON, or None; ``unpack`` takes it where the session goes on. What the feature
+    remembers here is forgotten by its ``on_gone``.
+    """
+
+    pack: Callable[[Session], Any]
+    unpack: Callable[[Session, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,8 @@ class Feature:
     """A session that had lost its connection came back."""
     on_gone: Callable[[Session], None] | None = None
     """A session that was bound is gone."""
+    luggage: Luggage | None = None
+    """What goes with a session to another node."""
     on_account_removed: Callable[[str], Awaitable[None]] | None = None
     """An account (bare JID) was removed from the directory; its sessions are gone already."""
 

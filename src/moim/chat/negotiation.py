@@ -110,6 +110,13 @@ class Negotiation:
         self._opened = False
         self._output: deque[Output] = deque()
 
+    @classmethod
+    def over(cls, policy: Policy, jid: Jid) -> Negotiation:
+        """That of a session which signed in at another node as ``jid`` (bare)."""
+        done = cls(policy, needs_tls=False, tls=True, bindings={}, token=str)
+        done._stage, done._jid = "bound", jid
+        return done
+
     @property
     def bound(self) -> bool:
         """Whether stanzas may flow."""

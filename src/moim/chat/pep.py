@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from moim.chat.accounts import Session
 from moim.chat.caps import Caps
-from moim.chat.feature import Feature, Iq, Payload
+from moim.chat.feature import Feature, Iq, Luggage, Payload
 from moim.chat.pep_config import FORM, OPTIONS, Config, changes, with_changes, with_members
 from moim.chat.pep_events import PepEvents, items_element
 from moim.chat.pep_store import Item, PepStore, check_name, node_name, pubsub_error
@@ -92,6 +92,7 @@ class Pep:
             on_start=self._store.start,
             before_available=self._before_available,
             on_gone=self._gone,
+            luggage=Luggage(lambda session: (session in self._fresh, self._events.told(session)), self._unpack),
             on_account_removed=store.drop,
         )
 
@@ -146,6 +147,12 @@ class Pep:
         anew = session in self._fresh
         self._fresh.discard(session)
         await self._events.introduce(session, self.caps, anew=anew)
+
+    def _unpack(self, session: Session, packed: Any) -> None:
+        fresh, told = packed
+        if fresh:
+            self._fresh.add(session)
+        self._events.remember(session, told)
 
     def _gone(self, session: Session) -> None:
         self._fresh.discard(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from moim.chat.accounts import Accounts, Session
@@ -177,6 +177,14 @@ class PepEvents:
                 batch.append((session.sid, _message(item.owner, session.full, event)))
         if session.available and not session.gone:
             self._plane.send_many(batch)
+
+    def told(self, session: Session) -> list[str]:
+        """The nodes whose last items a session was sent."""
+        return sorted(self._told.get(session, ()))
+
+    def remember(self, session: Session, nodes: Iterable[str]) -> None:
+        """A session of another node was sent these nodes' last items there."""
+        self._told[session] = set(nodes)
 
     def gone(self, session: Session) -> None:
         """Forgets a session."""

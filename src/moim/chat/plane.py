@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from moim._native import _XmppEvent
 
     PlaneEvent: TypeAlias = _XmppEvent
+    MovedOut: TypeAlias = tuple[Literal["moved"], int, int, int, list[tuple[Element, bool]], list[Element]]
+    """Number, counts of what was taken and acknowledged, what was sent, and what was held back."""
 
 Mode = Literal["starttls", "tls", "websocket", "websocket-tls"]
 Batch = Sequence[tuple[int, Element]]
@@ -59,8 +61,8 @@ class Elsewhere(Protocol):
         """Sends one element to many sessions, each with its own full JID as ``to``."""
         ...
 
-    def copy(self, messages: Sequence[Element]) -> None:
-        """Sends the carbons of messages to sessions there."""
+    def copy(self, messages: Sequence[Element]) -> Sequence[Element]:
+        """Sends the carbons of messages to sessions there; those whose carbons are to be made here now as well."""
         ...
 
 
@@ -238,7 +240,7 @@ class Plane:
     def copy(self, messages: Sequence[Element]) -> None:
         """Sends the carbons (XEP-0280) of messages that are delivered otherwise."""
         if self.elsewhere is not None:
-            self.elsewhere.copy(messages)
+            messages = self.elsewhere.copy(messages)
         self.copy_here(messages)
 
     def copy_here(self, messages: Sequence[Element]) -> None:
@@ -261,6 +263,24 @@ class Plane:
         """Makes the connection ``sid``, whose client has ``handled`` stanzas, that of the session ``old``. An event
         says whether."""
         self._engine.resume(sid, old, handled, token, answer)
+
+    def part(self, sid: int, error: Element) -> None:
+        """Ends the connection of a session that can be resumed; an event says when the session waits without one."""
+        self._engine.part(sid, error)
+
+    def move_out(self, sid: int) -> bool:
+        """Takes a session out that waits for its client; an event brings it. Whether it gets carbons."""
+        self._tapped.pop(sid, None)
+        return self._engine.move_out(sid)
+
+    def move_in(self, full: str, received: int, acknowledged: int) -> int:
+        """Takes in a session of another node, with the counts of stream management; its number. ``bind`` comes after
+        what is to come to it first."""
+        return self._engine.move_in(full, received, acknowledged)
+
+    def restore(self, sid: int, sent: Sequence[tuple[Element, bool]]) -> None:
+        """What the client of a session that was taken in may not have got, each with whether nobody else has it."""
+        self._engine.restore(sid, sent)
 
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream."""

@@ -200,7 +200,7 @@ class Router:
 
     def fan_out(self, stanza: Element, audience: Audience, skip: Collection[Jid] = ()) -> None:
         """One stanza of a component, without ``to``, for everybody in ``audience`` but those in ``skip``."""
-        sids, others = audience.reach(self._block_lists.version, self._reached, skip)
+        sids, others = audience.reach((self._block_lists.version, self._accounts.moves), self._reached, skip)
         if sids:
             self._plane.fan_out(stanza, sids)
             self._spread(stanza, audience)

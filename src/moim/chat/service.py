@@ -150,9 +150,9 @@ class Service:
         address = settings.components_address or self._site.settings.nodes.inside.address
         return Attachments(secrets_by_host, address, port)
 
-    def _other_hosts(self) -> list[str]:
+    def _other_hosts(self) -> list[tuple[str, str]]:
         alive = self._cluster.alive() if self._cluster is not None else []
-        return [f"{node}.{self._site.domain}" for node in alive]
+        return [(node, f"{node}.{self._site.domain}") for node in alive]
 
     def _files(self) -> Files | None:
         settings = self._settings
@@ -283,7 +283,8 @@ class Service:
             await bosh_sessions.stop()
         if parts is None:
             return
-        await self._steering.drain(parts.sessions.here(), parts.sessions.end)
+        if self._cluster is not None:
+            await self._steering.drain(parts.sessions.here(), parts.sessions.end, self._cluster.give)
         parts.plane.detach()
         if parts.shared_lists is not None:
             await parts.shared_lists.stop()

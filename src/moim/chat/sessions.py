@@ -29,7 +29,7 @@ from moim.errors import MoimError
 from moim.proto.xmpp import Element, StanzaError, ns, stream_error
 
 if TYPE_CHECKING:
-    from moim.chat.plane import PlaneEvent
+    from moim.chat.plane import MovedOut, PlaneEvent
 
 _SWEEP_SECONDS = 5.0
 
@@ -90,7 +90,12 @@ class Sessions:
         """Ends a session that another node holds."""
         self.admit: Callable[[Session], Element | None] = lambda session: None
         """What a new connection is told instead of being let in; None when it may sign in."""
+        self.moved: Callable[[MovedOut], None] = lambda event: None
+        """A session was taken out of the plane."""
+        self.ending: Callable[[int], None] = lambda sid: None
+        """The plane has ended a session by itself."""
         self._unbound: dict[int, float] = {}
+        self._quiet: dict[Session, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._signing_in = SigningIn(
@@ -163,6 +168,9 @@ class Sessions:
             self._connected(*event[1:])
         elif event[0] == "unacknowledged":
             self._management.unacknowledged(event[1], event[2], event[3])
+        elif event[0] == "moved":
+            self._sessions.pop(event[1], None)
+            self.moved(event)
         elif event[0] == "resumed":
             self._resumed(event[1], event[2])
         elif event[0] == "closed":
@@ -180,6 +188,7 @@ class Sessions:
                 session.negotiation.tls_started(self._plane.channel_bindings(session.sid))
             elif event[0] == "detached":
                 self._management.detached(session, event[2], event[3])
+                self._grew_quiet(session)
             elif event[0] == "unresumed":
                 self._management.unresumed(session, event[2])
             else:
@@ -201,9 +210,11 @@ class Sessions:
             self.end(session, refusal)
 
     def _closed(self, sid: int, reason: str) -> None:
+        self.ending(sid)
         session = self._sessions.pop(sid, None)
         self._unbound.pop(sid, None)
         if session is None:
+            self._management.closed(sid)
             return
         with log.session(f"xmpp-{sid}"):
             _log.debug("closed: %s", reason)
@@ -286,6 +297,7 @@ class Sessions:
             except Exception as error:
                 self._refuse(session, element, error)
         session.busy = False
+        self._grew_quiet(session)
         if session.leaving and not session.gone:
             self.end(session, None)
 
@@ -317,6 +329,7 @@ class Sessions:
             self.elsewhere(session, error)
             return
         session.gone = True
+        self._grew_quiet(session)
         session.inbox.clear()
         if session.account is not None:
             self._presence.gone(session)
@@ -327,6 +340,24 @@ class Sessions:
         self._plane.close(session.sid, error)
         if session.sid not in self._sessions:
             self._management.closed(session.sid)
+
+    # --- between nodes ------------------------------------------------------------------------------------------
+
+    async def quiet(self, session: Session) -> None:
+        """Returns when the session has no connection and nothing of it is worked on, or when it is gone."""
+        while not session.gone and (session.busy or not session.detached):
+            waiting = self._quiet.setdefault(session, asyncio.get_running_loop().create_future())
+            await asyncio.shield(waiting)
+
+    def _grew_quiet(self, session: Session) -> None:
+        waiting = self._quiet.pop(session, None)
+        if waiting is not None:
+            waiting.set_result(None)
+
+    def take_in(self, session: Session) -> None:
+        """A session of another node goes on here, without a connection yet."""
+        session.negotiation = Negotiation.over(self._policy, session.full.bare)
+        self._sessions[session.sid] = session
 
     def farewell(self, session: Session, element: Element, error: Element) -> None:
         """Sends a last element before the session ends."""

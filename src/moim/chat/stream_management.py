@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,6 +67,9 @@ class StreamManagement:
         self._waiting = 0
         self._unacknowledged: dict[int, Sequence[Element]] = {}
         self._ended: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self.fetch: Callable[[Jid, str], Awaitable[int | None]] = _nowhere
+        """Brings the session of an account (bare JID) with this token from another node; how many stanzas it took, when
+        it is over and that is known."""
         announced = Element("sm", ns.SM)
         self.feature = Feature(
             name="XEP-0198 stream management",
@@ -172,16 +175,50 @@ class StreamManagement:
         token, count = element.get("previd") or "", element.get("h") or ""
         if not (count.isascii() and count.isdigit() and len(count) <= 10 and int(count) <= _MAX_COUNT):
             return Resumed(failed("bad-request"))
-        managed = self._tokens.get(token)
-        old = managed.session if managed is not None else None
-        if old is None or old.gone or old.leaving or old.account is None or old.full.bare != jid:
-            bare, handled = self._ended.get(token, ("", 0))
-            return Resumed(failed("item-not-found", handled if bare == str(jid) else None))
+        handled = self.handled(jid, token)
+        old = self.named(jid, token)
+        if old is None and handled is None and token:
+            handled = await self.fetch(jid, token)
+            old = self.named(jid, token)
+        if old is None:
+            return Resumed(failed("item-not-found", handled))
 
         def go_on(answer: Sequence[Element]) -> None:
             self._plane.resume(session.sid, old.sid, int(count), token, answer)
 
         return Resumed(None, jid=old.full, then=go_on)
+
+    def named(self, jid: Jid, token: str) -> Session | None:
+        """The session of an account (bare JID) that a client may come back to by this token."""
+        managed = self._tokens.get(token)
+        session = managed.session if managed is not None else None
+        if session is None or session.gone or session.leaving or session.node or session.account is None:
+            return None
+        return session if session.full.bare == jid else None
+
+    def handled(self, jid: Jid, token: str) -> int | None:
+        """How many stanzas were taken from a session of an account that is over, if that is remembered."""
+        bare, handled = self._ended.get(token, ("", 0))
+        return handled if bare == str(jid) else None
+
+    def resumable(self, session: Session) -> bool:
+        """Whether the session's client may come back to it."""
+        managed = self._sids.get(session.sid)
+        return managed is not None and bool(managed.token) and not session.leaving
+
+    # --- going elsewhere ----------------------------------------------------------------------------------------
+
+    def send_off(self, sid: int) -> tuple[str, int]:
+        """A session goes on at another node: its token, and how many seconds it waits for its client."""
+        managed = self._sids.pop(sid)
+        self._stop_waiting(managed)
+        self._tokens.pop(managed.token, None)
+        return managed.token, managed.seconds
+
+    def take_in(self, session: Session, token: str, seconds: int) -> None:
+        """A session of another node goes on here, and waits for its client."""
+        self._tokens[token] = self._sids[session.sid] = _Managed(session, token, min(seconds, self._longest))
+        self.detached(session, "it was at another node")
 
     def resumed(self, session: Session, by: Session) -> None:
         """The connection of ``by`` has become that of ``session``."""
@@ -206,6 +243,10 @@ class StreamManagement:
         for managed in self._sids.values():
             if managed.timer is not None:
                 managed.timer.cancel()
+
+
+async def _nowhere(_jid: Jid, _token: str) -> int | None:
+    return None
 
 
 def failed(condition: str, handled: int | None = None) -> Element:

@@ -25,7 +25,8 @@ def session(listener: str = "xmpp-client") -> Any:
 
 
 def steering(clock: Clock, *others: str, per_second: float = 2.0, burst: int = 3) -> Steering:
-    return Steering(lambda: others, lambda port: port + 10_000, per_second=per_second, burst=burst, clock=clock)
+    names = [(host.partition(".")[0], host) for host in others]
+    return Steering(lambda: names, lambda port: port + 10_000, per_second=per_second, burst=burst, clock=clock)
 
 
 def test_sign_ins_are_let_in_as_fast_as_the_node_takes_them() -> None:

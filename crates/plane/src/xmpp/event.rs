@@ -101,6 +101,7 @@ impl Event {
 pub struct Flow {
     waiting: AtomicU32,
     paused: AtomicBool,
+    messages: AtomicU32,
 }
 
 impl Flow {
@@ -121,6 +122,21 @@ impl Flow {
         let units = units(weight);
         let waiting = self.waiting.fetch_sub(units, Ordering::SeqCst) - units;
         waiting <= limit / 2 && self.paused.swap(false, Ordering::SeqCst)
+    }
+
+    /// Notes a message that Python has to route.
+    pub fn add_message(&self) {
+        self.messages.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Python has routed a message.
+    pub fn take_message(&self) {
+        self.messages.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether Python has messages to route, which later ones must not overtake.
+    pub fn has_messages(&self) -> bool {
+        self.messages.load(Ordering::SeqCst) > 0
     }
 
     /// Whether nothing waits.

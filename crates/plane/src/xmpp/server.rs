@@ -9,12 +9,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mio::{Poll, Waker};
-use moim_wire::xml::{Element, Str};
+use moim_wire::xml::{ns, Element, Str};
 use rustls::pki_types::ServerName;
 
 use super::config::{Config, ListenerOptions};
 use super::connect::Outgoing;
-use super::event::Event;
+use super::event::{Event, Flow};
 use super::listener::Listener;
 use super::parcel::{unaddressed, Parcel};
 use super::records::Ids;
@@ -58,6 +58,8 @@ pub struct Server {
     threads: Mutex<Vec<JoinHandle<()>>>,
     next_listener: AtomicU64,
     gathering: AtomicBool,
+    /// Of each message in the batch that was drained last.
+    taken: Mutex<Vec<Arc<Flow>>>,
 }
 
 impl Server {
@@ -120,6 +122,7 @@ impl Server {
             threads: Mutex::default(),
             next_listener: AtomicU64::new(1),
             gathering: AtomicBool::new(false),
+            taken: Mutex::default(),
         };
         let shards = polls.into_iter().enumerate();
         let shards = shards.map(|(index, poll)| Shard::new(index, poll, shared.clone()));
@@ -130,6 +133,7 @@ impl Server {
     pub fn gather(&self, on: bool) {
         self.gathering.store(on, Ordering::Relaxed);
         if !on {
+            self.forget_routed();
             self.shared.inboxes.iter().for_each(Inbox::wake);
         }
     }
@@ -244,11 +248,22 @@ impl Server {
 
     /// Takes up to `limit` events; sessions that waited for it read again.
     pub fn drain(&self, limit: usize) -> Vec<Event> {
+        self.forget_routed();
         let batch = self.shared.events.drain(limit);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cost = 0;
         for event in &batch {
             cost += event.cost();
-            if let Event::Stanza { sid, flow, weight, .. } = event {
+            if let Event::Stanza {
+                sid,
+                flow,
+                weight,
+                element,
+            } = event
+            {
+                if *sid < FIRST_SERVER_SID && flow.has_messages() && element.is("message", ns::CLIENT) {
+                    taken.push(flow.clone());
+                }
                 if flow.take(*weight, self.shared.config.pending_events) {
                     self.command(*sid, Command::Resume(*sid));
                 }
@@ -258,6 +273,12 @@ impl Server {
             self.shared.resume_all();
         }
         batch
+    }
+
+    /// The batch that was drained last has been worked on.
+    fn forget_routed(&self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.drain(..).for_each(|flow| flow.take_message());
     }
 
     /// Sends our stream header with the attributes of `open`.
@@ -370,13 +391,12 @@ impl Server {
         carbons
     }
 
-    /// Takes in a session of another engine, with its counts; it waits for its client under the number given back.
-    /// `None` when `full` is no full JID.
+    /// Takes in a session of another engine, with its counts; it waits for its client under the number given back, and
+    /// has no row before `bind`. `None` when `full` is no full JID.
     pub fn move_in(&self, full: &str, received: u32, acknowledged: u32) -> Option<u64> {
         let full = Str::value(full);
         let bare_len = full.find('/')?;
         let sid = self.shared.new_sid(false);
-        self.shared.routes.bind(full.clone(), bare_len, sid);
         let detached = Detached::moved_in(sid, full, bare_len, received, acknowledged);
         self.command(sid, Command::MoveIn(Box::new(detached)));
         Some(sid)

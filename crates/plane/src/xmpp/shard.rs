@@ -265,7 +265,7 @@ impl Shard {
             Command::Bind(sid, full) => {
                 let mut bound = false;
                 self.with(sid, |session, _| bound = session.bind(full));
-                if !bound {
+                if !bound && !self.detached.contains_key(&sid) {
                     // It ended before it was bound.
                     self.shared.routes.unbind(sid);
                 }

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from moim.chat.accounts import Accounts
+from moim.chat.accounts import Accounts, Session
 from moim.chat.cluster import codec
+from moim.chat.cluster.handing_over import missed
 from moim.chat.cluster.link import Item
 from moim.chat.cluster.links import Links
 from moim.chat.cluster.shadows import Shadows
 from moim.chat.plane import Batch, Plane
 from moim.chat.undelivered import Undelivered
-from moim.proto.xmpp import Element, Jid
+from moim.proto.xmpp import Element, Jid, StanzaError
 
 _CARBONS = "urn:xmpp:carbons:2"
 
@@ -38,6 +39,7 @@ class Carrier:
         self._plane = plane
         self._undelivered = undelivered
         self._arrived = arrived
+        self._finding = False
 
     # --- to other nodes -----------------------------------------------------------------------------------------
 
@@ -47,6 +49,9 @@ class Carrier:
         for sid, stanza in batch:
             session = self._shadows.of(sid)
             if session is None:
+                continue
+            if (held := self._shadows.holds.get(session)) is not None:
+                held.append(stanza)
                 continue
             known = open_items.get(session.node)
             if known is not None and known[0] is stanza:
@@ -60,9 +65,19 @@ class Carrier:
 
     def _send(self, node: str, stanza: Element, targets: list[str]) -> None:
         covered = self._covered(node, stanza)
-        if not self._links.tell(node, [codec.DELIVER, stanza.to_xml(""), targets, covered]):
+        if self._links.tell(node, [codec.DELIVER, stanza.to_xml(""), targets, covered]):
+            return
+        if self._finding:
+            # There is no other way: the node's sessions are known, but too much waits for it.
+            if stanza.name == "message" and stanza.get("type") != "error":
+                raise StanzaError("resource-constraint", "too much waits for the recipient's server", kind="wait")
+            return
+        self._finding = True
+        try:
             for target in targets:
                 self._missed(stanza, Jid.parse(target), covered=covered)
+        finally:
+            self._finding = False
 
     def _covered(self, node: str, stanza: Element) -> bool:
         """Whether sessions that ``node`` does not hold get the same message: then none is lost with that node's."""
@@ -76,23 +91,37 @@ class Carrier:
         """One stanza for many sessions of other nodes, each with its own address as ``to``."""
         targets: dict[str, list[str]] = {}
         for sid in sids:
-            if (session := self._shadows.of(sid)) is not None:
+            session = self._shadows.of(sid)
+            if session is None:
+                continue
+            if (held := self._shadows.holds.get(session)) is not None:
+                held.append(element.with_attrs({"to": str(session.full)}))
+            else:
                 targets.setdefault(session.node, []).append(str(session.full))
         for node, addresses in targets.items():
             if not self._links.tell(node, [codec.FAN_OUT, element.to_xml(""), addresses]):
                 for address in addresses:
                     self._missed(element.with_attrs({"to": address}), Jid.parse(address))
 
-    def copy(self, messages: Sequence[Element]) -> None:
-        """The carbons of messages, for other nodes' sessions of their two accounts."""
-        for message in messages:
+    def copy(self, messages: Sequence[Element]) -> Sequence[Element]:
+        """The carbons of messages, for other nodes' sessions of their two accounts; those to make here now as well."""
+        now = [message for message in messages if not self._held(message)] if self._shadows.copies else messages
+        for message in now:
             nodes: set[str] = set()
-            for address in (message.get("from"), message.get("to")):
-                account = self._accounts.get((address or "").partition("/")[0])
+            for bare in _accounts_of(message):
+                account = self._accounts.get(bare)
                 if account is not None:
                     nodes.update(session.node for session in account.sessions.values() if session.node)
             for node in nodes:
                 self._links.tell(node, [codec.COPY, message.to_xml("")])
+        return now
+
+    def _held(self, message: Element) -> bool:
+        """Whether carbons wait for a session that is about to come here, and now wait for these as well."""
+        held = next((self._shadows.copies[x] for x in _accounts_of(message) if x in self._shadows.copies), None)
+        if held is not None:
+            held.append(message)
+        return held is not None
 
     # --- from other nodes ---------------------------------------------------------------------------------------
 
@@ -101,22 +130,30 @@ class Carrier:
         stanza, batch, missed = codec.element(item, 1), [], []
         for jid in codec.jids(item, 2):
             session = self._accounts.session(jid)
-            if session is not None and not session.node:
+            if (coming := self._shadows.coming.get(jid)) is not None:
+                coming.append(stanza)
+            elif session is not None and not session.node:
                 batch.append((session.sid, stanza))
-            else:
+            elif session is None or codec.flag(item, 4) or not self._return(session, stanza):
                 missed.append(jid)
         self._plane.send_many(batch)
         for jid in missed:
             self._missed(stanza, jid, covered=bool(batch) or codec.flag(item, 3))
+
+    def _return(self, session: Session, stanza: Element) -> bool:
+        """A session has left this node while a stanza was on its way to it here: it goes where the session went."""
+        return self._links.tell(session.node, [codec.DELIVER, stanza.to_xml(""), [str(session.full)], False, True])
 
     def deliver_to_each(self, _peer: str, item: Item) -> None:
         """A stanza for many sessions here, each with its own address. Raises ValueError."""
         stanza, sids = codec.element(item, 1), []
         for jid in codec.jids(item, 2):
             session = self._accounts.session(jid)
-            if session is not None and not session.node:
+            if (coming := self._shadows.coming.get(jid)) is not None:
+                coming.append(stanza.with_attrs({"to": str(jid)}))
+            elif session is not None and not session.node:
                 sids.append(session.sid)
-            else:
+            elif session is None or not self._return(session, stanza.with_attrs({"to": str(jid)})):
                 self._missed(stanza.with_attrs({"to": str(jid)}), jid)
         self._plane.fan_out(stanza, sids)
 
@@ -142,6 +179,8 @@ class Carrier:
                     stanza = codec.element(item, 1)
                     for jid in codec.jids(item, 2):
                         self._missed(stanza.with_attrs({"to": str(jid)}), jid)
+                elif item[0] == codec.SENT:
+                    self._undelivered.take(missed(codec.sent(item, 2)))
                 elif item[0] == codec.COMPONENT:
                     self._arrived(codec.element(item, 1))
             except ValueError as error:
@@ -156,3 +195,7 @@ class Carrier:
             if covered and "/" not in to:
                 return
         self._undelivered.take([stanza if to else stanza.with_attrs({"to": str(session)})])
+
+
+def _accounts_of(message: Element) -> list[str]:
+    return [(message.get(place) or "").partition("/")[0] for place in ("from", "to")]

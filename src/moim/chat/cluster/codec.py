@@ -10,7 +10,7 @@ from moim.proto.xmpp import Element, Jid
 SESSION: Final = "session"  # [_, jid, state]: bound, or changed
 GONE: Final = "gone"  # [_, jid]
 LIVE: Final = "live"  # [_]: every session was told
-DELIVER: Final = "deliver"  # [_, xml, [jid…], covered]: the stanza as it is to each of these sessions
+DELIVER: Final = "deliver"  # [_, xml, [jid…], covered, returned]: the stanza as it is to each of these sessions
 FAN_OUT: Final = "fan-out"  # [_, xml, [jid…]]: the stanza to each of these sessions, with its address as ``to``
 COPY: Final = "copy"  # [_, xml]: the message was delivered; sessions there that want carbons of it get them
 END: Final = "end"  # [_, jid, xml]: close the session with this stream error
@@ -21,6 +21,12 @@ ARCHIVED: Final = "archived"  # [_, owner]: archive preferences were written
 EVENT: Final = "event"  # [_, owner, node, config, xml]: a personal event, for those who are connected there
 FREE: Final = "free"  # [_, name]: a lease was given up
 BYE: Final = "bye"  # [_]: this node leaves
+WANT: Final = "want"  # [_, number, bare jid, token]: the session that the token names is to go on at the asking node
+KEPT: Final = "kept"  # [_, number, handled]: it does not; how many stanzas it took, or null
+MOVED: Final = "moved"  # [_, jid, state]: a session goes on there, without a connection
+SENT: Final = "sent"  # [_, jid, [[xml, sole]…]]: what its client may not have got
+SETTLED: Final = "settled"  # [_, jid, number]: that was all; ``number`` of what asked for it, or 0
+ECHO: Final = "echo"  # [_, jid]: to be answered by the same with a yes behind it, after what was said before
 
 
 def element(item: list[Any], place: int) -> Element:
@@ -53,6 +59,22 @@ def jids(item: list[Any], place: int) -> list[Jid]:
     if not isinstance(value, list):
         raise ValueError(f"'{item[0]}' has no list at {place}")
     return [jid([item[0], one], 1) for one in value]
+
+
+def number(item: list[Any], place: int) -> int:
+    """The number at a place of an item. Raises ValueError."""
+    value = item[place] if place < len(item) else None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"'{item[0]}' has no number at {place}")
+    return value
+
+
+def sent(item: list[Any], place: int) -> list[tuple[Element, bool]]:
+    """The stanzas at a place of an item, each with whether nobody else has it. Raises ValueError."""
+    value = item[place] if place < len(item) else None
+    if not isinstance(value, list) or not all(isinstance(one, list) and len(one) == 2 for one in value):
+        raise ValueError(f"'{item[0]}' has no stanzas at {place}")
+    return [(element([item[0], one[0]], 1), one[1] is True) for one in value]
 
 
 def flag(item: list[Any], place: int) -> bool:

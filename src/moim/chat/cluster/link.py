@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +50,12 @@ class _Batch:
     items: tuple[Item, ...]
 
 
+class Slot:
+    """A place among what is sent, for items that are not known yet: what is said later waits behind it."""
+
+    __slots__ = ()
+
+
 class Link:
     """One side. ``mine`` is this node's epoch; the other's is learnt from what it says."""
 
@@ -61,7 +68,7 @@ class Link:
         self.output: deque[bytes] = deque()
         self._waiting: deque[_Batch] = deque()
         self._bytes = 0
-        self._pending: list[tuple[Item, str, int]] = []
+        self._pending: list[tuple[Item, str, int] | Slot] = []
         self._sent = 0
         self._got = 0
         self._early: dict[int, tuple[Item, ...]] = {}
@@ -90,23 +97,36 @@ class Link:
         """Puts an item into the next batch; False when the other node is not known or too much waits for it."""
         if not self.begun or not self.room:
             return False
+        self._pending.append(self._written(item))
+        return True
+
+    def _written(self, item: Item) -> tuple[Item, str, int]:
         text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
         size = len(text.encode())
-        self._pending.append((item, text, size))
         self._bytes += size
+        return item, text, size
+
+    def reserve(self) -> Slot | None:
+        """Keeps the place for items that follow; None when nothing can be sent now."""
+        if not self.begun or not self.room:
+            return None
+        slot = Slot()
+        self._pending.append(slot)
+        return slot
+
+    def fill(self, slot: Slot, items: Iterable[Item]) -> bool:
+        """Puts items where place was kept; False when the other node began a new life meanwhile."""
+        place = next((n for n, entry in enumerate(self._pending) if entry is slot), None)
+        if place is None:
+            return False
+        self._pending[place : place + 1] = [self._written(item) for item in items]
         return True
 
     def flush(self, now: float) -> None:
-        """Makes batches of what is pending, and confirms what came."""
-        while self._pending:
-            size, count = 0, 0
-            for _, _, more in self._pending:
-                if count and size + more > MAX_BATCH:
-                    break
-                size += more
-                count += 1
-            chosen = self._pending[:count]
-            del self._pending[:count]
+        """Makes batches of what is pending up to the first open place, and confirms what came."""
+        while chosen := self._next():
+            del self._pending[: len(chosen)]
+            size = sum(size for _, _, size in chosen)
             self._sent += 1
             text = ",".join(text for _, text, _ in chosen)
             batch = _Batch(self._sent, size, text, tuple(item for item, _, _ in chosen))
@@ -118,6 +138,16 @@ class Link:
         if self._owes_ack:
             self._owes_ack = False
             self.output.append(self._message())
+
+    def _next(self) -> list[tuple[Item, str, int]]:
+        size = 0
+        chosen: list[tuple[Item, str, int]] = []
+        for entry in self._pending:
+            if isinstance(entry, Slot) or (chosen and size + entry[2] > MAX_BATCH):
+                break
+            size += entry[2]
+            chosen.append(entry)
+        return chosen
 
     def tick(self, now: float) -> None:
         """Once in a while: says that this node lives, and repeats what was not confirmed in time."""
@@ -196,7 +226,7 @@ class Link:
     def reset(self, theirs: int) -> tuple[Item, ...]:
         """Starts over with another life of the other node (0: none known); gives what was not confirmed."""
         undelivered = tuple(item for batch in self._waiting for item in batch.items)
-        undelivered += tuple(item for item, _, _ in self._pending)
+        undelivered += tuple(entry[0] for entry in self._pending if not isinstance(entry, Slot))
         self.theirs = theirs
         self._waiting.clear()
         self._pending.clear()

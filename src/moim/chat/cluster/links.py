@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from moim.bus import Bus, BusChanged
-from moim.chat.cluster.link import Began, Item, Link, Received, read
+from moim.chat.cluster.link import Began, Item, Link, Received, Slot, read
 from moim.errors import MoimError
 
 _TICK_SECONDS = 0.5
@@ -111,6 +111,18 @@ class Links:
             return False
         self._flush_soon()
         return True
+
+    def reserve(self, node: str) -> Slot | None:
+        """Keeps a place on the way to a node; everything told to it from now on waits until ``fill``. None when it is
+        not there."""
+        link = self._links.get(node)
+        return link.reserve() if link is not None else None
+
+    def fill(self, node: str, slot: Slot, items: Iterable[Item]) -> bool:
+        """Puts items into the place; False when the node's life has ended, and they go nowhere."""
+        filled = self._links[node].fill(slot, items)
+        self._flush_soon()
+        return filled
 
     def tell_all(self, item: Item) -> None:
         """Sends an item to every node that is there."""

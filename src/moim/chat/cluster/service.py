@@ -21,16 +21,19 @@ from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.cluster import codec
 from moim.chat.cluster.carrying import Carrier
+from moim.chat.cluster.handing_over import HandingOver
 from moim.chat.cluster.link import Item
 from moim.chat.cluster.links import Handler, Links
 from moim.chat.cluster.membership import Membership, View
 from moim.chat.cluster.shadows import Shadows
+from moim.chat.feature import Feature
 from moim.chat.offline import OfflineMessages
 from moim.chat.pep import Pep
 from moim.chat.plane import Plane
 from moim.chat.presence import Presence
 from moim.chat.rosters import Rosters
 from moim.chat.sessions import Sessions
+from moim.chat.stream_management import StreamManagement
 from moim.chat.undelivered import Undelivered
 from moim.model import ServiceStatus
 from moim.proto.xmpp import Element, Jid, stream_error
@@ -76,6 +79,12 @@ class Parts(Protocol):
     presence: Presence
     undelivered: Undelivered
     sessions: Sessions
+    management: StreamManagement
+
+    @property
+    def features(self) -> Sequence[Feature]:
+        """Everything that the room has been composed of."""
+        ...
 
 
 class Cluster:
@@ -105,6 +114,7 @@ class Cluster:
         self._shadows: Shadows | None = None
         self.home: Home | None = None
         self._carrier: Carrier | None = None
+        self._moving: HandingOver | None = None
         self._handlers: dict[str, Handler] = {
             codec.SESSION: self._session,
             codec.GONE: self._session_gone,
@@ -132,7 +142,21 @@ class Cluster:
             undelivered=parts.undelivered,
             arrived=self._arrived,
         )
+        moving = self._moving = HandingOver(
+            self.links,
+            self._shadows,
+            parts,
+            at=lambda session: self._bound_at.get(session, 0.0),
+            came=self._came,
+            left=self._went,
+        )
         self._handlers |= {
+            codec.WANT: moving.wanted,
+            codec.KEPT: moving.kept,
+            codec.MOVED: moving.arrived,
+            codec.SENT: moving.sent,
+            codec.SETTLED: moving.settled,
+            codec.ECHO: moving.echo,
             codec.DELIVER: carrier.deliver,
             codec.FAN_OUT: carrier.deliver_to_each,
             codec.COPY: carrier.copied,
@@ -216,18 +240,30 @@ class Cluster:
         if not session.node and session.jid is not None:
             self.tell_all(self._state(session))
 
+    def _came(self, session: Session, at: float) -> None:
+        self._bound_at[session] = at
+        self.tell_all(self._state(session, moved=True))
+
+    def _went(self, session: Session) -> None:
+        self._bound_at.pop(session, None)
+
+    async def give(self, session: Session, node: str, error: Element) -> bool:
+        """Lets a session go on at another node, after ending its connection with ``error``; whether it does."""
+        return self._moving is not None and await self._moving.give(session, node, error)
+
     def gone(self, session: Session) -> None:
         """A session lost its address."""
         if not session.node:
             self._bound_at.pop(session, None)
             self.tell_all([codec.GONE, str(session.full)])
 
-    def _state(self, session: Session) -> Item:
+    def _state(self, session: Session, *, moved: bool = False) -> Item:
         state = {
             "presence": session.presence.to_xml("") if session.presence is not None else None,
             "priority": session.priority,
             "interested": session.interested,
             "at": self._bound_at.get(session, 0.0),
+            "moved": moved,
         }
         return [codec.SESSION, str(session.full), state]
 
@@ -253,7 +289,9 @@ class Cluster:
         if not isinstance(state, dict):
             raise ValueError("a session has a state")
         holder = parts.accounts.session(jid)
-        if holder is not None and holder.node != peer:
+        if holder is not None and holder.node not in ("", peer) and state.get("moved"):
+            holder.node = peer
+        elif holder is not None and holder.node != peer:
             if not holder.node and not self._is_newer(peer, state, holder):
                 return
             error = stream_error("conflict", "the resource was bound by a newer connection")
@@ -291,8 +329,10 @@ class Cluster:
         self._live[peer].set()
 
     def _end(self, _peer: str, item: Item) -> None:
-        parts = self._needed()
-        session = parts.accounts.session(codec.jid(item, 1))
+        parts, jid = self._needed(), codec.jid(item, 1)
+        if self._moving is not None:
+            self._moving.hurry(jid)
+        session = parts.accounts.session(jid)
         if session is not None and not session.node:
             parts.sessions.end(session, codec.element(item, 2) if codec.text(item, 2) else None)
 
@@ -337,12 +377,14 @@ class Cluster:
 
     def _bury(self, peer: str) -> None:
         undelivered = [*self._undelivered.pop(peer, ()), *self.links.bury(peer)]
+        left = self._moving.gone(peer) if self._moving is not None else []
         self._live[peer].clear()
         self._stale.pop(peer, None)
         sessions = list(self._of(peer))
         self._drop(sessions)
         _log.warning("the node %s is gone, and %d sessions with it", peer, len(sessions))
         self._reroute(undelivered)
+        self._needed().undelivered.take(left)
 
     def _reroute(self, items: Sequence[Item]) -> None:
         if self._carrier is not None:

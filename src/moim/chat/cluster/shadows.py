@@ -32,6 +32,12 @@ class Shadows:
         self._plane = plane
         self._numbers = itertools.count(1)
         self._by_sid: dict[int, Session] = {}
+        self.holds: dict[Session, list[Element]] = {}
+        """Sessions that may be about to come here: what this node has for them waits until that is known."""
+        self.coming: dict[Jid, list[Element]] = {}
+        """Sessions that are on their way here: what their node has for them, besides what comes with them."""
+        self.copies: dict[str, list[Element]] = {}
+        """Accounts (bare JIDs) of such sessions: messages whose carbons wait."""
 
     def of(self, sid: int) -> Session | None:
         """The shadow with a (negative) number; None when it is gone."""
@@ -61,6 +67,22 @@ class Shadows:
         self._by_sid[sid] = session
         self.tap(str(jid.bare))
         return session
+
+    def send_off(self, session: Session, node: str) -> None:
+        """A session of this node goes on at another one, as it is."""
+        session.node = node
+        session.connection = Connection(-next(self._numbers), node, "", 0)
+        self._by_sid[session.sid] = session
+        self._accounts.moves += 1
+        self.tap(session.bare)
+
+    def take_in(self, session: Session, connection: Connection) -> None:
+        """A session of another node goes on here, as it is; ``connection`` has its number here."""
+        self._by_sid.pop(session.sid, None)
+        session.node = ""
+        session.connection = connection
+        self._accounts.moves += 1
+        self.tap(session.bare)
 
     @staticmethod
     def update(session: Session, state: dict[str, Any], roster: Roster | None) -> None:

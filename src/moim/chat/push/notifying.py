@@ -13,10 +13,10 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Coroutine, Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from moim.chat.accounts import Session
-from moim.chat.feature import Feature, Iq, Payload
+from moim.chat.feature import Feature, Iq, Luggage, Payload
 from moim.chat.plane import Plane
 from moim.chat.push.registrations import Key, Registration, Registrations
 from moim.errors import LimitExceeded, MoimError, ProtocolError
@@ -113,6 +113,7 @@ class Push:
             on_resumed=self.resumed,
             on_outside_answer=self._answered,
             on_gone=self._gone,
+            luggage=Luggage(lambda session: sorted(self._enabled.get(session.bare, {}).get(session, ())), self._unpack),
             on_account_removed=registrations.remove,
         )
 
@@ -189,6 +190,10 @@ class Push:
         if session in self._asleep:
             self._asleep.discard(session)
             self._plane.tap(session.sid, False, _TAP)
+
+    def _unpack(self, session: Session, packed: Any) -> None:
+        if packed:
+            self._enabled.setdefault(session.bare, {})[session] = {(service, node) for service, node in packed}
 
     def _gone(self, session: Session) -> None:
         self._asleep.discard(session)

@@ -115,6 +115,7 @@ impl Session {
                     None => return,
                     Some(miss) => element = miss,
                 }
+                self.flow.add_message();
             }
         }
         self.report(element, weight, context);
@@ -123,7 +124,7 @@ impl Session {
     /// Sorts a message; gives it back when no row of the table decides.
     fn message_goes(&mut self, mut message: Element, context: &mut Context) -> Option<Element> {
         let traits = clean(&mut message, &context.shared);
-        let sorted = if self.tapped {
+        let sorted = if self.tapped || self.flow.has_messages() {
             Err(message)
         } else {
             self.sort(message, traits, context)
