@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import databases
 from moim.store import Where
 from postgres import PrivatePostgres
 from running_site import RunningSite, loopback_pair
@@ -40,12 +41,9 @@ def own_site(tmp_path: Path) -> Iterator[RunningSite]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PrivatePostgres]:
+def postgres() -> PrivatePostgres:
     """A PostgreSQL server for all tests of a worker that do not stop it."""
-    server = PrivatePostgres()
-    server.start()
-    yield server
-    server.remove()
+    return databases.server()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -20,13 +20,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import settings as hypothesis_settings
 
+import databases
 from moim import chat, settings
 from moim.bus import Bus
 from moim.errors import Conflict, NotFound
 from moim.model import Address
 from moim.proto.xmpp import ClientLogin, Element, Failed, Received, SignedIn, StartTlsNow, make_verifier, ns
 from moim.proto.xmpp.scram import ScramHash
-from moim.store import Store, migrate
+from moim.store import Store
 
 hypothesis_settings.register_profile("patient", deadline=None)
 hypothesis_settings.load_profile("patient")
@@ -296,7 +297,8 @@ class House:
 
     def __init__(
         self, root: Path, *, people: dict[str, str], domain: str = DOMAIN, bus: Bus | None = None,
-        partner: House | None = None, hosted: Sequence[str] = (), **options: Any,
+        partner: House | None = None, hosted: Sequence[str] = (), engine: databases.Engine = databases.USUAL,
+        **options: Any,
     ) -> None:  # fmt: skip
         self.root = root
         self.domain = domain
@@ -325,8 +327,8 @@ class House:
         if partner is not None:
             self.store = partner.store
         else:
-            self.store = Store(self.site.node_dir("inside") / "moim.db")
-            migrate(self.store.path, sorted(Path(chat.__file__).parent.glob("**/migrations")))
+            lines = sorted(Path(chat.__file__).parent.glob("**/migrations"))
+            self.store = databases.opened(self.site.node_dir("inside") / "moim.db", lines, engine)
         self.service = self._service()
         self.clients: list[Client] = []
 
@@ -373,7 +375,7 @@ class House:
             await client.close()
         await self.service.stop()
         if self._partner is None:
-            self.store.close()
+            databases.removed(self.store)
 
 
 NewHouse = Callable[..., Awaitable[House]]
@@ -387,12 +389,25 @@ def house_class() -> type[House]:
 
 
 @pytest.fixture
-async def new_house(tmp_path: Path) -> AsyncIterator[NewHouse]:
+def engine(request: pytest.FixtureRequest) -> databases.Engine:
+    """The kind of database that services have. Tests that are marked ``engines`` run on each."""
+    return getattr(request, "param", databases.USUAL)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("engines"):
+        metafunc.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+async def new_house(tmp_path: Path, engine: databases.Engine) -> AsyncIterator[NewHouse]:
     """Makes running services; ``options`` are keys of ``[chat]``."""
     made: list[House] = []
 
     async def make(*, people: dict[str, str] | None = None, **options: Any) -> House:
-        house = House(tmp_path / f"house{len(made)}", people=PEOPLE if people is None else people, **options)
+        house = House(
+            tmp_path / f"house{len(made)}", people=PEOPLE if people is None else people, engine=engine, **options
+        )
         made.append(house)
         await house.service.start()
         return house

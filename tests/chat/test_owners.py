@@ -6,15 +6,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+import databases
 from moim import chat
 from moim.chat import tables
 from moim.chat.owners import Owners
-from moim.store import Store, migrate
 
 
 async def test_owners_are_those_with_rows_and_those_to_come(tmp_path: Path) -> None:
-    store = Store(tmp_path / "moim.db")
-    migrate(store.path, [Path(chat.__file__).with_name("migrations")])
+    store = databases.opened(tmp_path / "moim.db", [Path(chat.__file__).with_name("migrations")])
     try:
         row = {"owner": "a@x", "node": "n", "config": "{}"}
         await store.write(lambda connection: connection.execute(sa.insert(tables.pep_nodes).values(row)))
@@ -31,4 +30,4 @@ async def test_owners_are_those_with_rows_and_those_to_come(tmp_path: Path) -> N
         await among_others.load(store)
         assert "b@x" in among_others
     finally:
-        store.close()
+        databases.removed(store)

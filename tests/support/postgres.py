@@ -63,14 +63,20 @@ class PrivatePostgres:
         """Ends it and every connection."""
         self._run(str(BIN / "pg_ctl"), "-D", str(self.home / "data"), "-m", how, "-w", "stop")
 
-    def database(self) -> sa.URL:
-        """Makes an empty database; gives its URL."""
+    def database(self, *, like: sa.URL | None = None) -> sa.URL:
+        """Makes an empty database, or a copy of one that nobody uses; gives its URL."""
         name = f"d{next(_numbers)}"
-        engine = sa.create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
-        engine.dispose()
+        self._say(f"CREATE DATABASE {name}" + (f" TEMPLATE {like.database}" if like is not None else ""))
         return self.url(name).set(drivername="postgresql")
+
+    def drop(self, database: sa.URL) -> None:
+        """Deletes a database that ``database`` made."""
+        self._say(f"DROP DATABASE {database.database} WITH (FORCE)")
+
+    def _say(self, statement: str) -> None:
+        engine = sa.create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.execute(sa.text(statement))
 
     def url(self, database: str) -> sa.URL:
         """The URL of a database of this server."""

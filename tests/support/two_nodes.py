@@ -87,7 +87,7 @@ class TwoNodes:
 class Person(Client):
     """slixmpp with what a person's program does after a failure: it asks the name servers and tries every server."""
 
-    def __init__(self, nodes: TwoNodes, name: str, *, room: str = "") -> None:
+    def __init__(self, nodes: TwoNodes, name: str, *, room: str = "", managed: bool = False) -> None:
         super().__init__(nodes.sites["inside"], f"{name}@moim.test")
         self.nodes = nodes
         self.room = room
@@ -95,6 +95,8 @@ class Person(Client):
         self.register_plugin("xep_0045")
         self.register_plugin("xep_0313")
         self.register_plugin("xep_0334")
+        if managed:
+            self.register_plugin("xep_0198")
         self.refusals: asyncio.Queue[Any] = asyncio.Queue()
         self.add_event_handler("message_error", lambda m: self.refusals.put_nowait(m["error"]))
         self.joined = asyncio.Event()
@@ -134,6 +136,24 @@ class Person(Client):
             await asyncio.wait_for(self.online.wait(), 30)
             return
         raise AssertionError(f"none of {order} answers")
+
+    async def cut(self) -> None:
+        """The network goes away, and neither side says a word; the program does not look for a server by itself."""
+        self._leaving = True
+        gone = asyncio.Event()
+        self.add_event_handler("disconnected", lambda _: gone.set(), disposable=True)
+        assert self.transport is not None
+        self.transport.abort()
+        await asyncio.wait_for(gone.wait(), 20)
+
+    async def resume(self, node: str) -> None:
+        """Comes back to a node, and goes on with its session there (XEP-0198)."""
+        resumed = asyncio.Event()
+        self.add_event_handler("session_resumed", lambda _: resumed.set(), disposable=True)
+        self.at = self.nodes.addresses[node]
+        self.connect(self.at, 15222)
+        await asyncio.wait_for(resumed.wait(), 30)
+        self._leaving = False
 
     async def _found(self) -> list[str]:
         resolver = Resolver([(address, 10053) for address in self.nodes.addresses.values()])

@@ -218,7 +218,7 @@ class StreamManagement:
     def take_in(self, session: Session, token: str, seconds: int) -> None:
         """A session of another node goes on here, and waits for its client."""
         self._tokens[token] = self._sids[session.sid] = _Managed(session, token, min(seconds, self._longest))
-        self.detached(session, "it was at another node")
+        self.detached(session, "it was at another node", ())
 
     def resumed(self, session: Session, by: Session) -> None:
         """The connection of ``by`` has become that of ``session``."""

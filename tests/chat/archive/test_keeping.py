@@ -12,23 +12,24 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import databases
 from moim import chat
 from moim.chat.archive import ids, keeping
 from moim.chat.archive.keeping import Selection
 from moim.chat.archive.rows import rows
 from moim.chat.archive.tables import entries, messages
 from moim.proto.xmpp import Element
-from moim.store import Store, migrate
+from moim.store import Store
 
 OWNER, OTHERS, DEVICES = "a@x", ("b@x", "c@y", "a@x"), ("", "/1", "/2")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    found = Store(tmp_path_factory.mktemp("archive") / "test.db")
-    migrate(found.where, [Path(chat.__path__[0]) / "archive" / "migrations"])
+    lines = [Path(chat.__path__[0]) / "archive" / "migrations"]
+    found = databases.opened(tmp_path_factory.mktemp("archive") / "test.db", lines)
     yield found
-    found.close()
+    databases.removed(found)
 
 
 @dataclass(frozen=True)

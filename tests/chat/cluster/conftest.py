@@ -20,14 +20,14 @@ def hub() -> Hub:
 
 
 @pytest.fixture
-async def new_pair(tmp_path: Path, hub: Hub, house_class: Any) -> AsyncIterator[NewPair]:
+async def new_pair(tmp_path: Path, hub: Hub, house_class: Any, engine: str) -> AsyncIterator[NewPair]:
     """Makes two running services, ``inside`` and ``inside2``; ``options`` are keys of ``[chat]``."""
     made: list[Any] = []
 
     async def make(**options: Any) -> Pair:
         options = {"default_contacts": False, "lease_seconds": 1} | options
         people = {"alice": "wonder land", "bob": "비밀번호", "carol": "Ünïcode"}
-        first = house_class(tmp_path / "one", people=people, bus=Bus(hub), **options)
+        first = house_class(tmp_path / "one", people=people, bus=Bus(hub), engine=engine, **options)
         second = house_class(tmp_path / "two", people=people, bus=Bus(hub), partner=first, **options)
         for house in (first, second):
             made.append(house)

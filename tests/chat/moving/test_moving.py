@@ -171,7 +171,7 @@ class Running:
 async def running(tmp_path: Path, house_class: Any) -> AsyncIterator[Running]:
     house = house_class(tmp_path / "running", people={}, domain=DOMAIN, default_contacts=False)
     lines = sorted(Path(chat.__file__).parent.glob("**/migrations"))
-    migrate(house.store.path, [*lines, Path(directory.__file__).with_name("migrations")])
+    migrate(house.store.where, [*lines, Path(directory.__file__).with_name("migrations")])
     people = directory.Service(
         settings.load(house.root, {"directory": directory.Settings, "chat": chat.Settings}),
         house.store,

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+import databases
 from moim.chat import rooms
 from moim.chat.audience import Audience
 from moim.chat.rooms import Rooms, RoomSettings
 from moim.chat.rooms.history import Tombstone
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
-from moim.store import Store, migrate
+from moim.store import Store
 from room_machine import codes, element, form
 
 HOST = "rooms.x.test"
@@ -160,9 +161,7 @@ NewWorld = Callable[..., World]
 
 @pytest.fixture
 async def new_world(tmp_path: Path) -> AsyncIterator[NewWorld]:
-    path = tmp_path / "moim.db"
-    migrate(path, [Path(rooms.__file__).parent / "migrations"])
-    store = Store(path)
+    store = databases.opened(tmp_path / "moim.db", [Path(rooms.__file__).parent / "migrations"])
     made: list[World] = []
 
     def make(**options: Any) -> World:
@@ -172,7 +171,7 @@ async def new_world(tmp_path: Path) -> AsyncIterator[NewWorld]:
     yield make
     for world in made:
         await world.rooms.stop()
-    store.close()
+    databases.removed(store)
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ impl Shard {
             self.context.emit(Event::Detached {
                 sid,
                 reason: "the session goes elsewhere".into(),
-                messages: detached.managed.messages(),
+                messages: Vec::new(), // its client knows, and comes back for them
             });
             self.keep(detached);
         }
