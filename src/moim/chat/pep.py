@@ -126,6 +126,12 @@ class Pep:
         self.on_sent(owner, node, config.stored(), change)
         await self._changed(owner, node)
 
+    async def taken_over(self, owner: str) -> None:
+        """An account got nodes from another server: what follows from them is seen at once, on every node."""
+        for node, config in (await self._store.nodes(owner)).items():
+            self.on_sent(owner, node, config.stored(), None)
+            await self._changed(owner, node)
+
     async def happened(self, owner: str, node: str, config: str, change: Element | None) -> None:
         """Another node changed a node of an account: those who are connected here hear of it. Raises ValueError."""
         if change is not None:

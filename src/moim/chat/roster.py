@@ -109,23 +109,25 @@ class RosterRequests:
             return ()
         name, groups = _name(items[0]), _groups(items[0])
         async with roster.lock:
-            before = roster.item(contact)
             if contact not in roster.stored and len(roster.stored) >= self._max_items(session.bare):
                 raise StanzaError("resource-constraint", "the contact list is full")
-            after = replace(before, name=name, groups=groups, listed=True)
-            if after != before:
-                await self._rosters.save(roster, after)
+            _, after = await self._rosters.change(
+                roster, contact, lambda before: replace(before, name=name, groups=groups, listed=True)
+            )
             self._pushes.push(roster, after)
         return ()
 
     async def _remove(self, roster: Roster, contact: str) -> None:
         async with roster.lock:
-            item = roster.item(contact)
-            if not item.listed:
-                raise StanzaError("item-not-found", "there is no such contact in the list")
-            await self._rosters.save(roster, Item(contact))
+            item, _ = await self._rosters.change(roster, contact, _removed)
             self._pushes.push(roster, Item(contact))
         await self._after_removal(roster.owner, item)
+
+
+def _removed(item: Item) -> Item:
+    if not item.listed:
+        raise StanzaError("item-not-found", "there is no such contact in the list")
+    return Item(item.contact)
 
 
 def _contact(item: Element, session: Session) -> str:

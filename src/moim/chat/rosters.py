@@ -117,6 +117,7 @@ class Rosters:
         self._store = store
         self._people = people
         self._group = group
+        self._alone = alone
         self._live: WeakValueDictionary[str, Roster] = WeakValueDictionary()
         self._recent: OrderedDict[str, Roster] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Roster]] = {}
@@ -177,22 +178,52 @@ class Rosters:
         for item in items:
             self.on_written(owner, item.contact)
 
-    async def save(self, roster: Roster, item: Item) -> None:
-        """Makes ``item`` part of ``roster``, durably; an item that says nothing is deleted. Hold the roster's lock."""
+    async def change(self, roster: Roster, contact: str, decide: Callable[[Item], Item]) -> tuple[Item, Item]:
+        """Makes what ``decide`` makes of an item part of ``roster``, durably; the item before and after.
+
+        An item that says nothing is deleted. Where another node has changed the item meanwhile, ``decide`` is asked
+        again with what it is now. Hold the roster's lock.
+        """
+        while True:
+            before = roster.item(contact)
+            after = decide(before)
+            if after == before or await self._save(roster, after):
+                return before, after
+
+    async def _save(self, roster: Roster, item: Item) -> bool:
+        """Writes an item unless what is stored is not what this node believes, which it then learns."""
         owner, contact = roster.owner, item.contact
         self._owners.add(owner)
-        if item == Item(contact) and not self._people.is_default_contact(owner, contact):
-            gone = sa.delete(tables.roster).where(tables.roster.c.owner == owner, tables.roster.c.contact == contact)
-            await self._store.write(lambda connection: connection.execute(gone))
+        believed = roster.stored.get(contact)
+        table = tables.roster
+        this = (table.c.owner == owner, table.c.contact == contact)
+        says_nothing = item == Item(contact) and not self._people.is_default_contact(owner, contact)
+
+        def work(connection: sa.Connection) -> Item | None:
+            if not self._alone:
+                row = connection.execute(sa.select(table).where(*this)).first()
+                stored = _item(row) if row is not None else None
+                if stored != believed:
+                    return stored
+            if says_nothing:
+                connection.execute(sa.delete(table).where(*this))
+            else:
+                row_now = _row(item)
+                new = insert(table).values(owner=owner, contact=contact, **row_now)
+                connection.execute(new.on_conflict_do_update(index_elements=["owner", "contact"], set_=row_now))
+            return believed
+
+        stored = await self._store.write(work)
+        known = stored if stored != believed else None if says_nothing else item
+        if known is None:
             roster.stored.pop(contact, None)
         else:
-            row = _row(item)
-            upsert = insert(tables.roster).values(owner=owner, contact=contact, **row)
-            upsert = upsert.on_conflict_do_update(index_elements=["owner", "contact"], set_=row)
-            await self._store.write(lambda connection: connection.execute(upsert))
-            roster.stored[contact] = item
+            roster.stored[contact] = known
         roster.changed()
+        if stored != believed:
+            return False
         self.on_written(owner, contact)
+        return True
 
     async def reload(self, owner: str, contact: str) -> None:
         """Another node wrote an item: a list in use takes it over. Raises Unavailable."""

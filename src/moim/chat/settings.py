@@ -157,9 +157,9 @@ class Settings(DomainSettings):
     """Kinds of clients whose verified capabilities (XEP-0115) are remembered."""
     vcard_bytes: int = Field(default=131_072, ge=1000, le=250_000)
     """The largest vCard that a user may store, picture included."""
-    lease_seconds: float = Field(default=10.0, ge=1, le=120)
-    """With several inside nodes: how long after its last word in the database a node may be taken for dead. Its users'
-    presence is lost for at most this long plus a third, and its rooms are somewhere else afterwards."""
+    lease_seconds: float = Field(default=5.0, ge=1, le=120)
+    """With several inside nodes: how long after its last word, in the database and on the bus, a node is taken for
+    dead. Its users' presence ends then, and its rooms go on at another node; half a second later at the most."""
     sign_ins_per_second: float = Field(default=200.0, ge=0)
     """With several inside nodes: new connections that are let in, so that those of a node that died do not overrun the
     one that is left. More are sent to another node or told to wait; 0 lets everybody in."""

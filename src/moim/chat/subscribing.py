@@ -56,8 +56,8 @@ class Subscriptions:
         if bare == owner:
             return
         roster = await self._rosters.get(owner)
-        async with roster.lock:
-            before = roster.item(bare)
+
+        def decide(before: Item) -> Item:
             state, routed = outbound(before.state, action)
             after = before.with_state(state)
             if action == "subscribe":
@@ -68,7 +68,11 @@ class Subscriptions:
                 after = replace(after, approved=ahead, listed=True)
             elif action == "unsubscribed":
                 after = replace(after, approved=False)
-            await self._save(roster, before, after)
+            return after
+
+        async with roster.lock:
+            before, after = await self._change(roster, bare, decide)
+        _, routed = outbound(before.state, action)
         if not routed:
             return
         if action == "unsubscribed" and before.state.seen:
@@ -86,8 +90,11 @@ class Subscriptions:
             return
         roster = await self._rosters.get(owner)
         answer: Action | None = None
-        async with roster.lock:
-            before = roster.item(contact)
+        delivered = False
+
+        def decide(before: Item) -> Item:
+            nonlocal answer, delivered
+            answer = None
             state, delivered = inbound(before.state, action)
             if action == "subscribe" and before.state.seen:
                 answer = "subscribed"
@@ -100,13 +107,14 @@ class Subscriptions:
             after = before.with_state(state, request)
             if answer == "subscribed":
                 after = replace(after, approved=False)
-            if (
-                after.request is not None
-                and before.request is None
-                and len(roster.stored) > 2 * self._max_items(roster.owner)
-            ):
-                return
-            await self._save(roster, before, after)
+            most = 2 * self._max_items(roster.owner)
+            if after.request is not None and before.request is None and len(roster.stored) > most:
+                answer, delivered = None, False
+                return before
+            return after
+
+        async with roster.lock:
+            await self._change(roster, contact, decide)
             if delivered and not blocked:
                 self._deliver(roster, stanza, to_available=action == "subscribe")
         if answer == "subscribed":
@@ -127,12 +135,11 @@ class Subscriptions:
         if item.state.sees or item.state.pending_out:
             await self._route(presence(owner, item.contact, "unsubscribe"), contact)
 
-    async def _save(self, roster: Roster, before: Item, after: Item) -> None:
-        if after == before:
-            return
-        await self._rosters.save(roster, after)
+    async def _change(self, roster: Roster, contact: str, decide: Callable[[Item], Item]) -> tuple[Item, Item]:
+        before, after = await self._rosters.change(roster, contact, decide)
         if after.listed and replace(after, request=None) != replace(before, request=None):
             self._pushes.push(roster, after)
+        return before, after
 
     async def _route(self, stanza: Element, contact: Jid) -> None:
         if self._is_local(contact):

@@ -21,6 +21,9 @@ from moim.chat.cluster import tables
 from moim.errors import MoimError, Unavailable
 from moim.store import Store, insert
 
+_SILENT_SECONDS = 2.0
+_WATCHFUL_SECONDS = 0.5
+
 _log = logging.getLogger("moim.chat.cluster")
 
 
@@ -116,11 +119,19 @@ class Membership:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._seconds / 3)
+            await asyncio.sleep(self._pause())
             try:
                 await self.beat()
             except Exception:
                 _log.exception("the lease could not be looked after")
+
+    def _pause(self) -> float:
+        """Seconds until the next look: a node that fell silent may be dead soon, and its rooms wait for another."""
+        usual, now = self._seconds / 3, self._clock()
+        others = {*self.view.live, *self.view.late} - {self._node}
+        if any(now - self._heard(node) > _SILENT_SECONDS for node in others):
+            return min(usual, _WATCHFUL_SECONDS)
+        return usual
 
     async def beat(self) -> None:
         """Renews the lease once, and tells what changed."""

@@ -17,6 +17,7 @@ from moim.chat.moving.outcome import Outcome
 from moim.chat.moving.personal import take_nodes
 from moim.chat.moving.reading import MAM, PIE
 from moim.chat.offline import OfflineMessages
+from moim.chat.pep import Pep
 from moim.chat.pep_store import PepStore
 from moim.chat.private import PrivateStorage
 from moim.chat.roster import RosterPushes
@@ -50,6 +51,8 @@ class Parts(Protocol):
     def private(self) -> PrivateStorage: ...
     @property
     def pep_store(self) -> PepStore: ...
+    @property
+    def pep(self) -> Pep: ...
     @property
     def offline(self) -> OfflineMessages: ...
     @property
@@ -178,7 +181,10 @@ class Taking:
     # --- what users keep ----------------------------------------------------------------------------------------
 
     async def _nodes(self, owner: str, pieces: Sequence[Element], outcome: Outcome) -> None:
+        before = outcome.new["items"]
         await take_nodes(self._parts.pep_store, owner, pieces, outcome, dry_run=self._dry)
+        if outcome.new["items"] > before and not self._dry:
+            await self._parts.pep.taken_over(owner)
 
     async def _private(self, owner: str, pieces: Sequence[Element], outcome: Outcome) -> None:
         for content in (child for piece in pieces for child in piece.elements()):
