@@ -15,6 +15,7 @@ from two_nodes import Person, TwoNodes
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
 
 ROOM = "tea@rooms.moim.test"
+OTHER_ROOM = "coffee@rooms.moim.test"
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +94,10 @@ async def test_other_domains_are_every_nodes_affair(nodes: TwoNodes, people: Any
 
 
 async def test_a_session_goes_on_at_the_other_node_and_outlives_the_first(nodes: TwoNodes, people: Any) -> None:
-    bob = await people("bob", "inside2", room=ROOM)
+    bob = await people("bob", "inside2", room=OTHER_ROOM)
     await open_room(bob)
     carol = await people("carol", "inside")
-    alice = await people("alice", "inside", room=ROOM, managed=True)
+    alice = await people("alice", "inside", room=OTHER_ROOM, managed=True)
     await bob.until_seen(alice.boundjid.full, "available")
     full, started = str(alice.boundjid), []
     alice.add_event_handler("session_start", started.append)
@@ -104,19 +105,19 @@ async def test_a_session_goes_on_at_the_other_node_and_outlives_the_first(nodes:
     for n in range(20):
         carol.send_message(full, f"near {n}", mtype="chat")
         bob.send_message(full, f"far {n}", mtype="chat")
-        bob.send_message(ROOM, f"room {n}", mtype="groupchat")
+        bob.send_message(OTHER_ROOM, f"room {n}", mtype="groupchat")
     for sender in (bob, carol):
         await sender.plugin["xep_0199"].ping("moim.test", timeout=20)
     await alice.resume("inside2")
     nodes.kill("inside")
     for n in range(20, 40):
         bob.send_message(full, f"far {n}", mtype="chat")
-        bob.send_message(ROOM, f"room {n}", mtype="groupchat")
+        bob.send_message(OTHER_ROOM, f"room {n}", mtype="groupchat")
     heard = [text for _, text in [await alice.message() for _ in range(100)] if text]
     for tag, count in (("near", 20), ("far", 40), ("room", 40)):
         assert [text for text in heard if text.startswith(tag)] == [f"{tag} {n}" for n in range(count)]
     assert (str(alice.boundjid), started) == (full, [])
-    alice.send_message(ROOM, "still here", mtype="groupchat")
+    alice.send_message(OTHER_ROOM, "still here", mtype="groupchat")
     await bob.until_message(says("still here"))
     nodes.start("inside")
 
