@@ -111,9 +111,10 @@ class Negotiation:
         self._output: deque[Output] = deque()
 
     @classmethod
-    def over(cls, policy: Policy, jid: Jid) -> Negotiation:
+    def over(cls, policies: Mapping[str, Policy], jid: Jid) -> Negotiation:
         """That of a session which signed in at another node as ``jid`` (bare)."""
-        done = cls(policy, needs_tls=False, tls=True, bindings={}, token=str)
+        done = cls(policies, needs_tls=False, tls=True, bindings={}, token=str)
+        done._policy = policies.get(jid.domain, done._policy)
         done._stage, done._jid = "bound", jid
         return done
 

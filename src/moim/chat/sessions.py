@@ -356,7 +356,7 @@ class Sessions:
 
     def take_in(self, session: Session) -> None:
         """A session of another node goes on here, without a connection yet."""
-        session.negotiation = Negotiation.over(self._policy, session.full.bare)
+        session.negotiation = Negotiation.over(self._policies, session.full.bare)
         self._sessions[session.sid] = session
 
     def farewell(self, session: Session, element: Element, error: Element) -> None:
