@@ -52,7 +52,7 @@ test: build $(VENV)/ready-test ## install what the tests need, then run all of t
 check: build $(VENV)/ready-dev ## format, lint, types, import rules, clippy, stubs
 	@scripts/check
 
-interop: build $(VENV)/ready-test ## Prosody, ejabberd and clients on hosts of their own, in network namespaces (three minutes)
+interop: build $(VENV)/ready-test ## Prosody, ejabberd and clients on hosts of their own, in network namespaces (six minutes)
 	@scripts/setup interop
 	@$(PY) -m pytest -m lab tests/interop
 
