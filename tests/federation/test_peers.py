@@ -17,8 +17,8 @@ from prosody_server import ProsodyServer
 from running_site import RunningSite
 from tiny_dns import TinyDns
 
-DOMAIN, OTHER, WRONG = "moim.test", "other.test", "wrong.test"
-ALICE, ROMEO = f"alice@{DOMAIN}", f"romeo@{OTHER}"
+DOMAIN, SECOND, OTHER, WRONG = "moim.test", "second.test", "other.test", "wrong.test"
+ALICE, NAMESAKE, ROMEO = f"alice@{DOMAIN}", f"alice@{SECOND}", f"romeo@{OTHER}"
 PASSWORD = "correct horse"
 
 pytestmark = pytest.mark.interop
@@ -52,15 +52,17 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     (folder / "peers.pem").write_bytes(root.chain_pem)
     dns = TinyDns()
     toml = federation_toml(resolvers=dns.place, trusted=folder / "peers.pem")
-    site, inside = make_site(folder / "site", DOMAIN, toml)
-    for name in (DOMAIN, f"rooms.{DOMAIN}"):
+    site, inside = make_site(folder / "site", DOMAIN, toml, hosted=[SECOND])
+    site.moim("user", "add", NAMESAKE, "--password-file", "-", text=f"{PASSWORD}\n")
+    ours = [name for domain in (DOMAIN, SECOND) for name in (domain, f"rooms.{domain}")]
+    for name in ours:
         # ejabberd asks the system about targets, which knows the names of this test's name server not at all.
         dns.add(f"_xmpp-server._tcp.{name}. 60 IN SRV 0 0 15269 {inside}.")
     dns.add(f"x.{OTHER}. 60 IN A {inside}")
     accounts, trusted = {"romeo": PASSWORD}, (site.root / "ca.pem").read_bytes()
     other: ProsodyServer | EjabberdServer
     if request.param == "prosody":
-        places = dict.fromkeys((DOMAIN, f"rooms.{DOMAIN}"), (inside, 15269))
+        places = dict.fromkeys(ours, (inside, 15269))
         other = ProsodyServer(
             folder / "other", OTHER, accounts, places=places, chain=own.chain_pem, key=own.key_pem, trusted=trusted,
             hosts=[WRONG], encrypt=False, address=inside,
@@ -129,6 +131,29 @@ async def test_dialback_where_certificates_are_not_looked_at(two: Two, pair: tup
     two.default(OTHER)
 
 
+@pytest.mark.parametrize(("certificates", "how"), [("required", "external"), ("off", "dialback")])
+async def test_people_of_a_second_domain(two: Two, certificates: str, how: str) -> None:
+    two.policy(OTHER, certificates=certificates)
+    namesake, romeo = Person(NAMESAKE, PASSWORD, ca=two.site.ca), Person(ROMEO, PASSWORD)
+    await asyncio.gather(
+        namesake.sign_in(*two.site.place("xmpp-client")), romeo.sign_in(two.other.address, two.other.c2s_port)
+    )
+    namesake.send_message(ROMEO, f"{how} there", mtype="chat")
+    assert await romeo.chat() == (NAMESAKE, f"{how} there")
+    romeo.send_message(NAMESAKE, f"{how} back", mtype="chat")
+    assert await namesake.chat() == (ROMEO, f"{how} back")
+    room = f"ours@rooms.{SECOND}"
+    await namesake.open_room(room, "namesake")
+    await romeo.join(room, "romeo")
+    romeo.send_message(room, "I am a guest", mtype="groupchat")
+    await namesake.says("romeo", "I am a guest")
+    assert {one["authenticatedBy"] for one in two.streams()} == {how}
+    pairs = {pair["local"] for one in two.streams() for pair in one["pairs"]}  # type: ignore[attr-defined]
+    assert {SECOND, f"rooms.{SECOND}"} <= pairs
+    await asyncio.gather(namesake.leave(), romeo.leave())
+    two.default(OTHER)
+
+
 async def test_without_encryption_where_both_say_so(two: Two, pair: tuple[Person, Person]) -> None:
     two.policy(OTHER, tls="off", certificates="off")
     await chats(*pair, "plain")
@@ -166,6 +191,16 @@ def test_the_check_finds_nothing_wrong(two: Two) -> None:
     assert verdict["verdict"] == f"Messages between {DOMAIN} and {OTHER} go both ways."
     said = {step["what"]: step["state"] for step in steps}
     assert said["certificate"] == said["dialback to them"] == said["dialback to us"] == said["authentication"] == "ok"
+
+
+def test_the_check_for_a_second_domain(two: Two) -> None:
+    AdminApi(two.site.root).delete(f"/federation/peers/{OTHER}")
+    *_, verdict = AdminApi(two.site.root).post_lines("/federation/check", {"domain": OTHER, "from": SECOND})
+    assert verdict["verdict"] == f"Messages between {SECOND} and {OTHER} go both ways."
+    refused = two.site.moim("federation", "check", OTHER, "--from", "third.test", check=False)
+    assert "third.test is not a domain of this site" in refused.stderr
+    own = two.site.moim("federation", "check", SECOND, check=False)
+    assert "is a domain of this site" in own.stderr
 
 
 @pytest.mark.parametrize("two", ["prosody"], indirect=True)  # ejabberd counts nothing between servers

@@ -21,6 +21,7 @@ def gather(site: Site, running: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "ready": bool(running and running["ready"]),
         "domain": site.domain,
+        "domains": list(site.domains),
         "web": f"{scheme}://{place['web']}/" if "web" in place else None,
         "ca": str(site.ca_file),
         "dns": {"inside": place.get("dns-inside"), "outside": place.get("dns-outside")},

@@ -2,7 +2,10 @@
 import { readNdjson } from './ndjson';
 
 export interface Site {
+  /** The one that a name without a domain belongs to. */
   domain: string;
+  /** All that are hosted. */
+  domains: string[];
   xmppWebsocket: string;
   /** The origin in the links of uploaded files; what lies there, lies on our own origin too. */
   filesOrigin: string;

@@ -88,7 +88,7 @@ class Session {
     this.site ??= await getSite();
     const address = parseAddress(typed.includes('@') ? typed : `${typed.trim()}@${this.site.domain}`);
     if (!address) throw new ApiError('bad-address', 'not an address');
-    if (!address.endsWith(`@${this.site.domain}`)) throw new ApiError('not-hosted', 'another domain');
+    if (!this.site.domains.includes(address.slice(address.indexOf('@') + 1))) throw new ApiError('not-hosted', 'another domain');
     await this.discover(address);
     this.phase = 'checking';
     this.user = await login(address, password);
