@@ -75,7 +75,8 @@ impl Session {
     }
 
     /// Sorts a message of another server's; gives it back when no row decides, and when it has something that only Python
-    /// can judge: what no archive keeps would be counted by nobody. So it does while Python has yet to take what came before: it must not be overtaken.
+    /// can judge; what no archive keeps would be counted by nobody. So it does while Python has yet to take what came
+    /// before: it must not be overtaken.
     fn goes_in(&mut self, message: Element, context: &mut Context) -> Option<Element> {
         let domains = &context.shared.domains;
         let traits = Traits::of(&message, |name| domains.serves(name, Opener::Client));
