@@ -59,6 +59,7 @@ def test_standard_ports_have_no_offset(tmp_path: Path) -> None:
         ("[chta]\nport = 1", "unknown key 'chta'", "'chat'"),
         ("[chat]\nprot = 1", "unknown key 'chat.prot'", "'port'"),
         ("[nodes.inside]\naddres = '127.0.0.1'", "unknown key 'nodes.inside.addres'", "'address'"),
+        ("[nodes.others.inside2]\naddres = '127.0.0.1'", "unknown key 'nodes.others.inside2.addres'", "'address'"),
         ("[chat]\nport = 'x'", "chat.port", ""),
         ("domain = ", "cannot be read", ""),
     ],

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -281,10 +281,14 @@ def _validate(kind: type[SectionType], raw: Any, path: Path, where: str, also: t
 
 
 def _keys_at(kind: type[BaseModel], inner: tuple[str, ...]) -> tuple[str, ...]:
-    model = kind
-    for part in inner:
+    model, parts = kind, iter(inner)
+    for part in parts:
         field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        found: Any = field.annotation if field is not None else None
+        if get_origin(found) is dict:
+            next(parts, None)  # the names in it are free
+            found = get_args(found)[1]
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
             return ()
-        model = field.annotation
+        model = found
     return tuple(model.model_fields)

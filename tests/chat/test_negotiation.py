@@ -34,6 +34,7 @@ from moim.proto.xmpp import (
     made_up_verifier,
     make_verifier,
     ns,
+    sasl,
 )
 from moim.proto.xmpp.sasl import NeedToken, NeedVerifier
 from moim.proto.xmpp.scram import ScramHash
@@ -220,6 +221,31 @@ def test_streams_that_are_not_for_us(attrs: dict[str, str], condition: str) -> N
     assert isinstance(close, Close)
     assert close.error is not None
     assert close.error.find(condition, ns.STREAM_ERRORS) is not None
+
+
+def test_the_stream_says_whose_names_count() -> None:
+    policies = {name: Policy(name) for name in ("example.com", "example.net")}
+    server = Negotiation(policies, needs_tls=False, tls=True, bindings={}, token=lambda: "token")
+    assert server.domain == "example.com"
+    wire = sign_in(ClientLogin("alice@example.net", "비밀", tls="direct"), server)
+    assert isinstance(wire.ended, SignedIn)
+    assert str(wire.ended.jid).startswith("alice@example.net/")
+    assert str(server.authenticated) == "alice@example.net"
+
+
+def test_a_stream_stays_in_the_domain_of_the_account() -> None:
+    policies = {name: Policy(name, allow_plain=True) for name in ("example.com", "example.net")}
+    server = Negotiation(policies, needs_tls=False, tls=True, bindings={}, token=lambda: "token")
+    server.opened({"to": "example.net", "version": "1.0"})
+    server.stanza(Element("auth", ns.SASL, {"mechanism": "PLAIN"}, (sasl.encode(b"\0alice\0secret"),)))
+    server.password_checked(True)
+    assert str(server.authenticated) == "alice@example.net"
+    outputs(server)
+    server.opened({"to": "example.com", "version": "1.0"})
+    *_, close = outputs(server)
+    assert isinstance(close, Close)
+    assert close.error is not None
+    assert close.error.find("host-unknown", ns.STREAM_ERRORS) is not None
 
 
 @pytest.mark.parametrize(
