@@ -157,7 +157,7 @@ impl Scene {
                 self.known.remove(&sid);
                 self.detached.remove(&sid);
             }
-            Event::Tls { .. } | Event::Carried { .. } => {}
+            _ => {}
         }
     }
 

@@ -25,6 +25,16 @@ pub struct Detached {
 }
 
 impl Session {
+    /// Refuses what is asked at the wrong moment. Nothing is said before our header.
+    pub(super) fn unexpected(&mut self, context: &mut Context) {
+        if self.opened {
+            self.write_piece(UNEXPECTED);
+        } else {
+            let text = "stream management before the stream is open";
+            self.fail(Condition::PolicyViolation, text, context);
+        }
+    }
+
     /// An element about stream management; true when Python has to answer it.
     pub(super) fn management(&mut self, element: &Element, context: &mut Context) -> bool {
         match (element.name().as_str(), self.managed.as_deref_mut()) {
@@ -46,7 +56,7 @@ impl Session {
                 self.hold = Hold::Management;
                 return true;
             }
-            ("enable" | "resume" | "r", _) => self.write_piece(UNEXPECTED),
+            ("enable" | "resume" | "r", _) => self.unexpected(context),
             ("a", None) => {}
             _ => self.fail(
                 Condition::UnsupportedStanzaType,

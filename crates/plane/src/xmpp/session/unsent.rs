@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use moim_wire::xml::{Element, Str};
 
-use super::super::managed::{Managed, UNEXPECTED};
+use super::super::managed::Managed;
 use super::super::parcel::Parcel;
 use super::super::shared::Context;
 use super::super::transport::Queue;
@@ -46,7 +46,9 @@ impl Session {
             "r" | "a" if server.counts => {
                 self.management(element, context);
             }
-            _ => self.write_piece(UNEXPECTED),
+            "enable" | "resume" | "r" => self.unexpected(context),
+            // An answer to something that was not asked is not answered, or two servers would answer each other for ever.
+            _ => {}
         }
     }
 
