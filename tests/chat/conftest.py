@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import itertools
 import json
 import os
@@ -15,9 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import settings as hypothesis_settings
 
 import databases
@@ -28,6 +24,7 @@ from moim.model import Address
 from moim.proto.xmpp import ClientLogin, Element, Failed, Received, SignedIn, StartTlsNow, make_verifier, ns
 from moim.proto.xmpp.scram import ScramHash
 from moim.store import Store
+from own_certificate import write_certificate
 
 hypothesis_settings.register_profile("patient", deadline=None)
 hypothesis_settings.load_profile("patient")
@@ -94,31 +91,6 @@ class FakeUsers:
     async def remove(self, address: Address | str) -> None:
         if self.passwords.pop(self._key(address), None) is None:
             raise NotFound(f"there is no {address}")
-
-
-def write_certificate(folder: Path, *names: str) -> SimpleNamespace:
-    """A certificate that is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    chain, secret = folder / "chain.pem", folder / "key.pem"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return SimpleNamespace(chain=chain, key=secret)
 
 
 class Client:
@@ -327,8 +299,8 @@ class House:
         if partner is not None:
             self.store = partner.store
         else:
-            lines = sorted(Path(chat.__file__).parent.glob("**/migrations"))
-            self.store = databases.opened(self.site.node_dir("inside") / "moim.db", lines, engine)
+            folders = sorted(Path(chat.__file__).parent.glob("**/migrations"))
+            self.store = databases.opened(self.site.node_dir("inside") / "moim.db", folders, engine)
         self.service = self._service()
         self.clients: list[Client] = []
 
@@ -424,7 +396,7 @@ async def house(new_house: NewHouse) -> House:
 
 
 @pytest.fixture
-def certificate() -> Callable[..., SimpleNamespace]:
+def certificate() -> Callable[..., Files]:
     """Writes a certificate for names into a folder."""
     return write_certificate
 

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from moim import directory, settings
 from moim.bus import Bus
 from moim.model import UserChanged, UserRemoved
 from moim.store import Store, Where, migrate
+from own_certificate import Files, write_certificate
 
 PASSWORD = "correct horse"
-
-
-@dataclass(frozen=True)
-class Files:
-    chain: Path
-    key: Path
 
 
 @pytest.fixture
@@ -71,26 +60,7 @@ def facts(bus: Bus) -> list[UserChanged | UserRemoved]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "inside.example.com")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("inside.example.com")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    chain, key_file = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return Files(chain, key_file)
+    return write_certificate(tmp_path, "inside.example.com")
 
 
 @pytest.fixture

@@ -5,16 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -25,14 +20,9 @@ from moim.errors import ConfigError, Unavailable
 from moim.model import Address
 from moim.provisioning import Endpoints, Settings, documents
 from moim.settings import Site, SiteSettings
+from own_certificate import Files, write_certificate
 
 ENDPOINTS = Endpoints("inside.example.com", uds=18443, xmpp=15222, web=18080, web_scheme="http")
-
-
-@dataclass(frozen=True)
-class Files:
-    chain: Path
-    key: Path
 
 
 @dataclass(frozen=True)
@@ -60,25 +50,7 @@ class Devices:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "inside.example.com")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("inside.example.com")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    chain, key_file = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    key_file.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
-    return Files(chain, key_file)
+    return write_certificate(tmp_path, "inside.example.com")
 
 
 def site_in(path: Path, text: str = "") -> settings.Site:

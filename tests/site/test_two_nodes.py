@@ -99,7 +99,8 @@ async def test_a_session_goes_on_at_the_other_node_and_outlives_the_first(nodes:
     carol = await people("carol", "inside")
     alice = await people("alice", "inside", room=OTHER_ROOM, managed=True)
     await bob.until_seen(alice.boundjid.full, "available")
-    full, started = str(alice.boundjid), []
+    full = str(alice.boundjid)
+    started: list[object] = []
     alice.add_event_handler("session_start", started.append)
     await alice.cut()
     for n in range(20):

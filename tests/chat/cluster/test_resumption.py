@@ -199,7 +199,7 @@ async def test_it_stays_in_its_rooms(pair: Pair, runs_them: bool) -> None:
         texts += [text for text in [await alice.text()] if text in ("one", "two", "three")]
     assert texts == ["one", "two", "three"]
     alice.say(chat(ROOM, "four", "groupchat"))
-    seen = []
+    seen: list[str] = []
     while len(seen) < 4:
         stanza = await carol.receive()
         assert stanza.name != "presence", "somebody left or came"
