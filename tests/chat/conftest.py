@@ -24,7 +24,7 @@ from moim.model import Address
 from moim.proto.xmpp import ClientLogin, Element, Failed, Received, SignedIn, StartTlsNow, make_verifier, ns
 from moim.proto.xmpp.scram import ScramHash
 from moim.store import Store
-from own_certificate import write_certificate
+from own_certificate import Files, write_certificate
 
 hypothesis_settings.register_profile("patient", deadline=None)
 hypothesis_settings.load_profile("patient")
