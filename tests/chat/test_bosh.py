@@ -71,15 +71,15 @@ class Browser:
         self.sid = self.last.get("sid") or ""
         return features
 
-    async def sign_in(self, name: str, password: str) -> str:
+    async def sign_in(self, name: str, password: str, to: str = "chat.test") -> str:
         """The whole way; gives the full JID."""
-        await self.begin()
+        await self.begin(to)
         client = ScramClient("SCRAM-SHA-256", name, password, nonce="browser")
         first = f"<auth xmlns='{ns.SASL}' mechanism='SCRAM-SHA-256'>{sasl.encode(client.first())}</auth>"
         challenge = await self.until("challenge", first)
         answer = sasl.encode(client.final(sasl.decode(challenge.text)))
         await self.until("success", f"<response xmlns='{ns.SASL}'>{answer}</response>")
-        await self.until("features", to="chat.test", xmpp_restart="true")
+        await self.until("features", to=to, xmpp_restart="true")
         bound = await self.until("iq", f"<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='{ns.BIND}'/></iq>")
         return bound.elements()[0].elements()[0].text
 
@@ -131,6 +131,12 @@ async def test_a_wrong_password_and_a_refused_stream(house: Any) -> None:
         error = end.find("error", ns.STREAMS)
         assert error is not None
         assert error.find("not-authorized", ns.STREAM_ERRORS) is not None
+
+
+async def test_each_hosted_domain_has_sessions(new_house: Any) -> None:
+    house = await new_house(people={"alice@two.test": "of two"}, hosted=["two.test"])
+    async with web(house) as http:
+        assert (await Browser(http).sign_in("alice", "of two", "two.test")).startswith("alice@two.test/")
 
 
 @pytest.mark.parametrize(

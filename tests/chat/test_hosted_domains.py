@@ -208,6 +208,27 @@ async def test_limits_and_policies_of_one_domain(new_house: Any) -> None:
         await house.client("carol@two.test", "2").connect()
 
 
+async def test_a_domain_keeps_its_archives_as_long_as_it_wants(new_house: Any) -> None:
+    own = {"archive_messages": 100}
+    house = await new_house(people=PEOPLE, hosted=["two.test"], domains={"two.test": own}, **OPEN)
+    alice, carol = await house.online("alice", "1"), await house.online("carol@two.test", "1")
+    for number in range(103):
+        alice.send(f"<message to='carol@two.test' type='chat'><body>{number}</body></message>")
+        await carol.receive()
+    archive = house.service._parts.archive
+    await archive.settled()
+    carol.send(f"<presence to='den@rooms.two.test/c'><x xmlns='{ns.MUC}'/></presence>")
+    await carol.sync()
+    assert {*archive.retention._others()} == {"alice@two.test", "carol@two.test", "den@rooms.two.test"}
+    assert await archive.retention.sweep() == 3
+    for client, oldest in ((alice, "0"), (carol, "3")):
+        first = f"<query xmlns='{ns.ARCHIVE}'><set xmlns='{ns.RSM}'><max>1</max></set></query>"
+        client.send(f"<iq type='set' id='first'>{first}</iq>")
+        while (got := await client.receive()).find("result", ns.ARCHIVE) is None:
+            pass
+        assert f"<body>{oldest}</body>" in got.to_xml()
+
+
 async def test_administrators_see_the_domain_that_they_ask(new_house: Any) -> None:
     house = await new_house(people=PEOPLE, hosted=["two.test"], admins=["alice@chat.test"], **OPEN)
     alice = await house.online("alice", "1")

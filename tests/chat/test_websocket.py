@@ -24,8 +24,9 @@ XMPP = [Subprotocol("xmpp")]
 class Browser:
     """What the web app does, by hand."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, domain: str = "chat.test") -> None:
         self.socket = socket
+        self.domain = domain
 
     async def frame(self) -> Element:
         text = await asyncio.wait_for(self.socket.recv(), WAIT)
@@ -38,8 +39,8 @@ class Browser:
 
     async def open(self) -> Element:
         """Opens a stream and gives its features."""
-        opened = await self.ask(OPEN)
-        assert (opened.ns, opened.name, opened.get("from")) == (ns.FRAMING, "open", "chat.test")
+        opened = await self.ask(OPEN.replace("chat.test", self.domain))
+        assert (opened.ns, opened.name, opened.get("from")) == (ns.FRAMING, "open", self.domain)
         assert opened.get("id")
         features = await self.frame()
         assert (features.ns, features.name) == (ns.STREAMS, "features")
@@ -66,13 +67,19 @@ class Browser:
         assert (await self.open()).find("bind", ns.BIND) is not None
         bound = await self.ask(f"<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='{ns.BIND}'/></iq>")
         jid = bound.find("bind", ns.BIND).find("jid", ns.BIND).text  # type: ignore[union-attr]
-        assert jid.startswith(f"{name}@chat.test/")
+        assert jid.startswith(f"{name}@{self.domain}/")
         return jid
 
 
 def address(house: Any) -> str:
     host, port = house.place("xmpp-websocket")
     return f"ws://{host}:{port}/xmpp-websocket"
+
+
+async def test_a_browser_of_another_hosted_domain(new_house: Any) -> None:
+    house = await new_house(people={"alice@two.test": "of two"}, hosted=["two.test"])
+    async with connect(address(house), subprotocols=XMPP) as socket:
+        await Browser(socket, "two.test").sign_in("alice", "of two")
 
 
 async def test_chat_between_a_browser_and_a_client(house: Any) -> None:
