@@ -45,7 +45,7 @@ TEXTS = (
 _KINDS = ("get", "set", "result", "error", "chat", "groupchat", "headline", "normal", "unavailable", "subscribe",
     "subscribed", "unsubscribe", "unsubscribed", "probe", "GET", "", "submit")  # fmt: skip
 
-_ATTRIBUTE = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+_ATTRIBUTE = re.compile(r"(?!xml)[A-Za-z_][\w.-]*", re.ASCII)
 
 
 def read_examples(path: Path) -> list[Element]:
@@ -110,8 +110,14 @@ class Grammar:
         kind = "result" if rng.random() < 0.8 else "error"
         payload = rng.choice([e for e in examples() if e.get("type") == kind and e.name == "iq"]).elements()
         if rng.random() < 0.5:
-            payload = [self._tree(child, 0) for child in payload]
+            payload = [self._in_tree(child) for child in payload]
         return Element("iq", ns.CLIENT, {"type": kind, "id": request.get("id") or "x"}, payload)
+
+    def _in_tree(self, element: Element) -> Element:
+        try:
+            return self._tree(element, 0)
+        except MoimError:
+            return element
 
     def _skeleton(self, key: Key) -> Element:
         kind, space, name = key

@@ -301,6 +301,8 @@ def raw(side: Side, mode: str = "server") -> Iterator[Raw]:
         (header().replace(NS_STREAMS, "urn:x"), "invalid-namespace"),
         (header() + "<message from='u@b.test' to='v@a.test'/>", "not-authorized"),
         (header() + f"<starttls xmlns='{NS_TLS}'/><presence/>", "policy-violation"),
+        (header() + "<enable xmlns='urn:xmpp:sm:3'/>", "policy-violation"),
+        (header() + "<r xmlns='urn:xmpp:sm:3'/>", "policy-violation"),
         ("<" + "x" * 5000, "policy-violation"),
     ],
 )

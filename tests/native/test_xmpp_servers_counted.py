@@ -143,6 +143,15 @@ def test_a_peer_that_answers_no_more_is_left() -> None:
         assert a.next("closed")[2] == "the peer acknowledged nothing for too long"
 
 
+def test_answers_that_nobody_asked_for_are_not_answered(a: Side) -> None:
+    with raw(a) as peer:
+        peer.opened()
+        peer.send(f"<failed xmlns='{NS_SM}'/><enabled xmlns='{NS_SM}'/><resumed xmlns='{NS_SM}'/></stream:stream>")
+        assert a.next("close")
+        a.server.close(a.seen[-1][1])
+        assert "<failed" not in peer.rest()
+
+
 def test_what_a_peer_sends_is_counted(a: Side) -> None:
     message = f"<message from='u@{B}' to='v@{A}'/>"
     with raw(a) as peer:
