@@ -194,8 +194,8 @@ class XmppServer:
         ``('connected', sid, 0, address, port, tls)`` follows when TCP, and TLS if ``tls`` asks for it at once (ALPN
         ``xmpp-server``), are up; else ``('closed', sid, reason)``, at the latest after ``timeout``. ``server_name`` is
         sent as SNI, there and after STARTTLS; an IP address sends none. The certificate of the hosted domain ``local``
-        is shown to a peer that asks for one. ``source`` is the local address to connect from. The numbers of streams
-        between servers, in both directions, begin at 2**48.
+        is shown to a peer that asks for one; an empty ``local`` shows none. ``source`` is the local address to connect
+        from. The numbers of streams between servers, in both directions, begin at 2**48.
 
         ``open_stream`` sends our header. Input after ``<proceed/>`` waits for ``starttls``, input after SASL's
         ``<success/>`` for ``restart``. ``authenticated`` stops the time for signing in, which starts with 'connected'.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from federation_names import A, B, trusted
+from moim.federation.chains import Anchors
 from moim.federation.checking import Checker, Own
 from moim.federation.policies import Override
+from peer_certificates import NOW, authority, leaf
 from s2s_network import FakeDns, Network
 
 
@@ -56,6 +59,56 @@ async def test_a_domain_that_is_not_allowed(make: Any) -> None:
     found = await check(a)
     assert not found["ok"]
     assert found["next"] == "moim federation policy set b.example --access allow"
+
+
+async def test_our_own_domain(make: Any, dns: FakeDns) -> None:
+    anchors, shows = trusted(A)
+    a = await make(A, shows=shows[A], trusts=anchors)
+    found = await check(a, A, frozenset(shows[A][:1]))
+    assert found["ok"]
+    assert found["verdict"] == "a.example is this site's own domain, and others are told to find it here."
+    found = await check(a, A, frozenset([b"another"]))
+    assert not found["ok"]
+    assert "at 10.0.0.1:5269 another server answers for a.example" in found["verdict"]
+    assert found["next"].startswith("point the records of a.example")
+    del dns.srv[f"_xmpp-server._tcp.{A}"]
+    assert "has no SRV record" in (await check(a, A, frozenset(shows[A][:1])))["verdict"]
+
+
+async def test_a_peer_that_insists_on_certificates_does_not_call_back(make: Any) -> None:
+    anchors, shows = trusted(A, B)
+    a = await make(A, shows=shows[A], trusts=anchors)
+    await make(B, shows=shows[B], trusts=anchors, certificates="required", dialback=False)
+    found = await check(a, certificates=frozenset(shows[A][:1]))
+    assert found["ok"]
+    assert found["verdict"].startswith("Messages to b.example go out. Whether it reaches us could not be tried")
+    assert any("dialback to us: b.example takes certificates alone" in text for text in texts(found, "unknown"))
+
+
+async def test_their_records_lead_to_a_server_that_knows_nothing_of_them(make: Any, dns: FakeDns) -> None:
+    dns.srv["_xmpp-server._tcp.c.example"] = [(0, 0, 5269, f"x.{B}")]
+    a, _ = await make(A), await make(B)
+    found = await check(a, "c.example")
+    assert "does not serve c.example: its records lead to somebody else's server" in found["verdict"]
+    assert found["next"].startswith("ask c.example's administrator to correct the SRV records")
+
+
+async def test_a_certificate_that_ended(make: Any) -> None:
+    root = authority()
+    anchors, own = Anchors([root.certificate]), leaf([A], root).chain
+    a = await make(A, shows=own, trusts=anchors)
+    await make(B, shows=leaf([B], root, end=NOW - timedelta(hours=2)).chain, trusts=anchors)
+    found = await check(a, certificates=frozenset(own[:1]))
+    assert found["ok"]
+    assert found["verdict"].startswith(
+        "Messages between a.example and b.example go both ways. Yet the certificate ended on"
+    )
+    assert found["next"] == "tell b.example's administrator; until then dialback vouches for b.example"
+    await a.policies.put(B, Override(certificates="required"))
+    found = await check(a, certificates=frozenset(own[:1]))
+    assert not found["ok"]
+    assert "the certificate ended on" in found["verdict"]
+    assert "federation.trusted" in found["next"]
 
 
 async def test_a_port_that_is_closed(make: Any, network: Network) -> None:

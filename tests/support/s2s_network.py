@@ -123,7 +123,8 @@ class FakePlane:
         other = end.other
         assert other is not None
         for one, peer in ((end, other), (other, end)):
-            shown = peer.plane.certificates.get(peer.local, peer.plane.certificates.get("", ()))
+            anonymous = peer.client and not peer.local
+            shown = () if anonymous else peer.plane.certificates.get(peer.local, peer.plane.certificates.get("", ()))
             info = {"version": "TLSv1.3", "cipher": "TLS13_AES_256_GCM_SHA384", "sni": "", "alpn": None}
             one.plane._tell("tls", one.sid, info | {"chain": list(shown)})
 

@@ -81,7 +81,7 @@ class ServerPlane:
             raise ConfigError(f"the certificate {chain} or its key cannot be used for {domain}: {error}") from error
 
     def connect(self, address: str, port: int, *, tls: bool, server_name: str, local: str, timeout: float) -> int:
-        """Begins to connect: the stream's number."""
+        """Begins to connect: the stream's number. An empty ``local`` shows no certificate."""
         return self._engine.connect(address, port, tls=tls, server_name=server_name, local=local, timeout=timeout)
 
     def open_stream(self, sid: int, attrs: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from moim.federation.hosting import hoster
 from moim.federation.locating import Endpoint, Located, Locator
 from moim.federation.policies import PROBER, Policies, Policy
 from moim.federation.proofs import Proofs
-from moim.federation.stream import Stream
+from moim.federation.stream import Stream, StreamFailed
 from moim.federation.streams import Streams
 from moim.federation.verifying import Verifier
 from moim.model import domain_name
@@ -28,6 +28,8 @@ from moim.proto.xmpp import s2s
 State = Literal["ok", "warning", "failed", "unknown"]
 
 _MAX_ENDPOINTS = 6
+_NO_DIALBACK = ("not-authorized", "policy-violation", "not-acceptable", "forbidden", "encryption-required")
+"""What servers say that insist on certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class Checker:
         yield Step("policy", "ok", f"messages with {name} are allowed: {_rules(policy.rules)}")
         async for step in self._ours(own):
             yield step
+        if name == own.domain:
+            return
         try:
             located = await self._locator.locate(name, policy.tls)
         except NotFound as error:
@@ -192,6 +196,12 @@ class Checker:
                 )  # fmt: skip
                 return
             yield Step("port out", "ok", f"{place} accepts connections")
+            if stream.condition in ("host-unknown", "host-gone"):
+                yield Step(
+                    "stream", "failed", f"{place} does not serve {name}: its records lead to somebody else's server",
+                    f"ask {name}'s administrator to correct the SRV records, or to set the domain up on that server",
+                )  # fmt: skip
+                return
             if problem:
                 yield Step("stream", "failed", f"{place} opens no stream: {problem}", f"ask {name}'s administrator")
                 return
@@ -211,11 +221,13 @@ class Checker:
                 yield Step("certificate", "ok", f"the certificate proves {name} ({found.proof})")
             else:
                 needed = policy.certificates == "required" or not policy.dialback
-                yield Step(
-                    "certificate", "failed" if needed else "warning", f"{found.reason}",
-                    f"add its authority to federation.trusted, or: moim federation policy set {name} "
-                    "--certificates optional --dialback on",
-                )  # fmt: skip
+                remedy = f"tell {name}'s administrator; until then dialback vouches for {name}"
+                if needed:
+                    remedy = (
+                        f"add its authority to federation.trusted, or: moim federation policy set {name} "
+                        "--certificates optional --dialback on"
+                    )
+                yield Step("certificate", "failed" if needed else "warning", found.reason, remedy)
         finally:
             stream.close("the check is done")
 
@@ -259,9 +271,13 @@ class Checker:
         except TimeoutError:
             return None, Step(what, "failed", f"{name} does not finish the authentication", _let_in(own))
         except MoimError as error:
-            old = f"find out who else hosts {own.domain} (an old hoster), and have it removed there"
-            remedy = old if "somebody else may host" in error.message else _let_in(own)
-            return None, Step(what, "failed", error.message, remedy)
+            if "somebody else may host" in error.message:
+                remedy = f"find out who else hosts {own.domain} (an old hoster), and have it removed there"
+                return None, Step(what, "failed", error.message, remedy)
+            if isinstance(error, StreamFailed) and error.condition in _NO_DIALBACK:
+                text = f"{name} takes certificates alone, so it did not call back: {error.message}"
+                return None, Step(what, "unknown", text)
+            return None, Step(what, "failed", error.message, _let_in(own))
         return stream, Step(what, "ok", f"{name} called us back, and took our key: its connections reach us")
 
     async def _probe(self, endpoint: Endpoint, local: str, remote: str) -> tuple[Stream, str]:
@@ -314,9 +330,20 @@ def _verdict(name: str, own: Own, steps: Sequence[Step]) -> dict[str, Any]:
     failed = [step for step in steps if step.state == "failed"]
     # One address of several that is down keeps nobody from the others.
     failed = [step for step in failed if step.what not in ("port out", "stream") or step.what not in done]
+    if name == own.domain:
+        trouble = next((step for step in steps if step.state in ("failed", "warning")), None)
+        words = f"{name} is this site's own domain, and others are told to find it here."
+        if trouble is not None:
+            words = f"{name} is this site's own domain, and others may not find it: {trouble.text}."
+        following = trouble.next if trouble is not None else ""
+        return _said(name, words, following, steps, ok=trouble is None)
     works = "authentication" in done
     if works and "dialback to us" in done and not failed:
         words, following = f"Messages between {own.domain} and {name} go both ways.", ""
+        # What does not stand in the way now may do so after the next change of policy, or with others.
+        found = (step for step in steps if step.state == "warning" and step.what in ("encryption", "certificate"))
+        if (warning := next(found, None)) is not None:
+            words, following = f"{words} Yet {warning.text}.", warning.next
     elif works and (failed or "dialback to us" not in done):
         first = failed[0] if failed else None
         said = first.text if first is not None else "whether it reaches us could not be tried from here"
@@ -327,5 +354,8 @@ def _verdict(name: str, own: Own, steps: Sequence[Step]) -> dict[str, Any]:
         words, following = f"Nothing is exchanged with {name}: {first.text}.", first.next
     else:
         words, following = f"It could not be told whether messages reach {name}.", "look at log/inside.log"
-    ok = works and not failed
+    return _said(name, words, following, steps, ok=works and not failed)
+
+
+def _said(name: str, words: str, following: str, steps: Sequence[Step], *, ok: bool) -> dict[str, Any]:
     return {"verdict": words, "next": following, "ok": ok, "domain": name, "steps": [asdict(step) for step in steps]}

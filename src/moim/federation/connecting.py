@@ -57,7 +57,8 @@ class Connector:
         """
         located = await self._locator.locate(remote, policy.tls)
         where = await self._locator.endpoints(located, remote)
-        rest, problems, final = where.found, where.problems, False
+        rest, problems = where.found, where.problems
+        final, condition = False, ""
         for _ in range(_MAX_NEGOTIATIONS):
             if not rest:
                 break
@@ -74,11 +75,13 @@ class Connector:
                 if isinstance(stream.machine, s2s.Outgoing) and stream.machine.external_failed and external:
                     external = False  # once more, without the certificate that it did not like
                     continue
-                if final := isinstance(error, StreamFailed) and error.final:
+                if isinstance(error, StreamFailed):
+                    final, condition = error.final, error.condition
+                if final:
                     break
                 rest = [one for one in rest if one.address != endpoint.address or one.direct != endpoint.direct]
         said = "; ".join(dict.fromkeys(problems)) or f"{remote} has no server"
-        raise StreamFailed(said, final=final)
+        raise StreamFailed(said, final=final, condition=condition)
 
     async def _negotiate(self, stream: Stream, verify_only: bool) -> None:
         stream.start()

@@ -38,6 +38,8 @@ class Peer:
     retry_at: float = 0.0
     broke_at: dict[str, float] = field(default_factory=dict)
     """When a stream last ended with stanzas that it did not carry, by local domain."""
+    awaited_until: dict[str, float] = field(default_factory=dict)
+    """Until when such stanzas wait for the next one."""
     failures: int = 0
     last_error: str = ""
     last_error_at: float = 0.0
@@ -137,7 +139,7 @@ class Peers:
     async def _connect(self, local: str, peer: Peer) -> None:
         """Opens a stream. Where one just broke, the other server may be starting again: then more than once."""
         pause = self._first_pause
-        until = peer.broke_at.get(local, float("-inf")) + self._queue_seconds
+        until = peer.awaited_until.get(local, float("-inf"))
         while True:
             try:
                 await self._connector.connect(local, peer.domain, self._policies.of(peer.domain))
@@ -177,6 +179,7 @@ class Peers:
         if before is None or not before.usable or not stream.incoming:
             peer.streams[pair] = stream
         peer.failures, peer.retry_at = 0, 0.0
+        peer.awaited_until.pop(local, None)
         waiting = self._outbox.take(local, remote)
         if waiting:
             peer.sent += len(waiting)
@@ -225,6 +228,7 @@ class Peers:
             if request or now - broke_at.get(local, float("-inf")) < _REROUTE_SECONDS:
                 self._return(stanza, "remote-server-timeout", f"the connection ended: {stream.reason}")
             else:
+                peer.awaited_until[local] = now + self._queue_seconds
                 self.send(stanza)
 
     def note(self, domain: str, text: str) -> None:

@@ -39,7 +39,7 @@ class ServerPlane(Protocol):
         ...
 
     def connect(self, address: str, port: int, *, tls: bool, server_name: str, local: str, timeout: float) -> int:
-        """Begins to connect: the stream's number."""
+        """Begins to connect: the stream's number. An empty ``local`` shows no certificate."""
         ...
 
     def open_stream(self, sid: int, attrs: Mapping[str, str]) -> None:

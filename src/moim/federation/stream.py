@@ -53,11 +53,15 @@ class Owner(Protocol):
 
 
 class StreamFailed(PeerUnreachable):
-    """A stream came to an end before it was open. ``final``: other addresses of the domain would say the same."""
+    """A stream came to an end before it was open. ``final``: other addresses of the domain would say the same.
 
-    def __init__(self, message: str, *, final: bool = False, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    ``condition`` is the protocol's word for it, the peer's own where it had one.
+    """
+
+    def __init__(self, message: str, *, final: bool = False, condition: str = "") -> None:
+        super().__init__(message)
         self.final = final
+        self.condition = condition
 
 
 class Stream:
@@ -294,7 +298,8 @@ class Stream:
         where = f"{self.host or self.address}:{self.port}"
         if self.condition == "connection-timeout":
             return PeerTimeout(f"{where}: {self.reason}")
-        return StreamFailed(f"{where}: {self.reason}", final=self.final)
+        refused = self.machine.refused if isinstance(self.machine, s2s.Outgoing) else ""
+        return StreamFailed(f"{where}: {self.reason}", final=self.final, condition=refused or self.condition)
 
     def abandon(self, reason: str) -> None:
         """Ends a stream that somebody gave up waiting for."""

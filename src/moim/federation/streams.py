@@ -171,7 +171,7 @@ class Streams:
             endpoint.port,
             tls=endpoint.direct,
             server_name=_ascii(machine.remote),
-            local=machine.local,
+            local="" if machine.anonymous else machine.local,
             timeout=self._settings.connect_seconds,
         )
         stream = Stream(

@@ -24,7 +24,7 @@ pub struct Outgoing {
     pub tls: bool,
     /// What the peer is asked for in TLS.
     pub server_name: ServerName<'static>,
-    /// The hosted domain whose certificate is shown.
+    /// The hosted domain whose certificate is shown; none is for an empty one.
     pub local: Option<String>,
 }
 

@@ -140,7 +140,8 @@ impl Session {
         let own = context
             .shared
             .server_tls()
-            .and_then(|tls| tls.certificates.of(local.as_deref()));
+            .and_then(|tls| tls.certificates.of(local.as_deref()))
+            .filter(|_| local.as_deref() != Some(""));
         let config = client_config(own, direct)?;
         self.transport
             .start_client_tls(config, name, &mut self.out)

@@ -63,6 +63,8 @@ class Outgoing:
         self._rules = rules
         self._keys = keys
         self._secure = secure
+        self.anonymous = not external
+        """Whether the peer is to see no certificate at all, which might be enough for it (XEP-0344)."""
         self._external = external and rules.certificates != "off"
         self._verify_only = verify_only
         self._timeout = timeout
@@ -73,6 +75,8 @@ class Outgoing:
         self._bidi = False
         self._authenticated = False
         self._external_failed = ""
+        self.refused = ""
+        """The condition that the peer answered dialback with."""
         self._how: How = "dialback"
         self._waiting: deque[tuple[str, str, str, str]] = deque()
         self._asked: set[tuple[str, str, str]] = set()
@@ -291,6 +295,7 @@ class Outgoing:
                 final=True,
             )
         else:
+            self.refused = found.condition
             said = f": {found.text}" if found.text else ""
             self._fail("remote-connection-failed", f"{self.remote} could not verify us ({found.condition}{said})")
 
