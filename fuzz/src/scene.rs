@@ -45,7 +45,7 @@ impl Scene {
             "x",
             Config {
                 threads: 2,
-                linger: Duration::from_millis(1),
+                linger: Duration::from_micros(100),
                 ..config
             },
         );
@@ -264,7 +264,7 @@ impl Scene {
                 break;
             }
             if round > 20 {
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_micros(100));
             }
         }
         self.serve();
