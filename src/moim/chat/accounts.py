@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -43,7 +42,7 @@ class Session:
     """Whether it asked for the roster, and so gets roster pushes (RFC 6121 section 2.1.6)."""
     directed: dict[str, None] = field(default_factory=dict)
     """Addresses that directed presence was sent to, besides subscribers."""
-    inbox: deque[Element] = field(default_factory=deque)
+    inbox: list[Element] = field(default_factory=list)  # an empty deque takes ten times the memory
     """Stanzas that wait for an earlier one."""
     busy: bool = False
     """Whether a stanza is being worked on."""

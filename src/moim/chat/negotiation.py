@@ -7,10 +7,10 @@ out ``next_output`` in order. Nothing but this order of steps lets a stanza thro
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 from moim.chat import sasl2
 from moim.chat.negotiation_steps import (
@@ -66,6 +66,9 @@ _Stage = Literal[
 ]
 
 
+_NO_BINDINGS: Final[Mapping[str, bytes]] = MappingProxyType({})
+
+
 class Negotiation:
     """One connection. ``policies`` are those of the hosted domains; the first counts until the client names its own.
 
@@ -108,7 +111,7 @@ class Negotiation:
         self._failures = 0
         self._bind_iq: Element | None = None
         self._opened = False
-        self._output: deque[Output] = deque()
+        self._output: list[Output] = []  # a few at the most; an empty deque takes ten times the memory
 
     @classmethod
     def over(cls, policies: Mapping[str, Policy], jid: Jid) -> Negotiation:
@@ -135,7 +138,7 @@ class Negotiation:
 
     def next_output(self) -> Output | None:
         """The oldest thing to do that was not yet taken."""
-        return self._output.popleft() if self._output else None
+        return self._output.pop(0) if self._output else None
 
     # --- the stream ---------------------------------------------------------------------------------------------
 
@@ -353,6 +356,8 @@ class Negotiation:
             raise ValueError("nobody has just proven who they are")
         self._stage = "bound" if full is not None else "authenticated"
         success = sasl2.success(full or self._jid, self._data, extra)
+        if full is not None:
+            self._forget()
         self._request = self._data = None
         return success, self._policy.signed_in(bound=full is not None)
 
@@ -383,9 +388,14 @@ class Negotiation:
         if self._stage != "binding" or self._bind_iq is None:
             raise ValueError("nothing asked for a resource")
         self._stage = "bound"
+        self._forget()
         bind = Element("bind", ns.BIND, {}, (Element("jid", ns.BIND, {}, (str(jid),)),))
         iq, self._bind_iq = self._bind_iq, None
         return result(iq.with_attrs({"to": None, "from": None}), bind)
+
+    def _forget(self) -> None:
+        """Lets go of what only the sign-in needed: the session may stay for days."""
+        self._offer, self._bindings, self._from = None, _NO_BINDINGS, None
 
     def bind_refused(self, error: StanzaError) -> None:
         """No resource is given."""

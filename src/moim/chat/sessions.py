@@ -291,7 +291,7 @@ class Sessions:
             waiting = None
             if session.gone or not session.inbox:
                 break
-            element = session.inbox.popleft()
+            element = session.inbox.pop(0)
             try:
                 waiting = self._router.stanza(session, element)
             except Exception as error:
