@@ -418,7 +418,7 @@ async def test_tokens_last_over_a_restart_and_are_not_in_the_database(house: Any
     stored = await house.store.read(everything)
     assert token not in stored
     assert repr(base64.urlsafe_b64decode(token + "="))[2:-1] not in stored
-    assert b"d4565fa7-4d72-4749-b3d3-740edbf87770" not in stored
+    assert "d4565fa7-4d72-4749-b3d3-740edbf87770" not in stored
 
 
 async def test_programs_with_tokens_are_bounded(new_house: Any) -> None:
