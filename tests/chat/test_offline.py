@@ -33,6 +33,7 @@ async def received(client: Any) -> list[Element]:
     return [client.inbox.get_nowait() for _ in range(client.inbox.qsize())]
 
 
+@pytest.mark.engines
 async def test_they_survive_a_restart(house: Any) -> None:
     alice = await house.client("alice").connect()
     for number in range(20):

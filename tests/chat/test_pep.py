@@ -254,6 +254,7 @@ async def ask(client: Any, body: str, *, kind: str = "set", space: str = ns.PUBS
 ALICE = "alice@chat.test"
 
 
+@pytest.mark.engines
 async def test_a_subscriber_hears_of_everything_without_asking_by_capabilities(contacts: Any) -> None:
     alice = await contacts.online("alice")
     assert await publish(alice, "x", access_model="open") == ""
@@ -312,6 +313,7 @@ async def test_the_owner_sees_subscribers_and_ends_subscriptions(contacts: Any) 
     assert problem(await ask(bob, unsubscribe, to=ALICE)) == "unexpected-request not-subscribed"
 
 
+@pytest.mark.engines
 async def test_subscriptions_go_with_the_node(contacts: Any) -> None:
     alice, carol = await contacts.online("alice"), await contacts.online("carol")
     assert await publish(alice, "x", access_model="open") == ""

@@ -130,6 +130,7 @@ async def test_the_administrator_decides_what_is_told(new_house: Any, told: str,
         assert (found["last-message-sender"], found["last-message-body"]) == (("bob@chat.test/desk",), ("안녕",))
 
 
+@pytest.mark.engines
 async def test_registrations_outlive_the_service(house: Any) -> None:
     alice = await house.online("alice")
     await enable(alice)

@@ -410,6 +410,7 @@ def everything(connection: sa.Connection) -> str:
     return repr([list(connection.execute(sa.select(table))) for table in found.sorted_tables])
 
 
+@pytest.mark.engines
 async def test_tokens_last_over_a_restart_and_are_not_in_the_database(house: Any, connect: Connect) -> None:
     token = await first_token(connect)
     await house.restart()

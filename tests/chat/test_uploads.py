@@ -237,6 +237,7 @@ async def test_people_of_other_domains_get_no_slot(house: Any) -> None:
     assert [condition(stanza) for _, stanza in sent] == ["forbidden"] * 3
 
 
+@pytest.mark.engines
 async def test_quotas_of_a_person(new_house: Any) -> None:
     house = await new_house(uploads_user_bytes=100, uploads_daily_bytes=150, default_contacts=False)
     alice, bob = await house.online("alice"), await house.online("bob")
@@ -253,6 +254,7 @@ async def test_quotas_of_a_person(new_house: Any) -> None:
     await slot(alice, "c", 50)
 
 
+@pytest.mark.engines
 async def test_quotas_of_the_site(new_house: Any) -> None:
     house = await new_house(uploads_total_bytes=100, default_contacts=False)
     alice, bob = await house.online("alice"), await house.online("bob")

@@ -155,6 +155,7 @@ async def test_who_reads_the_archive_first_gets_nothing_twice(house: Any) -> Non
     assert [m.find("body").text for m in waited] == ["two"]
 
 
+@pytest.mark.engines
 async def test_pages(house: Any) -> None:
     alice, _ = await talk(house, 10)
     everything = (await ask(alice, query())).ids
@@ -183,6 +184,7 @@ async def test_pages(house: Any) -> None:
     assert (await ask(alice, query(f"<after>{everything[-1]}</after>"))).complete
 
 
+@pytest.mark.engines
 async def test_filters(house: Any) -> None:
     alice, _ = await talk(house, 4)
     carol = await house.online("carol", "c")
@@ -277,6 +279,7 @@ async def test_what_is_about_the_moment_is_not_kept(house: Any) -> None:
         assert [m.get("id") for m in (await ask(client, query())).stanzas if m is not None] == list(kept)
 
 
+@pytest.mark.engines
 async def test_preferences(house: Any) -> None:
     alice, bob = await house.online("alice", "a"), await house.online("bob", "b")
     carol = await house.online("carol", "c")
@@ -311,6 +314,7 @@ async def test_preferences(house: Any) -> None:
         assert error(await alice.request(bad, kind="set")) == "bad-request"
 
 
+@pytest.mark.engines
 async def test_only_the_sender_takes_a_message_back(house: Any) -> None:
     alice, bob = await house.online("alice", "a"), await house.online("bob", "b")
     alice.send(chat("bob@chat.test", "oops", "m1"))
@@ -340,6 +344,7 @@ async def test_only_the_sender_takes_a_message_back(house: Any) -> None:
         assert page.stanzas[0].get("id") == "m1"
 
 
+@pytest.mark.engines
 async def test_a_removed_account_leaves_nothing_to_its_successor(house: Any) -> None:
     alice, _ = await talk(house)
     archive = house.service._parts.archive
@@ -359,6 +364,7 @@ async def test_a_removed_account_leaves_nothing_to_its_successor(house: Any) -> 
     assert len(await house.store.read(lambda c: c.execute(entries.select()).all())) == 1
 
 
+@pytest.mark.engines
 async def test_old_messages_go(new_house: Any) -> None:
     house = await new_house(archive_messages=100, archive_days=1)
     alice, bob = await house.online("alice", "a"), await house.online("bob", "b")

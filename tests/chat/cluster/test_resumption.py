@@ -106,6 +106,7 @@ def chat(to: str, text: object, kind: str = "chat") -> str:
     return f"<message to='{to}' type='{kind}'><body>{text}</body></message>"
 
 
+@pytest.mark.engines
 async def test_a_session_goes_on_at_the_other_node(pair: Pair) -> None:
     here, there = pair
     alice = await Phone("alice").sign_in(here)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from moim.bus import Hub
@@ -105,6 +106,7 @@ async def test_subscriptions_and_presence(pair: Pair) -> None:
     assert (await until(late, "presence", sender=back.jid)).find("status") is not None
 
 
+@pytest.mark.engines
 async def test_contact_lists_are_the_same_everywhere(pair: Pair) -> None:
     here, there = pair
     near, far = await here.online("alice", "near"), await there.online("alice", "far")
@@ -300,3 +302,28 @@ async def test_archive_preferences_count_everywhere(pair: Pair) -> None:
     assert (await until(far, "message")).find("stanza-id", ns.STANZA_IDS) is None
     answer = await far.request(f"<prefs xmlns='{ns.ARCHIVE}'/>")
     assert answer.elements()[0].get("default") == "never"
+
+
+@pytest.mark.engines
+async def test_changes_of_one_contact_at_both_nodes_at_once_add_up(pair: Pair) -> None:
+    here, there = pair
+    alice, bob = await here.online("alice", "a"), await there.online("bob", "b")
+    near, far = await here.online("alice", "near"), await there.online("alice", "far")
+    await befriend(alice, bob)
+    for n in range(10):
+        item = f"<item jid='bob@chat.test' name='Bob {n}'/>"
+        kind = ("unsubscribe", "subscribe")[n % 2]
+        far.send(f"<presence type='{kind}' to='bob@chat.test'/>")
+        if kind == "subscribe":
+            await until(bob, "presence", type="subscribe")
+            bob.send("<presence type='subscribed' to='alice@chat.test'/>")
+        await near.request(f"<query xmlns='{ns.ROSTER}'>{item}</query>", kind="set")
+        await far.sync()
+        await bob.sync()
+        while True:
+            stored = await here.store.read(lambda c: c.execute(sa.select(tables.roster)).all())
+            row = next(row for row in stored if (row.owner, row.contact) == ("alice@chat.test", "bob@chat.test"))
+            if row.subscription == ("from", "both")[n % 2]:
+                break
+            await asyncio.sleep(0.01)
+        assert row.name == f"Bob {n}"
