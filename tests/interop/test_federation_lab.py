@@ -184,7 +184,7 @@ def test_a_peer_that_dies_and_comes_back(lab: FederationLab, peer: Peer) -> None
     peer.host.mend()
     lab.federation("reset", peer.domain, check=False)
     alice.say(juliet.address, "back")
-    assert juliet.chat()[1] == "back"
+    juliet.hears(alice.address, "back")
     assert lab.site.process is not None
     assert lab.site.process.poll() is None
     for somebody in (alice, juliet):
