@@ -61,15 +61,15 @@ def _status(root: Path) -> dict[str, Any]:
 
 @contextmanager
 def _running(root: Path, *options: str) -> Iterator[dict[str, Any]]:
-    process = subprocess.Popen(
-        [_MOIM, "up", "--site", str(root), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    said = root.parent / "up.log"
+    with said.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen([_MOIM, "up", "--site", str(root), *options], stdout=log, stderr=log)
     try:
         for _ in range(900):
             if (document := _status(root))["ready"]:
                 break
             if process.poll() is not None:
-                raise RuntimeError(f"moim up ended with {process.returncode}")
+                raise RuntimeError(f"moim up ended with {process.returncode}: {said.read_text()[-2000:]}")
             time.sleep(0.1)
         else:
             raise RuntimeError(f"the site did not get ready: {document}")
