@@ -158,6 +158,12 @@ def test_pages_come_from_an_index(store: Store, peer: str | None) -> None:
     query = sa.select(entries.c.id, entries.c.size).where(keeping._matching(chosen)).order_by(entries.c.id.desc())
     with store.engine.connect() as connection:
         text = str(query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            plan = str(connection.exec_driver_sql("EXPLAIN " + text).all())
+            assert ("archive_entries_peer" if peer else "archive_entries_pkey") in plan
+            assert "Sort" not in plan
+            return
         plan = str(connection.exec_driver_sql("EXPLAIN QUERY PLAN " + text).all())
     assert ("COVERING INDEX archive_entries_peer (owner=? AND peer=?" if peer else "PRIMARY KEY (owner=?") in plan
     assert "TEMP B-TREE" not in plan
