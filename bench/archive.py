@@ -73,7 +73,6 @@ async def _commits(store: Store, messages: int, batch: int) -> Figure:
     """Batches of records as the plane sends them at saturation: the next ones come while one is committed."""
     plane = _Plane()
     archive = Archive(
-        _DOMAIN,
         Limits(),
         store=store,
         plane=plane,
