@@ -21,7 +21,7 @@ from moim.net import http_errors
 
 def node(site: Any, bus: Bus, here: str = "inside", others: Iterable[str] = ()) -> Service:
     """The service of one node, as it is while ``site`` runs."""
-    place: Any = SimpleNamespace(domain=A, here=here, peers=others, section=lambda _: site.settings)
+    place: Any = SimpleNamespace(domain=A, domains=(A,), here=here, peers=others, section=lambda _: site.settings)
     service = Service(
         place, site.store, bus, credential=lambda _: pytest.fail("no certificate is asked for"), anchors=list
     )
@@ -90,6 +90,8 @@ async def test_policies(house: SimpleNamespace) -> None:
 async def test_the_check_needs_a_domain_and_a_running_service(house: SimpleNamespace) -> None:
     assert (await house.client.post("/federation/check", json={"domain": 1})).status_code == 400
     assert (await house.client.post("/federation/check", json={"domain": "a b"})).status_code == 400
+    for wrong in ({"domain": A}, {"domain": B, "from": 1}, {"domain": B, "from": "c.example"}):
+        assert (await house.client.post("/federation/check", json=wrong)).status_code == 400
     house.service._running = None
     answer = await house.client.post("/federation/check", json={"domain": B})
     assert answer.json()["error"]["code"] == "unavailable"
