@@ -130,14 +130,6 @@ class Presence:
             if session.presence is not None and not self._block_lists.parted(session.full, to)
         ]
 
-    @staticmethod
-    def seen_by(session: Session, other: Jid) -> bool:
-        """Whether somebody may see a session: its account's own, subscribers, and whom it showed itself."""
-        account, bare = session.full_account, str(other.bare)
-        if bare == account.bare or str(other) in session.directed or bare in session.directed:
-            return True
-        return account.roster is not None and account.roster.item(bare).state.seen
-
     def directed(self, session: Session, stanza: Element, to: Jid) -> None:
         """Presence to one address, available or not. Raises StanzaError when too many are shown it already."""
         target = str(to)

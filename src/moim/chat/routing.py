@@ -401,8 +401,6 @@ class Router:
                 raise StanzaError("not-allowed", "only the account's own server says this")
             target = self._accounts.session(to)
             if target is not None:
-                if payload is not None and payload.ns == ns.LAST and not self._presence.seen_by(target, sender):
-                    raise StanzaError("forbidden", "only those who see somebody's presence may know this")
                 self._plane.send(target.sid, [_canonical(iq, to)])
             elif payload is not None:
                 raise StanzaError("service-unavailable")
