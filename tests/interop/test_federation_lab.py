@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from federation_lab import DOMAIN, FederationLab, Peer
+from federation_lab import DOMAIN, FederationLab, Peer, Somebody
 
 pytestmark = [pytest.mark.interop, pytest.mark.lab, pytest.mark.xdist_group("federation-lab")]
 
@@ -84,19 +84,24 @@ def own_policies(lab: FederationLab) -> Iterator[None]:
         lab.federation("policy", "remove", one["domain"])
 
 
+def shut_out(lab: FederationLab, peer: Peer, ours: Somebody, theirs: Somebody) -> None:
+    """Nothing goes either way, both senders hear why, and the check names the way to let the domain in."""
+    ours.say(theirs.address, "no way out")
+    condition, text = ours.error()
+    assert condition == "not-allowed"
+    assert peer.domain in text
+    theirs.say(ours.address, "no way in")
+    assert theirs.error()[0] in ("remote-server-not-found", "remote-server-timeout")
+    found = lab.federation("check", peer.domain, check=False)
+    assert found["next"] == f"moim federation policy set {peer.domain} --access allow"
+
+
 @pytest.mark.usefixtures("own_policies")
 def test_a_domain_that_is_not_allowed(lab: FederationLab) -> None:
     peer = lab.peers["prosody"]
     alice, juliet = lab.person("alice"), peer.person("juliet")
     lab.federation("policy", "set", peer.domain, "--access", "deny")
-    alice.say(juliet.address, "no way out")
-    condition, text = alice.error()
-    assert condition == "not-allowed"
-    assert peer.domain in text
-    juliet.say(alice.address, "no way in")
-    assert juliet.error()[0] in ("remote-server-not-found", "remote-server-timeout")
-    found = lab.federation("check", peer.domain, check=False)
-    assert found["next"] == f"moim federation policy set {peer.domain} --access allow"
+    shut_out(lab, peer, alice, juliet)
     lab.federation("policy", "remove", peer.domain)
     alice.say(juliet.address, "allowed again")
     juliet.hears(alice.address, "allowed again")
@@ -119,14 +124,7 @@ def test_an_allow_list(lab: FederationLab) -> None:
         alice.join(room, "alice")
         alice.say(room, "a fine garden", "groupchat")
         juliet.says("alice", "a fine garden")
-        alice.say(romeo.address, "no way out")
-        condition, text = alice.error()
-        assert condition == "not-allowed"
-        assert other.domain in text
-        romeo.say(alice.address, "no way in")
-        assert romeo.error()[0] in ("remote-server-not-found", "remote-server-timeout")
-        found = lab.federation("check", other.domain, check=False)
-        assert found["next"] == f"moim federation policy set {other.domain} --access allow"
+        shut_out(lab, other, alice, romeo)
         lab.federation("policy", "set", other.domain, "--access", "allow")
         alice.say(romeo.address, "let in by hand")
         romeo.hears(alice.address, "let in by hand")

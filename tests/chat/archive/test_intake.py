@@ -27,6 +27,18 @@ class _Counting(Store):
         return await super().write(work)
 
 
+class _Back(list[int]):
+    """The tickets that came back, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.some = asyncio.Event()
+
+    def take(self, ticket: int) -> None:
+        self.append(ticket)
+        self.some.set()
+
+
 def _record(number: int) -> Record:
     body = Element("body", "jabber:client", {}, ("hello",))
     message = Element("message", "jabber:client", {"from": "a@x.test/r", "to": "b@x.test", "type": "chat"}, (body,))
@@ -34,17 +46,15 @@ def _record(number: int) -> Record:
 
 
 @pytest.fixture
-async def counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Intake, _Counting, list[int]]]:
+async def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Intake, _Counting, _Back]]:
     """An intake whose second commit waits for somebody, its store, and the tickets that came back."""
     monkeypatch.setattr(intake, "_GATHER", 3600.0)
     store = _Counting(tmp_path / "archive.db")
     migrate(store.where, [Path(chat.__path__[0]) / "archive" / "migrations"])
-    back: list[int] = []
+    back = _Back()
     subject = Intake(
         store,
-        committed=back.append,
+        committed=back.take,
         refuse=lambda senders: None,
         state=lambda working: None,
         kept=lambda records: None,
@@ -56,27 +66,21 @@ async def counted(
     store.close()
 
 
-async def _until(back: list[int], ticket: int) -> None:
-    async with asyncio.timeout(20):
-        while ticket not in back:
-            await asyncio.sleep(0.001)
-
-
 async def test_the_first_after_a_quiet_moment_is_committed_at_once(
-    counted: tuple[Intake, _Counting, list[int]],
+    counted: tuple[Intake, _Counting, _Back],
 ) -> None:
     subject, store, back = counted
     subject.records(1, [_record(1)])
-    await _until(back, 1)
+    await asyncio.wait_for(back.some.wait(), 20)
     assert store.commits == 1
 
 
 async def test_what_comes_right_after_shares_a_commit_until_somebody_asks(
-    counted: tuple[Intake, _Counting, list[int]],
+    counted: tuple[Intake, _Counting, _Back],
 ) -> None:
     subject, store, back = counted
     subject.records(1, [_record(1)])
-    await _until(back, 1)
+    await asyncio.wait_for(back.some.wait(), 20)
     for ticket in range(2, 8):
         subject.records(ticket, [_record(ticket)])
         await asyncio.sleep(0)
@@ -86,11 +90,11 @@ async def test_what_comes_right_after_shares_a_commit_until_somebody_asks(
 
 
 async def test_a_message_that_goes_on_after_its_commit_takes_the_others_along(
-    counted: tuple[Intake, _Counting, list[int]],
+    counted: tuple[Intake, _Counting, _Back],
 ) -> None:
     subject, store, back = counted
     subject.records(1, [_record(1)])
-    await _until(back, 1)
+    await asyncio.wait_for(back.some.wait(), 20)
     subject.records(2, [_record(2)])
     went = asyncio.Event()
     subject.add(Entry(_record(3), went.set, lambda error: None))
@@ -101,10 +105,10 @@ async def test_a_message_that_goes_on_after_its_commit_takes_the_others_along(
     assert store.commits == 2, "and then it is quiet again"
 
 
-async def test_what_waits_is_committed_at_the_end(counted: tuple[Intake, _Counting, list[int]]) -> None:
+async def test_what_waits_is_committed_at_the_end(counted: tuple[Intake, _Counting, _Back]) -> None:
     subject, _, back = counted
     subject.records(1, [_record(1)])
-    await _until(back, 1)
+    await asyncio.wait_for(back.some.wait(), 20)
     subject.records(2, [_record(2)])
     await asyncio.sleep(0)
     await subject.stop()
