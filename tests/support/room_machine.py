@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from moim.chat.rooms import entering, lists, messages
 from moim.chat.rooms.config import Bounds, RoomConfig
-from moim.chat.rooms.output import unfolded
+from moim.chat.rooms.output import Fan, Output
 from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, ns
@@ -100,3 +101,14 @@ def item(stanza: Element) -> Element:
     found = muc.find("item") if muc is not None else None
     assert found is not None, stanza.to_xml()
     return found
+
+
+def unfolded(output: Iterable[Output]) -> Iterator[tuple[Jid, Element]]:
+    """Every single stanza, addressed."""
+    for item in output:
+        if isinstance(item, Fan):
+            for jid in item.audience:
+                if jid not in item.skip:
+                    yield jid, item.stanza.with_attrs({"to": str(jid)})
+        else:
+            yield item

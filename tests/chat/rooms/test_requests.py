@@ -11,12 +11,11 @@ from moim.chat.rooms import entering, lists, messages, requests, retracting
 from moim.chat.rooms.config import Bounds, RoomConfig
 from moim.chat.rooms.directory import Directory
 from moim.chat.rooms.hat_list import Hats
-from moim.chat.rooms.output import unfolded
 from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.requests import Request
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
-from room_machine import ANN, BEN, NOW, OWNER, make_room, open_room
+from room_machine import ANN, BEN, NOW, OWNER, make_room, open_room, unfolded
 
 TEXTS = st.sampled_from(
     ["", " ", "0", "1", "-1", "true", "99999999999999", "ann@x.test", "owner@x.test", "x.test", "@", "a/b", "O",

@@ -15,13 +15,12 @@ from moim.chat.rooms.config_form import apply_form
 from moim.chat.rooms.hat_list import Hat
 from moim.chat.rooms.history import Entry, History, Wanted, read_wanted
 from moim.chat.rooms.occupants import Subject
-from moim.chat.rooms.output import unfolded
 from moim.chat.rooms.ranks import Affiliation, Role, check_affiliation_change, check_role_change, initial_role
 from moim.chat.rooms.relay import Relay
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.proto.xmpp.dataform import read_form
-from room_machine import BOUNDS, NOW, OWNER, codes, element, enter, form, make_room, say, tell
+from room_machine import BOUNDS, NOW, OWNER, codes, element, enter, form, make_room, say, tell, unfolded
 
 PEOPLE = [OWNER, *(Jid(name, "x.test", device) for name in ("ann", "ben", "cem") for device in ("1", "2"))]
 NICKS = ["O", "Ann", "Ben", "Cem"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,14 +20,3 @@ class Fan:
 
 
 Output: TypeAlias = "tuple[Jid, Element] | Fan"
-
-
-def unfolded(output: Iterable[Output]) -> Iterator[tuple[Jid, Element]]:
-    """Every single stanza, addressed."""
-    for item in output:
-        if isinstance(item, Fan):
-            for jid in item.audience:
-                if jid not in item.skip:
-                    yield jid, item.stanza.with_attrs({"to": str(jid)})
-        else:
-            yield item
