@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 import databases
+from leftovers import pytest_configure as pytest_configure
 from moim.store import Where
 from postgres import PrivatePostgres
 from running_site import RunningSite, loopback_pair

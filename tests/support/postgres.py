@@ -13,6 +13,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from leftovers import marked
+
 BIN = Path("/usr/lib/postgresql/15/bin")
 _numbers = itertools.count(1)
 
@@ -41,7 +43,10 @@ class PrivatePostgres:
         raise RuntimeError("there is no unprivileged user to run PostgreSQL as")
 
     def _options(self) -> dict[str, object]:
-        options: dict[str, object] = {"cwd": self.home, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
+        options: dict[str, object] = {
+            "cwd": self.home,
+            "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **marked()},
+        }
         if self.user is not None:
             options |= {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
         return options

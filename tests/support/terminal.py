@@ -6,13 +6,17 @@ import asyncio
 import os
 from pathlib import Path
 
+from leftovers import marked
+
 
 class Terminal:
     """One program in a tmux server of its own."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self._socket = str(folder / "tmux")
-        self._variables = {"PATH": os.environ["PATH"], "TERM": "xterm", "LC_ALL": "C.UTF-8", **variables}
+        self._variables = {
+            "PATH": os.environ["PATH"], "TERM": "xterm", "LC_ALL": "C.UTF-8", **marked(), **variables
+        }  # fmt: skip
 
     async def tmux(self, *words: str) -> str:
         process = await asyncio.create_subprocess_exec(
