@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from moim.chat.rooms import messages
 from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.room import MAX_INVITED, Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
-from room_machine import ANN, BEN, CEM, OWNER, admin, heard, open_room, tell
+from room_machine import ANN, BEN, CEM, NOW, OWNER, admin, element, heard, open_room, tell
 
 
 def invite(room: Room, who: Jid, *guests: Jid | str, inner: str = "") -> None:
@@ -93,3 +94,25 @@ def test_what_is_remembered_of_invitations_has_a_bound() -> None:
     for number in range(MAX_INVITED + 20):
         invite(room, OWNER, f"p{number}@x.test")
     assert len(room.invited) == MAX_INVITED
+
+
+def test_who_invites_somebody_who_cannot_be_reached_hears_of_it() -> None:
+    room = open_room((ANN, "Ann"))
+    muc = f"<x xmlns='{ns.MUC_USER}'><invite to='nobody@x.test'/></x>"
+    messages.to_room(room, ANN, element(f"<message id='i1'>{muc}</message>"), NOW)
+    (sent,) = heard(room, Jid("nobody", "x.test"))
+
+    def bounce(who: str, identifier: str | None) -> list[Element]:
+        error = f"<error type='cancel'><service-unavailable xmlns='{ns.STANZA_ERRORS}'/></error>"
+        stanza = element(f"<message type='error' id='{identifier}'>{error}</message>")
+        assert not messages.bounced_to(room, Jid.parse(who), "", stanza)
+        return heard(room, ANN)
+
+    assert not bounce("nobody@x.test", "other")
+    assert not bounce("stranger@x.test", sent.get("id"))
+    (told,) = bounce("nobody@x.test", sent.get("id"))
+    assert (told.get("type"), told.get("id"), told.get("from")) == ("error", "i1", room.address)
+    error = told.find("error")
+    assert error is not None
+    assert error.find("item-not-found", ns.STANZA_ERRORS) is not None
+    assert not bounce("nobody@x.test", sent.get("id")), "once"

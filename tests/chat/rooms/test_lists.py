@@ -11,7 +11,9 @@ from moim.chat.rooms.config import Bounds
 from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.room import Room
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
-from room_machine import ANN, BEN, OWNER, admin, codes, heard, item, open_room
+from room_machine import ANN, BEN, OWNER, admin, codes, enter, heard, item, open_room
+
+ELSE = Jid("ann", "elsewhere.test", "1")
 
 
 def read(room: Room, who: Jid, item_: str, page: str = "") -> list[Element]:
@@ -71,8 +73,9 @@ def test_a_room_has_as_many_affiliations_as_it_may() -> None:
         ({"member_list": ("moderator", "participant")}, "none", "owner", False),
         ({"member_list": ("moderator", "participant"), "non_anonymous": True}, "none", "owner", True),
         ({"member_list": ("moderator", "participant")}, "none", "outcast", False),
-        ({"members_only": True}, "member", "member", True),
-        ({"members_only": True}, "member", "admin", False),
+        ({"members_only": True}, "member", "member", False),
+        ({"non_anonymous": True}, "member", "member", True),
+        ({"non_anonymous": True}, "none", "member", False),
         ({"members_only": True, "non_anonymous": True}, "member", "admin", True),
         ({}, "admin", "outcast", True),
     ],
@@ -130,3 +133,51 @@ def test_reasons_are_cut() -> None:
     reason = item(heard(room, ANN)[0]).find("reason")
     assert reason is not None
     assert len(reason.text) == 1000
+
+
+def test_a_domain_is_banned_but_not_those_of_it_who_belong_here() -> None:
+    room = open_room((ANN, "Ann"), (BEN, "Ben"), (ELSE, "Else"))
+    admin(room, OWNER, f"<item jid='{ANN.bare}' affiliation='member'/>")
+    admin(room, OWNER, "<item jid='x.test' affiliation='outcast'/>")
+    assert set(room.by_session) == {OWNER, ANN, ELSE}
+    assert refusal(enter, room, BEN, "Ben") == "forbidden"
+    admin(room, OWNER, f"<item jid='{ANN.bare}' affiliation='none'/>")
+    assert ANN not in room.by_session, "without an affiliation of its own, that of the domain counts"
+    admin(room, OWNER, "<item jid='x.test' affiliation='none'/>")
+    enter(room, BEN, "Ben")
+
+
+def test_a_domain_may_be_a_member_but_not_an_owner() -> None:
+    room = open_room(members_only=True)
+    assert refusal(enter, room, BEN, "Ben") == "registration-required"
+    admin(room, OWNER, "<item jid='x.test' affiliation='member'/>")
+    enter(room, BEN, "Ben")
+    assert room.affiliation(BEN) is Affiliation.MEMBER
+    assert refusal(enter, room, ELSE, "Else") == "registration-required"
+    for affiliation in ("owner", "admin"):
+        assert refusal(admin, room, OWNER, f"<item jid='x.test' affiliation='{affiliation}'/>") == "not-acceptable"
+    admin(room, OWNER, "<item jid='x.test' affiliation='none'/>")
+    assert BEN not in room.by_session
+
+
+def test_an_item_is_about_one_thing() -> None:
+    room = open_room((ANN, "Ann"))
+    assert refusal(admin, room, OWNER, f"<item jid='{ANN.bare}' affiliation='outcast' role='none'/>") == "bad-request"
+
+
+def test_moderators_without_affiliation_do_not_throw_each_other_out() -> None:
+    room = open_room((ANN, "Ann"), (BEN, "Ben"))
+    admin(room, OWNER, "<item nick='Ann' role='moderator'/>", "<item nick='Ben' role='moderator'/>")
+    assert refusal(admin, room, ANN, "<item nick='Ben' role='none'/>") == "not-allowed"
+    admin(room, OWNER, "<item nick='Ben' role='participant'/>")
+    admin(room, ANN, "<item nick='Ben' role='none'/>")
+
+
+def test_voice_is_not_taken_from_somebody_as_high() -> None:
+    room = open_room((ANN, "Ann"), (BEN, "Ben"))
+    admin(room, OWNER, "<item nick='Ann' role='moderator'/>", f"<item jid='{BEN.bare}' affiliation='member'/>")
+    assert refusal(admin, room, ANN, "<item nick='Ben' role='visitor'/>") == "not-allowed"
+    admin(room, OWNER, f"<item jid='{ANN.bare}' affiliation='member'/>")
+    assert room.by_session[ANN].moderates, "who becomes a member stays a moderator"
+    assert refusal(admin, room, ANN, "<item nick='Ben' role='visitor'/>") == "not-allowed"
+    admin(room, OWNER, "<item nick='Ben' role='visitor'/>")

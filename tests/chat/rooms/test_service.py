@@ -16,7 +16,7 @@ from moim.chat.rooms import Rooms, RoomSettings
 from moim.chat.rooms.history import Tombstone
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.store import Store
-from room_machine import codes, element, form
+from room_machine import codes, element, form, item
 
 HOST = "rooms.x.test"
 HALL = f"hall@{HOST}"
@@ -186,6 +186,63 @@ def condition(stanza: Element) -> str:
 
 
 OWNER, FAR, FARTHER = "owner@x.test/1", "far@y.test/1", "farther@z.test/1"
+
+
+# --- who is not there ---------------------------------------------------------------------------------------------
+
+
+async def test_who_believes_to_be_inside_hears_that_it_is_not(world: World) -> None:
+    for room, affiliation in (("nowhere", "none"), ("hall", "none")):
+        world.put(FAR, f"<presence to='{room}@{HOST}/Far'><show>away</show></presence>")
+        (told,) = world.take(FAR)
+        assert (told.get("type"), told.get("from"), codes(told)) == (
+            "unavailable", f"{room}@{HOST}/Far", [110, 307, 333],
+        )  # fmt: skip
+        assert (item(told).get("role"), item(told).get("affiliation")) == ("none", affiliation)
+        await world.open(OWNER, "O")
+    assert [told.get("from") for told in world.enter(FAR, "Far")][:2] == [f"{HALL}/O", f"{HALL}/Far"]
+
+
+async def test_a_self_ping_tells_whether_one_is_inside(world: World) -> None:
+    ping = f"<ping xmlns='{ns.PING}'/>"
+    assert condition(await world.ask(FAR, ping, to=f"{HALL}/Far")) == "not-acceptable", "there is no such room"
+    world.enter(OWNER, "O")
+    assert condition(await world.ask(FAR, ping, to=f"{HALL}/Far")) == "not-acceptable", "it is not open yet"
+    await world.open(OWNER, "O")
+    assert condition(await world.ask(FAR, ping, to=f"{HALL}/Far")) == "not-acceptable"
+    assert condition(await world.ask(OWNER, ping, to=f"{HALL}/Other")) == "item-not-found"
+    assert (await world.ask(OWNER, ping, to=f"{HALL}/O")).get("type") == "result"
+
+
+async def test_a_room_that_is_not_open_yet_is_not_there(world: World) -> None:
+    world.enter(OWNER, "O")
+    assert condition(await world.ask(FAR, f"<query xmlns='{ns.DISCO_INFO}'/>")) == "item-not-found"
+    world.put(FAR, f"<message type='groupchat' to='{HALL}'><body>hello</body></message>")
+    assert condition(world.take(FAR)[-1]) == "item-not-found"
+    assert condition(world.enter(FAR, "Far")[-1]) == "item-not-found"
+
+
+async def test_what_may_be_said_is_everything(world: World) -> None:
+    await world.open(OWNER, "O")
+    traffic = f"<query xmlns='{ns.DISCO_INFO}' node='{ns.MUC}#traffic'/>"
+    assert condition(await world.ask(FAR, traffic)) == "service-unavailable"
+
+
+async def test_two_devices_of_one_person_agree_on_a_nickname(world: World) -> None:
+    phone = "owner@x.test/phone"
+    await world.open(OWNER, "O")
+    world.enter(FAR, "Far")
+    world.enter(phone, "Phone")
+    world.sent.clear()
+    world.put(phone, f"<presence to='{HALL}/O'/>")
+    left, shown = world.take(FAR)
+    assert (left.get("type"), codes(left), item(left).get("nick")) == ("unavailable", [303], "O")
+    assert (shown.get("from"), shown.get("type")) == (f"{HALL}/O", None)
+    assert codes(world.take(phone)[-1]) == [110]
+    world.put(FAR, f"<presence to='{HALL}/O'/>")
+    assert condition(world.take(FAR)[-1]) == "conflict"
+    world.put(FAR, f"<message type='chat' to='{HALL}/O'><body>psst</body></message>")
+    assert len(world.take(phone)) == len(world.take(OWNER)) - 2 == 1
 
 
 # --- other domains ------------------------------------------------------------------------------------------------

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from moim.chat.rooms import entering
-from moim.chat.rooms.ranks import Role
-from moim.chat.rooms.room import Room
-from moim.proto.xmpp import Jid, StanzaError, ns
+from moim.chat.rooms import entering, owners
+from moim.chat.rooms.ranks import Affiliation, Role
+from moim.chat.rooms.room import MAX_VOICES, Room
+from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.proto.xmpp.dataform import read_form
-from room_machine import ANN, BEN, CEM, NOW, OWNER, admin, element, form, heard, item, open_room, tell
+from room_machine import ANN, BEN, CEM, NOW, OWNER, admin, element, enter, form, heard, item, open_room, tell
 
 ASK = form(ns.MUC_REQUEST, muc__role="participant")
 
@@ -68,3 +68,66 @@ def test_no_is_no_and_nobody_is_asked_all_the_time() -> None:
     assert refusal(tell, room, OWNER, ASK) == "not-allowed"
     assert refusal(tell, room, Jid("stranger", "x.test", "1"), ASK) == "not-acceptable"
     tell(room, OWNER, "<x xmlns='jabber:x:data' type='cancel'/>")
+
+
+def test_a_moderator_who_comes_later_is_asked() -> None:
+    room = open_room((ANN, "Ann"), moderated=True)
+    room.set_affiliation("ben@x.test", Affiliation.ADMIN)
+    entering.unavailable(room, OWNER, element("<presence type='unavailable'/>"))
+    tell(room, ANN, ASK)
+    room.output.clear()
+    enter(room, CEM, "Cem")
+    assert not any(stanza.find("x", ns.DATA_FORMS) for stanza in heard(room, CEM))
+    enter(room, BEN, "Ben")
+    *_, question = heard(room, BEN)
+    asked = question.find("x", ns.DATA_FORMS)
+    assert asked is not None
+    assert read_form(asked)[1]["muc#jid"] == (str(ANN),)
+    answer(room, BEN, muc__jid=str(ANN))
+    enter(room, BEN, "Ben")
+    assert not any(stanza.find("x", ns.DATA_FORMS) for stanza in heard(room, BEN)), "who was answered waits no more"
+
+
+def again(room: Room, who: Jid, nick: str) -> Role:
+    """Leaves, and comes back."""
+    entering.unavailable(room, who, element("<presence type='unavailable'/>"))
+    enter(room, who, nick)
+    return room.by_session[who].role
+
+
+def test_whoever_has_voice_has_it_when_it_comes_back() -> None:
+    room = open_room((ANN, "Ann"), (BEN, "Ben"), moderated=True)
+    admin(room, OWNER, "<item nick='Ann' role='participant'/>")
+    assert (again(room, ANN, "Ann"), again(room, BEN, "Ben")) == (Role.PARTICIPANT, Role.VISITOR)
+    admin(room, OWNER, "<item nick='Ann' role='moderator'/>")
+    assert again(room, ANN, "Ann") is Role.VISITOR, "moderators are made for a visit"
+    admin(room, OWNER, f"<item jid='{BEN.bare}' affiliation='member'/>", "<item nick='Ann' role='participant'/>")
+    admin(room, OWNER, "<item nick='Ben' role='visitor'/>")
+    assert again(room, BEN, "Ben") is Role.VISITOR
+    admin(room, OWNER, f"<item jid='{BEN.bare}' affiliation='none'/>", f"<item jid='{BEN.bare}' affiliation='member'/>")
+    assert again(room, BEN, "Ben") is Role.PARTICIPANT
+
+
+def test_silence_does_not_end_by_coming_back() -> None:
+    room = open_room((ANN, "Ann"))
+    admin(room, OWNER, "<item nick='Ann' role='visitor'/>")
+    assert again(room, ANN, "Another") is Role.VISITOR
+
+
+def test_what_is_remembered_of_voices_has_a_bound() -> None:
+    room = open_room((ANN, "Ann"), moderated=True)
+    for number in range(MAX_VOICES):
+        room.voices[f"p{number}@x.test"] = Role.PARTICIPANT
+    admin(room, OWNER, "<item nick='Ann' role='participant'/>")
+    assert len(room.voices) == MAX_VOICES
+
+
+def test_a_room_that_is_not_moderated_any_more_gives_voice() -> None:
+    room = open_room((ANN, "Ann"), (BEN, "Ben"), moderated=True)
+    admin(room, OWNER, f"<item jid='{BEN.bare}' affiliation='member'/>")
+    admin(room, OWNER, "<item nick='Ben' role='visitor'/>")
+    room.output.clear()
+    filled = form(ns.MUC_CONFIG, muc__roomconfig_moderatedroom="0")
+    owners.change(room, OWNER, Element.parse(f"<query xmlns='{ns.MUC_OWNER}'>{filled}</query>"))
+    assert [item(stanza).get("role") for stanza in heard(room, ANN) if stanza.name == "presence"] == ["participant"]
+    assert room.by_session[BEN].role is Role.VISITOR, "what a moderator took stays taken"

@@ -12,6 +12,7 @@ from typing import Protocol
 from moim.chat.rooms import archiving, describing, requests, retracting
 from moim.chat.rooms.archiving import RoomArchive
 from moim.chat.rooms.directory import Directory
+from moim.chat.rooms.ranks import Affiliation
 from moim.chat.rooms.relay import Relay
 from moim.chat.rooms.requests import Key, Request
 from moim.chat.rooms.room import Room
@@ -77,7 +78,11 @@ class Answers:
             return
         room = self._rooms.get(to.local)
         if room is None:
-            raise StanzaError("item-not-found", "there is no such room")
+            # To a self-ping, item-not-found would say that the asker is still inside (XEP-0410 section 3.2).
+            absent = to.resource and payload.ns == ns.PING
+            raise StanzaError("not-acceptable" if absent else "item-not-found", "there is no such room")
+        if room.locked and room.affiliation(sender) is not Affiliation.OWNER:
+            raise StanzaError("not-acceptable" if to.resource else "item-not-found", "the room is not open yet")
         if to.resource:
             self._driver.deliver([self._relay.ask(room, sender, to.resource, iq, payload)])
         elif (work := self._slow_request(key, room, sender, iq, payload)) is not None:

@@ -13,6 +13,7 @@ from moim.proto.xmpp.dataform import Field, form
 
 _MAX_ITEMS: Final = 500
 _OWN_NICK: Final = "x-roomuser-item"
+_TRAFFIC: Final = f"{ns.MUC}#traffic"
 _COMMON: Final = (ns.DISCO_INFO, ns.DISCO_ITEMS, ns.MUC, ns.PING, ns.VCARD)
 _SERVICE: Final = (
     *_COMMON,
@@ -24,6 +25,7 @@ _SERVICE: Final = (
     ns.HATS,
     ns.MODERATION,
     ns.MODERATION_0,
+    ns.MUC_STABLE_ID,
 )
 _ROOM: Final = (
     *_COMMON, ns.COMMANDS, ns.HATS, ns.MODERATION, ns.MODERATION_0, ns.MUC_STABLE_ID, ns.OCCUPANT_ID, ns.REGISTER,
@@ -45,6 +47,8 @@ def room_info(room: Room, sender: Jid, query: Element) -> Element:
         return _own_nick(room, sender)
     if node in hats.COMMANDS and node in hats.visible(room, sender):
         return _command(node)
+    if node == _TRAFFIC:
+        raise StanzaError("service-unavailable", "everything may be said here")  # section 16.1.1
     _no_node(query)
     config = room.config
     features = (

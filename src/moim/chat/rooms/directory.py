@@ -75,7 +75,8 @@ class Directory:
             fields = tuple(Element("var", ns.CHANNEL_SEARCH_ERRORS, {}, (var,)) for var in ("all", "q"))
             raise _error("bad-request", "conflicting-fields", "everything, or what has these words", fields)
         if not every and "q" not in values:
-            raise _error("bad-request", "no-search-conditions", "say what to search for, or ask for everything")
+            text = "say what to search for, or ask for everything"
+            raise _error("bad-request", "no-search-conditions", text, kind="cancel")
         if "types" in values and _TYPE not in values["types"]:
             return []
         least = _least(values)
@@ -113,9 +114,11 @@ def _least(values: Mapping[str, tuple[str, ...]]) -> int:
     return int(text)
 
 
-def _error(condition: str, detail: str, text: str, children: tuple[Element, ...] = ()) -> StanzaError:
+def _error(
+    condition: str, detail: str, text: str, children: tuple[Element, ...] = (), *, kind: str = "modify"
+) -> StanzaError:
     application = Element(detail, ns.CHANNEL_SEARCH_ERRORS, {}, children)
-    return StanzaError(condition, text, kind="modify", application=application)
+    return StanzaError(condition, text, kind=kind, application=application)
 
 
 def _item(room: Room) -> Element:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from datetime import datetime
 
-from moim.chat.rooms import showing
+from moim.chat.rooms import showing, voice
 from moim.chat.rooms.avatar import announcement
 from moim.chat.rooms.history import Wanted, read_wanted
 from moim.chat.rooms.occupants import Occupant
@@ -20,12 +20,17 @@ _MAX_NICKS = 10
 
 
 def available(room: Room, sender: Jid, nick: str, stanza: Element, now: datetime, *, created: bool = False) -> None:
-    """Presence of a full JID for a nickname. Raises StanzaError when it may not enter or be called that."""
+    """Presence of a full JID for a nickname. Raises StanzaError when it may not enter or be called that.
+
+    Without the wish to enter, somebody who is not here hears just that: its client lost track (section 7.2.17).
+    """
     entry = stanza.find("x", ns.MUC)
     occupant = room.by_session.get(sender)
     if occupant is None:
         if entry is None:
-            raise StanzaError("not-acceptable", "you are not in this room; enter it first")
+            mark = Element("occupant-id", ns.OCCUPANT_ID, {"id": room.identifier(sender.bare)})
+            room.output.append((sender, showing.absent(room.jid, nick, sender, room.affiliation(sender), mark)))
+            return
         _enter(room, sender, nick, stanza, entry, now, created=created)
     elif occupant.nick != nick and not _keeps_nick(room, occupant, nick, entry):
         _rename(room, occupant, sender, nick, stanza)
@@ -121,6 +126,7 @@ def _welcome(room: Room, occupant: Occupant, sender: Jid, wanted: Wanted, change
     room.output.append((sender, subject_message(room).with_attrs(attrs)))
     if room.vcard is not None:
         room.output.append((sender, announcement(room).with_attrs(attrs)))
+    voice.remind(room, occupant, sender)
 
 
 def subject_message(room: Room) -> Element:
@@ -139,13 +145,30 @@ def subject_message(room: Room) -> Element:
 
 
 def _rename(room: Room, occupant: Occupant, sender: Jid, nick: str, stanza: Element) -> None:
-    if nick in room.occupants:
+    holder = room.occupants.get(nick)
+    if holder is not None and (holder.bare != occupant.bare or _too_many(holder, occupant)):
         raise StanzaError("conflict", "somebody in the room has this nickname")
     if _locked_nick(room, occupant.bare, nick) != nick:
         raise StanzaError("not-acceptable", "this room keeps you to the nickname that you registered")
     _check_free(room, occupant.bare, nick)
     room.refresh(occupant, sender, own_words(stanza))
-    rename(room, occupant, nick)
+    if holder is None:
+        rename(room, occupant, nick)
+    else:
+        _merge(room, occupant, holder)
+
+
+def _too_many(holder: Occupant, occupant: Occupant) -> bool:
+    return len(holder.sessions) + len(occupant.sessions) > _MAX_SESSIONS
+
+
+def _merge(room: Room, occupant: Occupant, holder: Occupant) -> None:
+    """The sessions of an occupant take the nickname that other sessions of the same account have."""
+    showing.show(room, occupant, Change(codes=(303,), new_nick=holder.nick, payload=()), kind="unavailable")
+    for session, words in tuple(occupant.sessions.items()):
+        room.drop_session(occupant, session)
+        room.add(session, holder.nick, words)
+    showing.show(room, holder)
 
 
 def rename(room: Room, occupant: Occupant, nick: str, *, codes: tuple[int, ...] = ()) -> None:

@@ -16,7 +16,7 @@ from moim.chat.rooms.ranks import (
     initial_role,
     is_manager,
 )
-from moim.chat.rooms.room import Change, Room, reason_in, status
+from moim.chat.rooms.room import Change, Invitation, Room, reason_in, status
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, ns, rsm
 
@@ -76,11 +76,13 @@ def _check_reader(room: Room, sender: Jid, wanted: Affiliation) -> None:
         return
     if wanted is Affiliation.OUTCAST:
         raise StanzaError("forbidden", "this list is for admins of the room")
+    # Where everybody sees everybody's address, members may know who else belongs to the room; elsewhere the list
+    # would tell them addresses that the room keeps from them (section 5.2.1).
+    if own is Affiliation.MEMBER and room.config.non_anonymous:
+        return
     occupant = room.by_session.get(sender)
     shown_by_role = occupant is not None and occupant.role.value in room.config.member_list
-    among_members = own is Affiliation.MEMBER and room.config.members_only
-    # Owners and admins are as public as members are where everybody sees everybody's address.
-    if (shown_by_role or among_members) and (wanted is Affiliation.MEMBER or room.config.non_anonymous):
+    if shown_by_role and (wanted is Affiliation.MEMBER or room.config.non_anonymous):
         return
     raise StanzaError("forbidden", "this list is for admins of the room")
 
@@ -132,8 +134,11 @@ def _judge(room: Room, sender: Jid, item: Element) -> _Step:
     nick = item.get("nick")
     target = room.occupants.get(nick) if nick is not None else None
     if (affiliation := item.get("affiliation")) is not None:
+        if item.get("role") is not None:
+            raise StanzaError("bad-request", "an item changes an affiliation or a role, not both")
         new = _affiliation(affiliation)
         bare = _bare(item, target)
+        check_holder(bare, new)
         if bare == str(sender.bare) and new is Affiliation.OUTCAST and own in (Affiliation.ADMIN, Affiliation.OWNER):
             raise StanzaError("conflict", "nobody bans themselves")
         check_affiliation_change(own, room.affiliations.get(bare, Affiliation.NONE), new)
@@ -158,6 +163,12 @@ def _bare(item: Element, target: Occupant | None) -> str:
         return str(Jid.parse(text).bare)
     except ProtocolError as error:
         raise StanzaError("jid-malformed", error.message) from None
+
+
+def check_holder(bare: str, affiliation: Affiliation) -> None:
+    """Raises StanzaError when an affiliation is for people, and a whole domain is to get it."""
+    if "@" not in bare and is_manager(affiliation):
+        raise StanzaError("not-acceptable", "people are admins and owners, not whole domains")
 
 
 def check_whole(room: Room, changes: dict[str, Affiliation]) -> None:
@@ -192,14 +203,17 @@ def apply_affiliation(
     if old is new:
         return
     room.set_affiliation(bare, new)
-    present = tuple(room.by_bare.get(bare, ()))
+    present = room.belonging(bare)
     for occupant in present:
-        if new is Affiliation.OUTCAST:
+        now = room.affiliation(occupant.bare)
+        if now is Affiliation.OUTCAST:
             showing.remove(room, occupant, Change(codes=(301,), actor=actor, reason=reason, gone=True, payload=()))
-        elif new is Affiliation.NONE and room.config.members_only:
+        elif now is Affiliation.NONE and room.config.members_only:
             showing.remove(room, occupant, Change(codes=(321,), actor=actor, reason=reason, gone=True, payload=()))
         else:
-            room.set_role(occupant, initial_role(new, moderated=room.config.moderated))
+            keeps = occupant.moderates and old is Affiliation.NONE  # who becomes more loses no role by it
+            if not keeps:
+                room.set_role(occupant, initial_role(now, moderated=room.config.moderated))
             showing.show(room, occupant, Change(actor=actor, reason=reason))
     if not present:
         _tell_absent(room, Jid.parse(bare), old, new, reason, by)
@@ -217,7 +231,7 @@ def _tell_absent(room: Room, who: Jid, old: Affiliation, new: Affiliation, reaso
     if by is None or new is Affiliation.OUTCAST or old is Affiliation.OUTCAST or not who.local:
         return
     if room.config.members_only and old is Affiliation.NONE:
-        invitations.send(room, by, who, reason)
+        invitations.send(room, Invitation("", by), who, reason)
         return
     own = Element("item", ns.MUC_USER, {"affiliation": new.value, "role": Role.NONE.value})
     children = (Element("x", ns.MUC_USER, {}, (own, status(101))),)
@@ -248,7 +262,7 @@ def _apply_role(room: Room, occupant: Occupant, role: Role, *, actor: str, reaso
     if role is Role.NONE:
         showing.remove(room, occupant, Change(codes=(307,), actor=actor, reason=reason, gone=True, payload=()))
     elif occupant.role is not role:
-        room.set_role(occupant, role)
+        room.give_voice(occupant, role)
         showing.show(room, occupant, Change(actor=actor, reason=reason))
 
 

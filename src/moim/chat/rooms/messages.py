@@ -42,7 +42,7 @@ def to_room(room: Room, sender: Jid, message: Element, now: datetime) -> None:
     if muc is not None and (declined := muc.find("decline")) is not None:
         invitations.decline(room, sender, declined)
     elif muc is not None and muc.find("invite") is not None:
-        invitations.invite(room, sender, muc)
+        invitations.invite(room, sender, message, muc)
     elif form is not None:
         _form(room, sender, form, now)
     else:
@@ -171,6 +171,8 @@ def bounced_to(room: Room, sender: Jid, nick: str, error: Element) -> bool:
     Any other is about what the room said in the occupant's name: whether it says that ``sender`` cannot be reached.
     """
     if (sender, error.get("id") or "") not in room.whispers:
+        if not nick:
+            invitations.returned(room, sender, error)
         return bounced(room, sender, error)
     source, target = room.by_session.get(sender), room.occupants.get(nick)
     if source is not None and target is not None:

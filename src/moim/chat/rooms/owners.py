@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from moim.chat.rooms import lists, showing
 from moim.chat.rooms.config import RoomConfig
 from moim.chat.rooms.config_form import ADMINS, OWNERS, apply_form, config_form
-from moim.chat.rooms.ranks import Affiliation
+from moim.chat.rooms.ranks import Affiliation, Role
 from moim.chat.rooms.room import Change, Room, reason_in
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
@@ -56,7 +56,7 @@ def _configure(room: Room, submitted: Element) -> None:
     if values and form_type not in (ns.MUC_CONFIG, ""):
         raise StanzaError("bad-request", "the room does not know this form")
     old, new = room.config, apply_form(room.config, values, room.bounds)
-    ranks = _read_ranks(room, values)
+    ranks = _read_ranks(room, values, Affiliation.MEMBER if new.members_only else Affiliation.NONE)
     lists.check_whole(room, ranks)
     was_logged, opened, room.locked = room.logged, room.locked, False
     for bare, affiliation in ranks.items():
@@ -69,10 +69,20 @@ def _configure(room: Room, submitted: Element) -> None:
         for occupant in list(room.occupants.values()):
             if room.affiliation(occupant.bare) is Affiliation.NONE:
                 showing.remove(room, occupant, Change(codes=(322,), gone=True, payload=()))
+    if old.moderated and not new.moderated:
+        _give_everybody_voice(room)
     if new.broadcast != old.broadcast:
         showing.tell_of_visibility(room)
     if codes := _codes(old, new, was_logged=was_logged, logged=room.logged):
         room.notice(*codes)
+
+
+def _give_everybody_voice(room: Room) -> None:
+    """The room is not moderated any more: who entered without voice has it now, but for those who lost it since."""
+    for occupant in room.occupants.values():
+        if occupant.role is Role.VISITOR and room.voices.get(str(occupant.bare)) is not Role.VISITOR:
+            room.set_role(occupant, Role.PARTICIPANT)
+            showing.show(room, occupant)
 
 
 def _codes(old: RoomConfig, new: RoomConfig, *, was_logged: bool, logged: bool) -> list[int]:
@@ -86,18 +96,20 @@ def _codes(old: RoomConfig, new: RoomConfig, *, was_logged: bool, logged: bool) 
     return codes
 
 
-def _read_ranks(room: Room, values: Mapping[str, tuple[str, ...]]) -> dict[str, Affiliation]:
-    """The affiliations that change when a form lists the admins or owners in full."""
+def _read_ranks(room: Room, values: Mapping[str, tuple[str, ...]], fallen: Affiliation) -> dict[str, Affiliation]:
+    """The affiliations that change when a form lists the admins or owners in full; ``fallen`` is for who is missing."""
     ranks: dict[str, Affiliation] = {}
     for var, affiliation in ((ADMINS, Affiliation.ADMIN), (OWNERS, Affiliation.OWNER)):
         if var not in values:
             continue
         listed = {_bare(text) for text in values[var] if text.strip()}
+        for bare in listed:
+            lists.check_holder(bare, affiliation)
         if any(room.affiliations.get(bare) is Affiliation.OUTCAST for bare in listed):
             raise StanzaError("not-acceptable", "somebody who is banned is listed among admins or owners")
         for bare in _held(room, affiliation):
             if bare not in listed:
-                ranks.setdefault(bare, Affiliation.NONE)
+                ranks.setdefault(bare, fallen)
         ranks |= {bare: affiliation for bare in listed if room.affiliations.get(bare) is not affiliation}
     return ranks
 

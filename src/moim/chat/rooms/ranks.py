@@ -74,6 +74,8 @@ def check_role_change(actor: Affiliation, actor_role: Role, target: Affiliation,
     if new is Role.NONE:
         if target.rank > actor.rank:
             raise StanzaError("not-allowed", "somebody with a higher affiliation cannot be removed")
+        if target_role is Role.MODERATOR and actor not in _MANAGERS:
+            raise StanzaError("not-allowed", "only admins and owners remove moderators")
     elif new is Role.MODERATOR:
         if actor not in _MANAGERS:
             raise StanzaError("forbidden", "only admins and owners make moderators")
@@ -81,3 +83,5 @@ def check_role_change(actor: Affiliation, actor_role: Role, target: Affiliation,
         raise StanzaError("not-allowed", "admins and owners stay moderators")
     elif target_role is Role.MODERATOR and actor not in _MANAGERS:
         raise StanzaError("forbidden", "only admins and owners take moderation away")
+    elif new is Role.VISITOR and target is not Affiliation.NONE and target.rank >= actor.rank:
+        raise StanzaError("not-allowed", "voice is not taken from somebody whose affiliation is as high")

@@ -52,7 +52,7 @@ def _check_open(room: Room, sender: Jid) -> None:
     if room.locked and own is not Affiliation.OWNER:
         raise StanzaError("item-not-found", "the room is not open yet")
     if own is Affiliation.OUTCAST:
-        raise StanzaError("forbidden", "you are banned from this room")
+        raise StanzaError("not-allowed", "you are banned from this room")
     if room.config.registration == "closed" and own is Affiliation.NONE:
         raise StanzaError("not-allowed", "this room takes no registrations; ask one of its admins")
 
@@ -69,12 +69,12 @@ def change(room: Room, sender: Jid, query: Element) -> None:
     if submitted is None or submitted.get("type") != "submit":
         raise StanzaError("bad-request", "the form of the room is expected, filled in")
     kind, values = read_form(submitted)
-    if kind != ns.MUC_REGISTER:
+    if kind != ns.MUC_REGISTER or _NICK not in values:
         raise StanzaError("bad-request", "the room does not know this form")
     _check_open(room, sender)
     nick = nicknames.prepared((values.get(_NICK) or ("",))[0])
     nicknames.check_reservable(room, bare, nick)
-    if room.affiliation(sender) is not Affiliation.NONE:
+    if bare in room.affiliations:
         nicknames.reserve(room, bare, nick)
     elif _at_once(room):
         lists.check_whole(room, {bare: Affiliation.MEMBER})

@@ -26,6 +26,9 @@ from moim.proto.xmpp import Element, Jid, StanzaError, ns
 MAX_INVITED = 1000
 MAX_REASON = 1000
 MAX_WHISPERS = 1000
+MAX_VOICES = 1000
+DOMAIN_WIDE = frozenset({Affiliation.MEMBER, Affiliation.OUTCAST})
+"""What a whole domain may be."""
 _RESERVED = frozenset(
     {
         ns.MUC, ns.MUC_USER, ns.MUC_ADMIN, ns.MUC_OWNER, ns.OCCUPANT_ID, ns.STANZA_IDS, ns.DELAY, ns.HATS, ns.ARCHIVE,
@@ -54,6 +57,15 @@ class Change:
 
 
 PLAIN = Change()
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An invitation that was passed on: its own id, and the session and the id of the message that asked for it."""
+
+    identifier: str
+    inviter: Jid
+    asked: str = ""
 
 
 class Room:
@@ -104,7 +116,10 @@ class Room:
         self.by_bare: dict[str, list[Occupant]] = {}
         self.audiences = {True: Audience(), False: Audience()}
         """The sessions of those who see real addresses, and of those who do not."""
-        self.invited: dict[tuple[str, str], None] = {}
+        self.invited: dict[tuple[str, str], Invitation] = {}
+        """Invitations passed on lately, by the bare JIDs of who was invited and by whom."""
+        self.voices: dict[str, Role] = {}
+        """Roles that moderators decided on, by bare JID, where they are not those that everybody gets on entry."""
         self.whispers: dict[tuple[Jid, str], None] = {}
         """Private messages passed on lately, by receiver and id: their errors are for who wrote them."""
         self.applicants: dict[str, str] = {}
@@ -125,8 +140,22 @@ class Room:
     # --- questions ----------------------------------------------------------------------------------------------
 
     def affiliation(self, jid: Jid) -> Affiliation:
-        """The affiliation of an account."""
-        return self.affiliations.get(str(jid.bare), Affiliation.NONE)
+        """The affiliation of an account; where it has none of its own, that of its domain (XEP-0045 section 9.2)."""
+        own = self.affiliations.get(str(jid.bare))
+        if own is not None:
+            return own
+        shared = self.affiliations.get(jid.domain, Affiliation.NONE)
+        return shared if shared in DOMAIN_WIDE else Affiliation.NONE
+
+    def belonging(self, bare: str) -> list[Occupant]:
+        """The occupants whose affiliation is the one of a bare JID: of an account, or of a whole domain."""
+        if "@" in bare:
+            return list(self.by_bare.get(bare, ()))
+        return [
+            occupant
+            for occupant in self.occupants.values()
+            if occupant.bare.domain == bare and str(occupant.bare) not in self.affiliations
+        ]
 
     def occupant(self, session: Jid) -> Occupant:
         """The occupant that a full JID is. Raises StanzaError not-acceptable when it is none."""
@@ -173,10 +202,21 @@ class Room:
             self.affiliations.pop(bare, None)
         else:
             self.affiliations[bare] = affiliation
-        for occupant in self.by_bare.get(bare, ()):
+        self.voices.pop(bare, None)
+        for occupant in self.belonging(bare):
             occupant.cards.clear()
         self.touched.add(bare)
         self.changed = True
+
+    def give_voice(self, occupant: Occupant, role: Role) -> None:
+        """A moderator decides on a role. Whoever was given or refused voice keeps that when it comes back."""
+        bare = str(occupant.bare)
+        self.voices.pop(bare, None)
+        if role not in (Role.MODERATOR, initial_role(self.affiliation(occupant.bare), moderated=self.config.moderated)):
+            self.voices[bare] = role
+            if len(self.voices) > MAX_VOICES:
+                del self.voices[next(iter(self.voices))]
+        self.set_role(occupant, role)
 
     def reserve(self, bare: str, nick: str) -> None:
         """Keeps a nickname, which must be free, for an account; or none, when it is empty."""
@@ -215,6 +255,7 @@ class Room:
         found = self.occupants.get(nick)
         if found is None:
             role = initial_role(self.affiliation(session), moderated=self.config.moderated)
+            role = self.voices.get(str(session.bare), role)
             found = self.occupants[nick] = Occupant(nick, session.bare, role, self.identifier(session.bare))
             self.by_bare.setdefault(str(session.bare), []).append(found)
         found.sessions[session] = payload

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from moim.chat.audience import Audience
 from moim.chat.budget import Budgets
-from moim.chat.rooms import entering, lists, messages, owners
+from moim.chat.rooms import entering, lists, messages, owners, showing
 from moim.chat.rooms.answering import Answers
 from moim.chat.rooms.archiving import RoomArchive
 from moim.chat.rooms.config import Bounds, RoomConfig
@@ -292,7 +292,8 @@ class Rooms:
         room, created = self._rooms.get(to.local), False
         if room is None:
             if stanza.find("x", ns.MUC) is None:
-                raise StanzaError("item-not-found", "there is no such room")
+                self.deliver([(sender, showing.absent(to.bare, to.resource, sender, Affiliation.NONE))])
+                return
             room, created = self._create(sender, to), True
         try:
             entering.available(room, sender, to.resource, stanza, self.now(), created=created)
@@ -337,6 +338,8 @@ class Rooms:
                 entering.vanished(room, sender)
         else:
             self._spend(sender, message)
+            if room.locked and room.affiliation(sender) is not Affiliation.OWNER:
+                raise StanzaError("item-not-found", "the room is not open yet")
             if to.resource:
                 messages.to_occupant(room, sender, to.resource, message)
             else:

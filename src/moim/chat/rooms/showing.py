@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from moim.chat.rooms.occupants import Occupant
 from moim.chat.rooms.output import Fan
-from moim.chat.rooms.ranks import Role
+from moim.chat.rooms.ranks import Affiliation, Role
 from moim.chat.rooms.room import PLAIN, Change, Room, status
 from moim.proto.xmpp import Element, Jid, ns
 
@@ -73,6 +73,14 @@ def _presence(
     header = {"from": f"{room.address}/{about.nick}"} | ({"type": kind} if kind else {})
     muc = Element("x", ns.MUC_USER, {}, tuple(children))
     return Element("presence", ns.CLIENT, header, (*payload, *marks, muc))
+
+
+def absent(room: Jid, nick: str, session: Jid, affiliation: Affiliation, *marks: Element) -> Element:
+    """Tells a session that believes to be in a room that it is not (XEP-0045 section 7.2.17)."""
+    item = Element("item", ns.MUC_USER, {"affiliation": affiliation.value, "role": Role.NONE.value})
+    muc = Element("x", ns.MUC_USER, {}, (item, *(status(code) for code in (110, 307, 333))))
+    header = {"from": f"{room}/{nick}", "to": str(session), "type": "unavailable"}
+    return Element("presence", ns.CLIENT, header, (*marks, muc))
 
 
 def leave(room: Room, session: Jid, payload: tuple[Element | str, ...] = (), *, codes: tuple[int, ...] = ()) -> None:

@@ -14,6 +14,7 @@ from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.proto.xmpp.dataform import Field, form, read_boolean
 
 _AGAIN_AFTER = timedelta(seconds=60)
+_MAX_REMINDED = 20
 
 
 def ask(room: Room, occupant: Occupant, values: Mapping[str, tuple[str, ...]], now: datetime) -> None:
@@ -25,7 +26,27 @@ def ask(room: Room, occupant: Occupant, values: Mapping[str, tuple[str, ...]], n
     if occupant.asked_at is not None and now - occupant.asked_at < _AGAIN_AFTER:
         raise StanzaError("policy-violation", "you have asked already; wait for a moderator's word", kind="wait")
     occupant.asked_at = now
-    question = form(
+    question = _question(occupant)
+    for other, session in room.sessions():
+        if other.moderates:
+            _put(room, session, question)
+
+
+def remind(room: Room, moderator: Occupant, session: Jid) -> None:
+    """A moderator enters: whoever asked, and was not answered yet, asks it as well."""
+    if moderator.moderates:
+        waiting = [other for other in room.occupants.values() if other.asked_at and other.role is Role.VISITOR]
+        for occupant in waiting[-_MAX_REMINDED:]:
+            _put(room, session, _question(occupant))
+
+
+def _put(room: Room, session: Jid, question: Element) -> None:
+    header = {"from": room.address, "to": str(session), "id": room.token()}
+    room.output.append((session, Element("message", ns.CLIENT, header, (question,))))
+
+
+def _question(occupant: Occupant) -> Element:
+    return form(
         "form",
         ns.MUC_REQUEST,
         (
@@ -36,10 +57,6 @@ def ask(room: Room, occupant: Occupant, values: Mapping[str, tuple[str, ...]], n
         ),
         title="Somebody asks for voice",
     )
-    for other, session in room.sessions():
-        if other.moderates:
-            header = {"from": room.address, "to": str(session), "id": room.token()}
-            room.output.append((session, Element("message", ns.CLIENT, header, (question,))))
 
 
 def decide(room: Room, moderator: Occupant, values: Mapping[str, tuple[str, ...]]) -> None:
@@ -51,7 +68,7 @@ def decide(room: Room, moderator: Occupant, values: Mapping[str, tuple[str, ...]
         raise StanzaError("item-not-found", "the occupant has left")
     target.asked_at = None
     if read_boolean(values["muc#request_allow"]) and target.role is Role.VISITOR:
-        room.set_role(target, Role.PARTICIPANT)
+        room.give_voice(target, Role.PARTICIPANT)
         showing.show(room, target)
 
 
