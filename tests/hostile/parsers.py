@@ -10,16 +10,16 @@ import random
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hostile import foreign
 from hostile.grammar import JIDS, TEXTS, Grammar, examples
+from hostile.reader import Reader
 from moim._native import copied
 from moim.chat import sasl2
 from moim.chat.moving.reading import Export
 from moim.errors import MoimError
-from moim.federation import posh
 from moim.proto.xmpp import (
     ClientLogin,
     Element,
@@ -85,9 +85,6 @@ _EXPORT = (
     b"xmlns='urn:xmpp:mam:2' id='1'/>"
     b"</archive><vCard xmlns='vcard-temp'><FN>J</FN></vCard></user><xi:include href='other.xml'/></host></server-data>"
 )
-_POSH = (
-    b'{"fingerprints":[{"sha-256":"4/mggdlVx8A3pvHAWW5sD+qJyMtUHgiRuPjVC48N0XQ=","sha-512":"AA=="}],"expires":604800}'
-)
 _S2S_STEPS = (
     "<stream:features xmlns:stream='http://etherx.jabber.org/streams'><starttls "
     "xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
@@ -108,16 +105,6 @@ _S2S_STEPS = (
     "<enable xmlns='urn:xmpp:sm:3'/>",
     "<a xmlns='urn:xmpp:sm:3' h='4'/>",
 )
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Something that reads. ``read`` gets an input, and the numbers to draw more from."""
-
-    name: str
-    inputs: tuple[Any, ...]
-    read: Callable[[Any, random.Random], object]
-    refuses: tuple[type[Exception], ...] = (MoimError,)
 
 
 def _cut(data: bytes, rng: random.Random, take: Callable[[bytes], object]) -> None:
@@ -275,12 +262,6 @@ READERS = (
     ),
     Reader("tokens", _SASL, lambda data, _: hashed_token.read_initial(data)),
     Reader("base64", (b"aGFsbG8=", *_TEXTS), lambda data, _: sasl.decode(data.decode(errors="replace"))),
-    Reader(
-        "POSH",
-        (_POSH, b'{"url":"https://x.test/p.json","expires":86400}'),
-        lambda data, _: posh.read(data),
-        (ValueError,),
-    ),
     Reader("addresses", (*TEXTS, *JIDS), _jid),
     Reader("times", TEXTS, lambda text, _: read_timestamp(text), (ValueError,)),
     Reader(
@@ -289,6 +270,7 @@ READERS = (
     Reader("passwords", TEXTS, lambda text, _: make_verifier("SCRAM-SHA-1", text, b"salt", 1)),
     Reader("streams between servers", _S2S_STEPS, _between_servers),
     Reader("elements", (), _payloads),
+    *foreign.READERS,
 )
 
 

@@ -22,6 +22,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.resolver
+from dns.rdataclass import RdataClass
 from dns.rdatatype import RdataType
 
 from moim.errors import MoimError, PeerError, PeerTimeout, PeerUnreachable, ProtocolError, UsageError
@@ -285,6 +286,8 @@ def _read(query: dns.message.Message, wire: bytes, owner: dns.name.Name, kind: R
         rcode = message.rcode()
     except (dns.exception.DNSException, ValueError, IndexError, OverflowError):
         raise ProtocolError(f"the name server {where} answered rubbish") from None
+    if not isinstance(message, dns.message.QueryMessage):
+        raise ProtocolError(f"the name server {where} answered with something that is no answer")
     if rcode in (dns.rcode.REFUSED, dns.rcode.NOTAUTH):
         return Answer("refused", where, detail=dns.rcode.to_text(rcode))
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -292,8 +295,9 @@ def _read(query: dns.message.Message, wire: bytes, owner: dns.name.Name, kind: R
     ttls: list[int] = []
     authentic = bool(message.flags & dns.flags.AD)
     name = owner
+    answers = [rrset for rrset in message.answer if rrset.rdclass == RdataClass.IN]
     for _ in range(_MAX_CHAIN):
-        found = next((rrset for rrset in message.answer if rrset.name == name and rrset.rdtype == kind), None)
+        found = next((rrset for rrset in answers if rrset.name == name and rrset.rdtype == kind), None)
         if found is not None:
             records = list(found)[:_MAX_RECORDS]
             ttl = min([*ttls, found.ttl])
@@ -307,12 +311,12 @@ def _read(query: dns.message.Message, wire: bytes, owner: dns.name.Name, kind: R
                 associations = tuple(TlsaRecord(r.usage, r.selector, r.mtype, bytes(r.cert)) for r in records)
                 return Answer("ok", where, ttl, associations=associations, authentic=authentic)
             return Answer("ok", where, ttl, addresses=tuple(str(r.address) for r in records), authentic=authentic)
-        alias = next((r for r in message.answer if r.name == name and r.rdtype == RdataType.CNAME), None)
+        alias = next((r for r in answers if r.name == name and r.rdtype == RdataType.CNAME), None)
         if alias is None:
             break
         ttls.append(alias.ttl)
         name = alias[0].target
-    soa = next((rrset for rrset in message.authority if rrset.rdtype == RdataType.SOA), None)
+    soa = next((r for r in message.authority if r.rdclass == RdataClass.IN and r.rdtype == RdataType.SOA), None)
     ttl = min([*ttls, soa.ttl, soa[0].minimum]) if soa is not None else 0
     status: Status = "no-name" if rcode == dns.rcode.NXDOMAIN else "no-data"
     return Answer(status, where, ttl, authentic=authentic)
