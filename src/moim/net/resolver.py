@@ -286,8 +286,6 @@ def _read(query: dns.message.Message, wire: bytes, owner: dns.name.Name, kind: R
         rcode = message.rcode()
     except (dns.exception.DNSException, ValueError, IndexError, OverflowError):
         raise ProtocolError(f"the name server {where} answered rubbish") from None
-    if not isinstance(message, dns.message.QueryMessage):
-        raise ProtocolError(f"the name server {where} answered with something that is no answer")
     if rcode in (dns.rcode.REFUSED, dns.rcode.NOTAUTH):
         return Answer("refused", where, detail=dns.rcode.to_text(rcode))
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
