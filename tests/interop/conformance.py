@@ -17,7 +17,7 @@ from interop import slixmpp_suite, smack_suite
 from interop.suite_servers import SERVERS
 from private_host import run_alone
 
-SUITES = {"slixmpp": slixmpp_suite.run, "smack": smack_suite.run}
+SUITES = {"slixmpp": slixmpp_suite.run, "smack": smack_suite.run, "interop": smack_suite.run_interop}
 DOMAIN = "prosody"  # slixmpp's test of components takes this name for granted
 
 
@@ -35,7 +35,7 @@ def outside(server: str, suite: str, folder: Path) -> tuple[int, list[str]]:
         folder,
         [sys.executable, "-m", "interop.conformance", "--inside", server, suite, str(folder)],
         environment={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        timeout=900,
+        timeout=1800,
         hosts=f"127.0.0.1 {DOMAIN} rooms.{DOMAIN} upload.{DOMAIN}\n",
     )
     try:

@@ -228,6 +228,21 @@ def test_a_bounce_takes_a_ghost_out() -> None:
     assert [codes(stanza) for _, stanza in unfolded(room.output)] == [[333], [333, 110]]
 
 
+def test_the_answer_to_who_enters_and_leaves_has_the_id_of_what_it_answers() -> None:
+    room = make_room()
+    enter(room, OWNER, "O")
+    room.output.clear()
+    came = element(f"<presence id='in'><x xmlns='{ns.MUC}'/></presence>")
+    entering.available(room, PEOPLE[1], "Ann", came, NOW)
+    entering.unavailable(room, PEOPLE[1], element("<presence type='unavailable' id='out'/>"))
+    seen = [(to, stanza.get("type"), stanza.get("id")) for to, stanza in unfolded(room.output)
+            if stanza.name == "presence" and stanza.get("from") == f"{room.address}/Ann"]  # fmt: skip
+    assert sorted(seen, key=str) == sorted(
+        [(OWNER, None, None), (PEOPLE[1], None, "in"), (OWNER, "unavailable", None), (PEOPLE[1], "unavailable", "out")],
+        key=str,
+    )
+
+
 def test_the_creator_of_a_non_anonymous_room_is_told() -> None:
     room = make_room(locked=True, non_anonymous=True)
     stanza = element(f"<presence><x xmlns='{ns.MUC}'/></presence>")

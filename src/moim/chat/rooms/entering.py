@@ -10,7 +10,7 @@ from moim.chat.rooms.avatar import announcement
 from moim.chat.rooms.history import Wanted, read_wanted
 from moim.chat.rooms.occupants import Occupant
 from moim.chat.rooms.ranks import Affiliation, is_manager
-from moim.chat.rooms.room import PLAIN, Change, Room, own_words
+from moim.chat.rooms.room import PLAIN, Change, Room, asked_by, own_words
 from moim.proto.xmpp import Element, Jid, StanzaError, delay, ns
 
 _MAX_NICK = 128
@@ -39,7 +39,7 @@ def available(room: Room, sender: Jid, nick: str, stanza: Element, now: datetime
         wanted = read_wanted(entry, now)
         room.refresh(occupant, sender, own_words(stanza))
         codes = _entry_codes(room) + ((210,) if occupant.nick != nick else ())
-        _welcome(room, occupant, sender, wanted, Change(own_codes=codes))
+        _welcome(room, occupant, sender, wanted, Change(own_codes=codes, asked=asked_by(sender, stanza)))
     else:
         room.refresh(occupant, sender, own_words(stanza))
         showing.show(room, occupant)
@@ -82,7 +82,7 @@ def _enter(
     wanted = read_wanted(entry, now)
     occupant = room.add(sender, nick, own_words(stanza))
     codes = _entry_codes(room) + ((201,) if created else ()) + ((210,) if asked != nick else ())
-    _welcome(room, occupant, sender, wanted, Change(own_codes=codes))
+    _welcome(room, occupant, sender, wanted, Change(own_codes=codes, asked=asked_by(sender, stanza)))
 
 
 def _entry_codes(room: Room) -> tuple[int, ...]:
@@ -180,9 +180,10 @@ def rename(room: Room, occupant: Occupant, nick: str, *, codes: tuple[int, ...] 
 
 def unavailable(room: Room, sender: Jid, stanza: Element) -> None:
     """A session leaves, whatever nickname it says goodbye to; its words go along."""
-    showing.leave(room, sender, own_words(stanza))
+    change = Change(payload=own_words(stanza), gone=True, asked=asked_by(sender, stanza))
+    showing.leave(room, sender, change)
 
 
 def vanished(room: Room, sender: Jid) -> None:
     """A session that a delivery failed to is taken out (status 333)."""
-    showing.leave(room, sender, codes=(333,))
+    showing.leave(room, sender, Change(codes=(333,), payload=(), gone=True))

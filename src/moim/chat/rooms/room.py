@@ -54,6 +54,8 @@ class Change:
     """Instead of what the occupant last said."""
     extra: Element | None = None
     """One more child of the ``<x/>``: the notice of a destroyed room."""
+    asked: tuple[Jid, str] | None = None
+    """The session whose presence this answers, and the id which that had: its own copy has it too."""
 
 
 PLAIN = Change()
@@ -321,6 +323,12 @@ class Room:
 def status(code: int) -> Element:
     """A ``<status/>`` of XEP-0045 section 15.6."""
     return Element("status", ns.MUC_USER, {"code": str(code)})
+
+
+def asked_by(session: Jid, stanza: Element) -> tuple[Jid, str] | None:
+    """What ``Change.asked`` is for a session's presence, which need not have an id."""
+    identifier = stanza.get("id")
+    return (session, identifier) if identifier else None
 
 
 def own_words(stanza: Element) -> tuple[Element | str, ...]:

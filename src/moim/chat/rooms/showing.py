@@ -43,9 +43,12 @@ def card(room: Room, occupant: Occupant, sees: bool, change: Change = PLAIN, kin
 def own_presence(
     room: Room, occupant: Occupant, session: Jid, change: Change = PLAIN, kind: str | None = None
 ) -> Element:
-    """The presence that tells an occupant's session about itself (status 110)."""
+    """The presence that tells an occupant's session about itself (status 110); it has the id of what it answers."""
     codes = (*change.codes, *change.own_codes, 110)
-    return _presence(room, occupant, session, codes, change, kind).with_attrs({"to": str(session)})
+    header = {"to": str(session)}
+    if change.asked is not None and change.asked[0] == session:
+        header["id"] = change.asked[1]
+    return _presence(room, occupant, session, codes, change, kind).with_attrs(header)
 
 
 def _presence(
@@ -83,12 +86,11 @@ def absent(room: Jid, nick: str, session: Jid, affiliation: Affiliation, *marks:
     return Element("presence", ns.CLIENT, header, (*marks, muc))
 
 
-def leave(room: Room, session: Jid, payload: tuple[Element | str, ...] = (), *, codes: tuple[int, ...] = ()) -> None:
+def leave(room: Room, session: Jid, change: Change) -> None:
     """A session leaves; does nothing when it is not in."""
     occupant = room.by_session.get(session)
     if occupant is None:
         return
-    change = Change(codes=codes, payload=payload, gone=True)
     if len(occupant.sessions) == 1:
         remove(room, occupant, change)
         return
