@@ -133,3 +133,41 @@ async def test_a_link_to_a_picture_stays_in_the_vcard(house: Any) -> None:
     assert (await set_vcard(alice, "<PHOTO><EXTVAL>https://x.test/a.png</EXTVAL></PHOTO>")).get("type") == "result"
     card = (await alice.request(f"<vCard xmlns='{ns.VCARD}'/>")).find("vCard", ns.VCARD)
     assert card.find("PHOTO").find("EXTVAL").text == "https://x.test/a.png"
+
+
+async def test_directed_presence_has_the_hash_as_well(house: Any) -> None:
+    alice, carol = await house.online("alice"), await house.online("carol")
+    assert (await set_vcard(alice, photo())).get("type") == "result"
+    remove = f"<query xmlns='{ns.ROSTER}'><item jid='carol@chat.test' subscription='remove'/></query>"
+    await alice.request(remove, kind="set")
+    await carol.sync()
+    hashes(carol)
+    alice.send("<presence to='carol@chat.test'/>")
+    await alice.sync()
+    await carol.sync()
+    assert hashes(carol) == [NUMBER]
+
+
+async def test_a_session_may_show_no_avatar(new_house: Any) -> None:
+    house = await new_house()
+    alice, bob = await house.online("alice"), await house.online("bob")
+    assert (await set_vcard(alice, photo())).get("type") == "result"
+    await bob.sync()
+    hashes(bob)
+    for shown, expected in (("<photo/>", ""), ("", NUMBER)):
+        alice.send(f"<presence><x xmlns='{ns.VCARD_UPDATE}'>{shown}</x></presence>")
+        await alice.sync()
+        await bob.sync()
+        assert hashes(bob) == [expected]
+
+
+async def test_what_has_not_the_hash_that_it_is_called_by_is_no_avatar(new_house: Any) -> None:
+    house = await new_house()
+    alice = await house.online("alice")
+    for node, payload in (
+        (ns.AVATAR_DATA, f"<data xmlns='{ns.AVATAR_DATA}'>{DATA}</data>"),
+        (ns.AVATAR_METADATA, f"<metadata xmlns='{ns.AVATAR_METADATA}'><info id='{'0' * 40}'/></metadata>"),
+    ):
+        item = f"<publish node='{node}'><item id='{'0' * 40}'>{payload}</item></publish>"
+        await alice.request(f"<pubsub xmlns='{ns.PUBSUB}'>{item}</pubsub>", kind="set")
+    assert await binval(alice, "alice@chat.test") is None

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from moim import chat, settings
 from moim.proto.xmpp import Element, ns
 from stanza_parts import child
 
@@ -176,7 +177,7 @@ async def test_bounds(new_house: Any) -> None:
         ("<subscribe node='n' jid='bob@chat.test'/>", "bad-request invalid-jid"),
         ("<subscribe node='n' jid='@'/>", "bad-request invalid-jid"),
         ("<subscribe jid='alice@chat.test'/>", "bad-request nodeid-required"),
-        ("<unsubscribe node='n' jid='alice@chat.test'/>", "unexpected-request not-subscribed"),
+        ("<unsubscribe node='n' jid='alice@chat.test'/>", "item-not-found"),
         (
             "<subscribe node='n' jid='alice@chat.test'/><options node='n' jid='alice@chat.test'/>",
             "feature-not-implemented unsupported",
@@ -352,3 +353,81 @@ async def test_items_in_pages(contacts: Any) -> None:
         assert child(about, ("count", ns.RSM)).text == "5"
     body = f"<items node='{NODE}'/><set xmlns='{ns.RSM}'><after>gone</after></set>"
     assert problem(await ask(alice, body, kind="get")) == "item-not-found"
+
+
+async def test_a_node_is_described_to_those_who_may_read_it(contacts: Any) -> None:
+    alice, carol = await contacts.online("alice"), await contacts.online("carol")
+    for number in range(2):
+        assert await publish(alice, "x", name=f"i{number}", max_items="5", access_model="open") == ""
+    info, items = f"<query xmlns='{ns.DISCO_INFO}' node='{NODE}'/>", f"<query xmlns='{ns.DISCO_ITEMS}' node='{NODE}'/>"
+    for client in (alice, carol):
+        found = (await client.request(info, to=ALICE)).elements()[0]
+        (identity,) = [child for child in found.elements() if child.name == "identity"]
+        assert (found.get("node"), identity.get("category"), identity.get("type")) == (NODE, "pubsub", "leaf")
+        listed = (await client.request(items, to=ALICE)).elements()[0].elements()
+        assert [(item.get("name"), item.get("node")) for item in listed] == [("i0", None), ("i1", None)]
+    change = f"<configure node='{NODE}'>{form('node_config', access_model='whitelist')}</configure>"
+    assert problem(await ask(alice, change, space=ns.PUBSUB_OWNER)) == ""
+    assert problem(await carol.request(info, to=ALICE)) == "item-not-found"
+    assert problem(await alice.request(info.replace(NODE, "another"), to=ALICE)) == "item-not-found"
+
+
+async def test_what_a_new_contact_may_see_is_sent_at_once(contacts: Any) -> None:
+    alice, bob = await contacts.online("alice"), await watching(contacts, "bob")
+    for client, other in ((alice, "bob"), (bob, "alice")):
+        removed = f"<query xmlns='{ns.ROSTER}'><item jid='{other}@chat.test' subscription='remove'/></query>"
+        await client.request(removed, kind="set")
+    assert await publish(alice, "x") == ""
+    assert await heard(bob) == []
+    bob.send(f"<presence type='subscribe' to='{ALICE}'/>")
+    await bob.sync()
+    alice.send("<presence type='subscribed' to='bob@chat.test'/>")
+    await alice.sync()
+    assert await heard(bob) == ["x"]
+
+
+async def test_max_is_as_many_as_there_may_be_now(new_house: Any) -> None:
+    house = await new_house(pep_items=50)
+    alice = await house.client("alice").connect()
+    assert await publish(alice, "x", max_items="max") == ""
+    file = house.root / "moim.toml"
+    file.write_text(file.read_text().replace("pep_items = 50", "pep_items = 20"))
+    house.site = settings.load(house.root, {"chat": chat.Settings})
+    await house.restart()
+    alice = await house.client("alice").connect()
+    assert await publish(alice, "y", max_items="max") == ""
+    assert await publish(alice, "y", max_items="5") == "conflict precondition-not-met"
+
+
+async def test_subscriptions_end_by_those_who_made_them_and_with_access(contacts: Any) -> None:
+    alice, carol = await contacts.online("alice"), await contacts.online("carol")
+    gone = f"<unsubscribe node='{NODE}' jid='carol@chat.test'/>"
+    assert problem(await ask(carol, gone, to=ALICE)) == "item-not-found"
+    assert await publish(alice, "x", access_model="open") == ""
+    assert problem(await ask(alice, gone, to=ALICE)) == "forbidden"
+    assert problem(await ask(carol, f"<subscribe node='{NODE}' jid='carol@chat.test'/>", to=ALICE)) == ""
+    for access in ("whitelist", "open"):
+        change = f"<configure node='{NODE}'>{form('node_config', access_model=access)}</configure>"
+        assert problem(await ask(alice, change, space=ns.PUBSUB_OWNER)) == ""
+        assert await publish(alice, access) == ""
+    assert await heard(carol) == ["x"]
+    assert problem(await ask(carol, gone, to=ALICE)) == "unexpected-request not-subscribed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "who", "expected"),
+    [
+        ("member", "bob", ""),
+        ("none", "bob", ""),
+        ("owner", "alice", ""),
+        ("owner", "bob", "not-acceptable"),
+        ("publisher", "bob", "not-acceptable"),
+        ("outcast", "bob", "not-acceptable"),
+    ],
+)
+async def test_what_somebody_can_be_to_a_node(contacts: Any, kind: str, who: str, expected: str) -> None:
+    alice = await contacts.online("alice")
+    assert await publish(alice, "x", access_model="whitelist") == ""
+    entry = f"<affiliation jid='{who}@chat.test' affiliation='{kind}'/>"
+    body = f"<affiliations node='{NODE}'>{entry}</affiliations>"
+    assert problem(await ask(alice, body, space=ns.PUBSUB_OWNER)) == expected

@@ -88,6 +88,9 @@ class Avatars:
         claimed = stanza.find("x", ns.VCARD_UPDATE)
         if not number and claimed is None:
             return stanza
+        photo = claimed.find("photo", ns.VCARD_UPDATE) if claimed is not None else None
+        if photo is not None and not photo.text.strip():
+            return stanza  # this session wants no avatar to be seen (XEP-0398 section 4)
         photo = Element("photo", ns.VCARD_UPDATE, {}, (number,) if number else ())
         others = [child for child in stanza.children if child != claimed]
         return stanza.with_children([*others, Element("x", ns.VCARD_UPDATE, {}, (photo,))])
@@ -117,6 +120,8 @@ class Avatars:
             return None
         for item in await self._store.items(owner, ns.AVATAR_DATA, names=(avatar.number,)):
             data = "".join(Element.parse(item.payload).text.split())
+            if _digest(data) != avatar.number:
+                return None  # what is called by the hash of something else is no avatar (section 3.1)
             fields = (Element("TYPE", ns.VCARD, {}, (avatar.type,)), Element("BINVAL", ns.VCARD, {}, (data,)))
             return Element("PHOTO", ns.VCARD, {}, fields)
         return None
@@ -151,3 +156,10 @@ class Avatars:
         """A node that is made for a vCard is as public as the vCard; one that is there stays as it is."""
         new = await self._store.config(owner, node) is None
         await self._pep.publish(owner, node, name, payload, {"access_model": "open"} if new else None)
+
+
+def _digest(data: str) -> str:
+    try:
+        return hashlib.sha1(base64.b64decode(data, validate=True), usedforsecurity=False).hexdigest()
+    except (binascii.Error, ValueError):
+        return ""

@@ -89,6 +89,8 @@ class Discovery:
         return (Element("query", ns.DISCO_ITEMS, {}, tuple(found)),)
 
     async def _account_info(self, iq: Iq) -> Payload:
+        if (view := await self._account_node(iq)) is not None:
+            return (_info([view.identity], view.variables, iq.payload.get("node")),)
         if not await self._visible(iq):
             raise StanzaError("service-unavailable")
         _no_node(iq)
@@ -98,6 +100,13 @@ class Discovery:
 
     async def _account_items(self, iq: Iq) -> Payload:
         """The resources of an account are for those who see its presence; others find nothing (XEP-0030 section 8)."""
+        if (view := await self._account_node(iq)) is not None:
+            attrs = {"jid": str(iq.to)}
+            below = [
+                Element("item", ns.DISCO_ITEMS, attrs | ({"node": n} if n else {}) | {"name": name})
+                for n, name in view.items
+            ]
+            return (Element("query", ns.DISCO_ITEMS, {"node": iq.payload.get("node") or ""}, tuple(below)),)
         if not await self._visible(iq):
             return (Element("query", ns.DISCO_ITEMS, {"node": node} if (node := iq.payload.get("node")) else {}),)
         _no_node(iq)
@@ -108,6 +117,14 @@ class Discovery:
             if feature.account_items is not None:
                 found += await feature.account_items(iq)
         return (Element("query", ns.DISCO_ITEMS, {}, tuple(found)),)
+
+    async def _account_node(self, iq: Iq) -> NodeView | None:
+        """What features say of the account's node that is asked for; None when none is, or it is not for the asker."""
+        node = iq.payload.get("node")
+        for feature in self._features if node else ():
+            if feature.account_node is not None and (view := await feature.account_node(iq, node or "")) is not None:
+                return view
+        return None
 
     async def _visible(self, iq: Iq) -> bool:
         if iq.own:

@@ -51,7 +51,10 @@ IqKey = tuple[Literal["get", "set"], str, str]
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """What discovery says of a node of the domain: category, type and name; features; nodes and names below it."""
+    """What discovery says of a node: category, type and name; features; nodes and names below it.
+
+    What is below a node of an account may be no node itself, and has a name alone then.
+    """
 
     identity: tuple[str, str, str]
     variables: tuple[str, ...]
@@ -94,6 +97,8 @@ class Feature:
     """Category and type of what an account is besides a registered account."""
     account_items: Callable[[Iq], Awaitable[Sequence[Element]]] | None = None
     """Nodes of an account that discovery lists to whoever asks."""
+    account_node: Callable[[Iq, str], Awaitable[NodeView | None]] | None = None
+    """A node of an account, for whoever asks; None when there is none, or not for them."""
     server_iq: Mapping[IqKey, IqHandler] = field(default_factory=dict)
     """Requests to the domain."""
     account_iq: Mapping[IqKey, IqHandler] = field(default_factory=dict)

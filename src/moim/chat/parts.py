@@ -168,6 +168,7 @@ class Parts:
                 ns.DISPLAYED: bookmarks_config(settings.pep_items),  # XEP-0490 section 3.1 asks for the same
             },
         )
+        subscriptions.on_seen = pep.seen
         avatars = Avatars(pep, pep_store, events, accounts=self.accounts, refresh=self._refresh)
         bookmarks = Bookmarks(pep, pep_store)
         private = PrivateStorage(

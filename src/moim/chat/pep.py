@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from moim.chat.accounts import Session
 from moim.chat.caps import Caps
-from moim.chat.feature import Feature, Iq, Luggage, Payload
+from moim.chat.feature import Feature, Iq, Luggage, NodeView, Payload
 from moim.chat.pep_config import FORM, OPTIONS, Config, changes, with_changes, with_members
 from moim.chat.pep_events import PepEvents, items_element
 from moim.chat.pep_store import Item, PepStore, check_name, node_name, pubsub_error
@@ -21,15 +21,16 @@ from moim.chat.plane import Plane
 from moim.proto.xmpp import Element, StanzaError, ns, rsm
 
 _MAX_ANSWER = 1_000_000  # bytes of items in one answer; the newest count
+_MAX_LISTED = 500  # items of a node that discovery lists; the newest
 _MAX_PAGE = 100  # items in one answer to a request for a page
 _DEFAULT = Config()
 _VARS: Final = (
     "access-open", "access-presence", "access-roster", "access-whitelist", "auto-create", "auto-subscribe",
     "config-node", "config-node-max", "create-and-configure", "create-nodes", "delete-items", "delete-nodes",
-    "filtered-notifications", "item-ids", "last-published", "manage-subscriptions", "modify-affiliations",
-    "multi-items", "persistent-items", "presence-notifications", "presence-subscribe", "publish", "publish-options",
-    "purge-nodes", "retract-items", "retrieve-affiliations", "retrieve-default", "retrieve-items",
-    "retrieve-subscriptions", "rsm", "subscribe",
+    "filtered-notifications", "instant-nodes", "item-ids", "last-published", "manage-subscriptions",
+    "member-affiliation", "modify-affiliations", "multi-items", "persistent-items", "presence-notifications",
+    "presence-subscribe", "publish", "publish-options", "purge-nodes", "retract-items", "retrieve-affiliations",
+    "retrieve-default", "retrieve-items", "retrieve-subscriptions", "rsm", "subscribe",
 )  # fmt: skip
 
 Handler = Callable[[Iq, Element], Awaitable[Payload]]
@@ -83,6 +84,7 @@ class Pep:
             account_vars=(ns.PUBSUB, *(f"{ns.PUBSUB}#{name}" for name in _VARS)),
             account_identities=(("pubsub", "pep"),),
             account_items=self._nodes,
+            account_node=self._node,
             account_iq={
                 ("get", ns.PUBSUB, "pubsub"): get,
                 ("set", ns.PUBSUB, "pubsub"): change,
@@ -153,6 +155,10 @@ class Pep:
         anew = session in self._fresh
         self._fresh.discard(session)
         await self._events.introduce(session, self.caps, anew=anew)
+
+    async def seen(self, owner: str, contact: str) -> None:
+        """A contact may see an account's presence from now on: its clients get the last items that they want."""
+        await self._events.introduce_contact(owner, contact, self.caps)
 
     def _unpack(self, session: Session, packed: Any) -> None:
         fresh, told = packed
@@ -263,6 +269,16 @@ class Pep:
             if await self._events.may(owner, config, iq.sender)
         ]
 
+    async def _node(self, iq: Iq, node: str) -> NodeView | None:
+        owner = str(iq.to)
+        config = await self._store.config(owner, node)
+        if config is None or not await self._events.may(owner, config, iq.sender):
+            return None
+        names = await self._store.names(owner, node)
+        return NodeView(
+            ("pubsub", "leaf", config.title), (ns.PUBSUB,), tuple(("", name) for name in names[-_MAX_LISTED:])
+        )
+
     # --- the owner's nodes --------------------------------------------------------------------------------------
 
     async def _create(self, iq: Iq, request: Element) -> Payload:
@@ -324,7 +340,7 @@ class Pep:
     async def _set_affiliations(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, node_name(request)
         config = await self._existing(owner, node)
-        await self._store.configure(owner, node, with_members(config, request))
+        await self._store.configure(owner, node, with_members(config, request, owner))
         return ()
 
 

@@ -33,6 +33,7 @@ _FIXED: Final[Mapping[str, tuple[str, ...]]] = {
     "item_expire": ("max",),
     "node_type": ("leaf",),
     "collection": ("",),
+    "publish_node_full": ("retract-oldest", "discard-oldest"),
 }
 
 
@@ -115,7 +116,7 @@ def with_changes(config: Config, found: Mapping[str, Any]) -> Config:
     return replace(config, **found)
 
 
-def with_members(config: Config, affiliations: Element) -> Config:
+def with_members(config: Config, affiliations: Element, owner: str = "") -> Config:
     """The configuration with a whitelist changed as ``<affiliations/>`` of the owner says."""
     members = dict.fromkeys(config.members)
     for child in affiliations.elements():
@@ -126,9 +127,9 @@ def with_members(config: Config, affiliations: Element) -> Config:
         kind = child.get("affiliation")
         if kind == "member":
             members[bare] = None
-        elif kind in ("none", "outcast"):
+        elif kind == "none":
             members.pop(bare, None)
-        else:
+        elif kind != "owner" or bare != owner:
             raise StanzaError("not-acceptable", "others than the account are members or nothing")
     if len(members) > _MAX_NAMES:
         raise StanzaError("resource-constraint", f"a whitelist may have {_MAX_NAMES} members")

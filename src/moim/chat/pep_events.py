@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -24,6 +25,10 @@ class Elsewhere(Protocol):
 
     def tell(self, stanza: Element) -> None:
         """Takes a stanza for one of them."""
+        ...
+
+    async def introduce(self, owner: str, contact: str) -> None:
+        """A contact may hear of the nodes of ``owner`` from now on."""
         ...
 
 
@@ -107,6 +112,8 @@ class PepEvents:
         for text in readers:
             subscriber = Jid.parse(text)
             if not _may_read(owner, config, roster, str(subscriber.bare)):
+                if first:  # who lost access has lost the subscription (XEP-0163 section 6.1)
+                    await self._store.subscribers.remove(owner, node, subscriber)
                 continue
             batch += [
                 (session.sid, _message(owner, session.full, event))
@@ -138,6 +145,27 @@ class PepEvents:
             event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(node, ns.PUBSUB_EVENT, item),))
             self._plane.send_many([(s.sid, _message(owner, s.full, event)) for s in self._sessions(subscriber)])
             self._tell_elsewhere(owner, subscriber, event)
+
+    async def introduce_contact(self, owner: str, contact: str, caps: Caps) -> None:
+        """A contact may see the owner's presence from now on: its clients get the last items that they want."""
+        roster = await self._rosters.get(owner)
+        sessions = [session for session in self._accounts.available(contact) if caps.wants(session)]
+        nodes = sorted(set().union(*(caps.wants(session) for session in sessions)))
+        batch = []
+        for item, config in await self._store.last([owner], nodes) if nodes else ():
+            if config.send_last_published_item == "never" or not config.persist_items:
+                continue
+            if not _may(config, roster, contact):
+                continue
+            event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(item.node, ns.PUBSUB_EVENT, item),))
+            batch += [
+                (session.sid, _message(owner, session.full, event))
+                for session in sessions
+                if item.node in caps.wants(session) and not self._block_lists.parted(Jid.parse(owner), session.full)
+            ]
+        self._plane.send_many(batch)
+        if self.elsewhere is not None:
+            await self.elsewhere.introduce(owner, contact)
 
     async def introduce_remote(self, owner: str, reader: Jid, nodes: Collection[str]) -> None:
         """A client of another domain is there and what it wants is known: it gets the last items that it may read."""
@@ -201,7 +229,7 @@ def items_element(node: str, namespace: str, *items: Item) -> Element:
 
 
 def _message(owner: str, reader: Jid, event: Element) -> Element:
-    attrs = {"from": owner, "to": str(reader), "type": "headline"}
+    attrs = {"from": owner, "to": str(reader), "type": "headline", "id": secrets.token_urlsafe(9)}
     return Element("message", ns.CLIENT, attrs, (event,))
 
 

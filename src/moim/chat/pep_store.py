@@ -131,13 +131,17 @@ class PepStore:
             if config is None:
                 config = with_changes(default, options)
                 self._create(connection, owner, node, config)
-            elif with_changes(config, options) != config:
+            elif self._bounded(with_changes(config, options)) != self._bounded(config):
                 raise pubsub_error("conflict", "precondition-not-met", "the node is configured in another way")
             if config.persist_items:
                 self._insert(connection, Item(owner, node, name, payload), size, config)
             return config
 
         return await self._store.write(work)
+
+    def _bounded(self, config: Config) -> Config:
+        """With the number of items that counts: 'max' may have been another number when the node was made."""
+        return with_changes(config, {"max_items": min(config.max_items, self.bounds.items)})
 
     def _insert(self, connection: sa.Connection, item: Item, size: int, config: Config) -> None:
         table = tables.pep_items

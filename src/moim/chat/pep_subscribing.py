@@ -49,7 +49,10 @@ class PepSubscribing:
         return (_answer(ns.PUBSUB, Element("subscription", ns.PUBSUB, attrs)),)
 
     async def _unsubscribe(self, iq: Iq, request: Element) -> Payload:
-        owner, node, jid = str(iq.to), node_name(request), _own_jid(iq, request)
+        owner, node, jid = str(iq.to), node_name(request), _jid(request)
+        if jid.bare != iq.sender.bare:
+            raise StanzaError("forbidden", "everybody ends their own subscriptions")
+        await self._config(owner, node)
         if not await self._subscribers.remove(owner, node, jid):
             raise pubsub_error("unexpected-request", "not-subscribed")
         return ()

@@ -134,6 +134,8 @@ class Presence:
         """Presence to one address, available or not. Raises StanzaError when too many are shown it already."""
         target = str(to)
         account = session.full_account
+        if stanza.get("type") is None:
+            stanza = self._dressed(session, stanza)
         if stanza.get("type") == "unavailable":
             session.directed.pop(target, None)
         elif not self._sees_anyway(account, to):

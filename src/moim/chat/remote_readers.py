@@ -60,6 +60,17 @@ class RemoteReaders:
             elif node in client.wants:
                 yield jid
 
+    async def introduce(self, owner: str, contact: str) -> None:
+        """A contact may hear of the nodes of ``owner`` from now on: its clients that were seen get the last items."""
+        for jid in tuple(self._by_bare.get(contact, ())):
+            client = self._clients[jid]
+            if owner not in client.owners:
+                continue
+            if client.wants is None:
+                self._ask(owner, jid, client)
+            elif client.wants:
+                await self._events.introduce_remote(owner, jid, client.wants)
+
     def tell(self, stanza: Element) -> None:
         """Takes a stanza for one of them."""
         self._send(stanza)

@@ -48,6 +48,8 @@ class Subscriptions:
         self._pushes = pushes
         self._remote = remote
         self._max_items = max_items
+        self.on_seen: Callable[[str, str], Awaitable[None]] | None = None
+        """Hears that an account (bare JID) is seen by a contact from now on."""
 
     async def sent(self, owner: str, contact: Jid, stanza: Element) -> None:
         """The owner of a local account sent a subscription stanza to ``contact``."""
@@ -79,7 +81,7 @@ class Subscriptions:
             self._show_unavailable(owner, bare)
         await self._route(presence(owner, bare, action, stanza.children), contact)
         if after.state.seen and not before.state.seen:
-            self._show(owner, bare)
+            await self._seen(owner, bare)
 
     async def received(self, owner: str, stanza: Element) -> None:
         """A subscription stanza for a local account arrived; ``from`` and ``to`` are bare."""
@@ -119,7 +121,7 @@ class Subscriptions:
                 self._deliver(roster, stanza, to_available=action == "subscribe")
         if answer == "subscribed":
             await self._route(presence(owner, contact, answer), Jid.parse(contact))
-            self._show(owner, contact)
+            await self._seen(owner, contact)
         elif answer == "unsubscribed":
             self._show_unavailable(owner, contact)
             if not self._is_local(Jid.parse(contact)):
@@ -162,6 +164,11 @@ class Subscriptions:
         else:
             sessions = [session for session in account.sessions.values() if session.interested]
         self._plane.send_many([(session.sid, stanza) for session in sessions])
+
+    async def _seen(self, owner: str, contact: str) -> None:
+        self._show(owner, contact)
+        if self.on_seen is not None:
+            await self.on_seen(owner, contact)
 
     def _show(self, owner: str, contact: str) -> None:
         """Shows the owner's present sessions to a contact that may see them from now on."""
