@@ -175,7 +175,9 @@ def _inside(site: Site) -> Sequence[Part]:
     bus, ports, here = _open_bus(site), site.settings.ports, site.settings.nodes.inside
     store = _StorePart(site)
     certificates = trust.Service(site, bus)
-    people = directory.Service(site, store.store, bus, credential=certificates.credential)
+    people = directory.Service(
+        site, store.store, bus, credential=certificates.credential, policies=site.section(chat.Settings).policies
+    )
     files = provisioning.Service(site, bus, credential=certificates.credential, devices=people.users)
     inside_names = names.Service(site, view="inside", node="inside", servers=_servers(site))
     others = federation.Service(
@@ -285,7 +287,9 @@ async def offline_admin(site: Site) -> AsyncIterator[str]:
     store = _open_store(site)
     bus = Bus()
     certificates = trust.Service(site, bus)
-    people = directory.Service(site, store, bus, credential=certificates.credential)
+    people = directory.Service(
+        site, store, bus, credential=certificates.credential, policies=site.section(chat.Settings).policies
+    )
     sessions = portal.make_sessions(site.section(portal.Settings))
     spaces = meetings.Service(site, store, bus, sessions=sessions, ice=_NoRelays(), links=lambda: _public_base(site))
     others = federation.Service(site, store, bus, credential=certificates.credential, anchors=list)

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +51,8 @@ class FakeUsers:
     names: dict[str, str] = field(default_factory=dict)
     domain: str = DOMAIN
     broken: bool = False
+    given: dict[str, str] = field(default_factory=dict)
+    departments: dict[str, str] = field(default_factory=dict)
 
     def _key(self, address: Address | str) -> str:
         return str(address).removesuffix(f"@{self.domain}")
@@ -75,7 +77,21 @@ class FakeUsers:
         key = self._key(address)
         if key not in self.passwords:
             return None
-        return SimpleNamespace(display_name=self.names.get(key, key.partition("@")[0].capitalize()))
+        return SimpleNamespace(
+            display_name=self.names.get(key, key.partition("@")[0].capitalize()),
+            policy=self.given.get(key, ""),
+            department=self.departments.get(key, ""),
+        )
+
+    async def policies(self, *, departments: bool) -> list[tuple[Address, str, str]]:
+        named = {self._key(a): a for a in await self.addresses()}
+        rows = [(a, self.given.get(key, ""), self.departments.get(key, "")) for key, a in named.items()]
+        return [row for row in rows if row[1] or (departments and row[2])]
+
+    async def update(self, address: Address | str, changes: Mapping[str, Any]) -> None:
+        if self._key(address) not in self.passwords:
+            raise NotFound(f"there is no {address}")
+        self.given[self._key(address)] = changes["policy"]
 
     async def addresses(self) -> list[Address]:
         return [Address(*key.split("@")) if "@" in key else Address(key, self.domain) for key in self.passwords]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -133,10 +134,16 @@ class Directory:
         self.asked += 1
         local, _, domain = address.partition("@")
         assert domain == "chat.test"
-        return type("Profile", (), {"display_name": local.upper()})() if local in self.names else None
+        return type("Profile", (), {"display_name": local.upper(), "policy": "", "department": ""})() if local in self.names else None
 
     async def addresses(self) -> list[Address]:
         return [Address(name, "chat.test") for name in self.names]
+
+    async def policies(self, *, departments: bool) -> list[tuple[Address, str, str]]:
+        return []
+
+    async def update(self, address: Address | str, changes: Mapping[str, object]) -> object:
+        raise AssertionError("nothing is changed here")
 
     async def add(self, address: Address | str, password: str | None = None) -> object:
         raise AssertionError("nothing is changed here")

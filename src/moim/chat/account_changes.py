@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from moim.chat.accounts import Accounts, Session
 from moim.chat.contacts import Changes, People
 from moim.chat.fast import FastTokens
-from moim.chat.feature import Feature
+from moim.chat.feature import Feature, hooks
+from moim.chat.policies import Policies
 from moim.chat.registration import Registration
 from moim.chat.roster import RosterPushes
 from moim.chat.rosters import Item, Roster, Rosters
@@ -32,6 +33,7 @@ class AccountChanges:
         tokens: FastTokens | None,
         registration: Registration | None,
         features: Sequence[Feature],
+        policies: Policies,
         also: Sequence[AccountGone] = (),
     ) -> None:
         self._accounts = accounts
@@ -41,6 +43,8 @@ class AccountChanges:
         self._sessions = sessions
         self._tokens = tokens
         self._registration = registration
+        self._policies = policies
+        self._on_policy = hooks(features, lambda feature: feature.on_policy)
         self._gone = (*(feature.on_account_removed for feature in features if feature.on_account_removed), *also)
 
     def bound(self, session: Session) -> Awaitable[None] | None:
@@ -66,6 +70,20 @@ class AccountChanges:
             # Only the directory's own word deletes what is stored: a list may come up short for other reasons.
             self._forget(bare, [])
 
+    async def look_at_policy(self, bare: str) -> None:
+        """The directory told that an account has changed: another policy may count for it. Raises Unavailable."""
+        if await self._policies.changed(bare):
+            self._tell_of_policy(bare)
+
+    async def look_at_policies(self) -> None:
+        """The same for everybody, when changes may have been missed. Raises Unavailable."""
+        for bare in await self._policies.load():
+            self._tell_of_policy(bare)
+
+    def _tell_of_policy(self, bare: str) -> None:
+        for hook in self._on_policy:
+            hook(bare)
+
     async def password_changed(self, bare: str) -> None:
         """The account has another password or may not sign in any more: its sessions end, and so do its tokens."""
         error = stream_error("not-authorized", "the password of the account was changed")
@@ -87,6 +105,7 @@ class AccountChanges:
             if roster is not None and roster not in losing and roster.item(bare).listed and bare not in roster.stored:
                 losing.append(roster)
         self._people.removed(bare)
+        self._policies.removed(bare)
         for roster in losing:
             self._pushes.push(roster, Item(bare))
 

@@ -94,7 +94,8 @@ class Discovery:
         if not await self._visible(iq):
             raise StanzaError("service-unavailable")
         _no_node(iq)
-        variables = sorted({var for feature in self._features for var in feature.account_vars})
+        offered = [f for f in self._features if f.offered is None or f.offered(str(iq.to))]
+        variables = sorted({var for feature in offered for var in feature.account_vars})
         others = [(*identity, "") for feature in self._features for identity in feature.account_identities]
         return (_info([("account", "registered", ""), *others], variables),)
 

@@ -93,6 +93,8 @@ class Feature:
     """Domain and name of services of this server that discovery lists now."""
     account_vars: tuple[str, ...] = ()
     """What discovery lists for an account."""
+    offered: Callable[[str], bool] | None = None
+    """Whether discovery says so of an account (bare JID); None for every account."""
     account_identities: tuple[tuple[str, str], ...] = ()
     """Category and type of what an account is besides a registered account."""
     account_items: Callable[[Iq], Awaitable[Sequence[Element]]] | None = None
@@ -144,6 +146,8 @@ class Feature:
     """A session that was bound is gone."""
     luggage: Luggage | None = None
     """What goes with a session to another node."""
+    on_policy: Callable[[str], None] | None = None
+    """What counts for an account (bare JID) is another policy from now on."""
     on_account_removed: Callable[[str], Awaitable[None]] | None = None
     """An account (bare JID) was removed from the directory; its sessions are gone already."""
 

@@ -15,13 +15,15 @@ from moim.proto.xmpp import prepare_domain
 class Host:
     """One hosted domain, prepared, with the settings that count in it.
 
-    ``rooms`` and ``uploads`` are the domains of its services, empty where they are off.
+    ``rooms`` and ``uploads`` are the domains of its services, empty where they are off. ``own`` are the keys that it
+    does not have from the site.
     """
 
     domain: str
     settings: Settings
     rooms: str
     uploads: str
+    own: frozenset[str] = frozenset()
 
 
 class Hosts(Mapping[str, Host]):
@@ -36,7 +38,8 @@ class Hosts(Mapping[str, Host]):
             update: dict[str, Any] = {"rooms_host": "", "uploads_host": ""} if self._hosts else {}
             own = overrides.pop(domain, None)
             update |= {key: getattr(own, key) for key in own.model_fields_set} if own is not None else {}
-            self._hosts[domain] = _host(domain, settings.model_copy(update=update))
+            keys = frozenset(own.model_fields_set) if own is not None else frozenset[str]()
+            self._hosts[domain] = _host(domain, settings.model_copy(update=update), keys)
         self.primary = next(iter(self._hosts))
         if overrides:
             raise ConfigError(
@@ -62,7 +65,7 @@ class Hosts(Mapping[str, Host]):
         return tuple(name for host in self._hosts.values() for name in (host.rooms, host.uploads) if name)
 
     def settings(self, address: str) -> Settings:
-        """What counts for a bare JID, or in a domain."""
+        """What counts in a domain, or in that of a bare JID. What counts for the person: see ``Policies``."""
         return self._hosts[address.rpartition("@")[2]].settings
 
 
@@ -72,10 +75,10 @@ def hosts(domains: Sequence[str], settings: Settings) -> tuple[str, ...]:
     return (*found, *found.services)
 
 
-def _host(domain: str, settings: Settings) -> Host:
+def _host(domain: str, settings: Settings, own: frozenset[str]) -> Host:
     rooms = component_host("rooms_host", settings.rooms_host or f"rooms.{domain}") if settings.rooms else ""
     uploads = component_host("uploads_host", settings.uploads_host or f"upload.{domain}") if settings.uploads else ""
-    return Host(domain, settings, rooms, uploads)
+    return Host(domain, settings, rooms, uploads, own)
 
 
 def component_host(key: str, text: str, taken: Mapping[str, Host] | None = None) -> str:

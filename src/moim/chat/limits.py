@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from moim.chat.archive import Limits as ArchiveLimits
 from moim.chat.archive import Share
 from moim.chat.feature import Feature
-from moim.chat.hosts import Host, Hosts
+from moim.chat.hosts import Host
 from moim.chat.negotiation import Policy
 from moim.chat.offline import Limits as OfflineLimits
 from moim.chat.pep_store import Bounds
+from moim.chat.policies import Policies
 from moim.chat.rooms import RoomSettings
-from moim.chat.settings import Settings
+from moim.chat.rooms import Share as RoomShare
+from moim.chat.settings import PersonSettings, Settings
 from moim.chat.strangers import Shares
 from moim.chat.throttle import AuthThrottle
 from moim.chat.uploads import DAY, Quotas
@@ -66,10 +68,12 @@ def stranger_shares(settings: Settings) -> Shares:
     )
 
 
-def archive_limits(settings: Settings, hosts: Hosts, others: Callable[[], Mapping[str, Share]]) -> ArchiveLimits:
+def archive_limits(settings: Settings, policies: Policies, others: Callable[[], Mapping[str, Share]]) -> ArchiveLimits:
     """What an archive keeps, and how much of it one request gets; ``others`` have shares of their own."""
     return ArchiveLimits(
-        usual=lambda owner: hosts.settings(owner).archive_default,
+        usual=lambda owner: policies.of(owner).archive_default,
+        fixed=lambda owner: not policies.of(owner).archive_choice,
+        kept=lambda owner: policies.of(owner).archive,
         others=others,
         listed=settings.archive_preferences,
         page=settings.archive_page,
@@ -80,12 +84,12 @@ def archive_limits(settings: Settings, hosts: Hosts, others: Callable[[], Mappin
     )
 
 
-def archive_share(settings: Settings) -> Share:
+def archive_share(settings: PersonSettings) -> Share:
     """What one archive keeps."""
     return Share(settings.archive_days, settings.archive_messages, settings.archive_bytes)
 
 
-def offline_limits(settings: Settings) -> OfflineLimits:
+def offline_limits(settings: PersonSettings) -> OfflineLimits:
     """What is kept for one account that is away."""
     return OfflineLimits(settings.offline_messages, settings.offline_bytes)
 
@@ -104,6 +108,11 @@ def upload_quotas(settings: Settings) -> Quotas:
     )
 
 
+def room_share(settings: PersonSettings) -> RoomShare:
+    """What one person may do with rooms."""
+    return RoomShare(settings.rooms_per_user, settings.rooms_stanzas_per_second, settings.rooms_stanzas_burst)
+
+
 def room_settings(host: Host, *, apart: bool) -> RoomSettings:
     """The rooms of a domain. ``apart``: in the store they are told from those of the service domain by their host."""
     settings = host.settings
@@ -114,9 +123,7 @@ def room_settings(host: Host, *, apart: bool) -> RoomSettings:
         occupants=settings.rooms_occupants,
         history=settings.rooms_history,
         rooms=settings.rooms_max,
-        rooms_per_user=settings.rooms_per_user,
-        rate=settings.rooms_stanzas_per_second,
-        burst=settings.rooms_stanzas_burst,
+        share=room_share(settings),
         persistent=settings.rooms_persistent,
         history_bytes=settings.rooms_history_bytes,
         affiliations=settings.rooms_affiliations,

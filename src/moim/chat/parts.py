@@ -29,12 +29,14 @@ from moim.chat.hosts import Hosts, component_host
 from moim.chat.last_activity import LastActivity
 from moim.chat.message_of_the_day import MessageOfTheDay
 from moim.chat.offline import OfflineMessages
+from moim.chat.other_domains import Guarded, OtherDomains
 from moim.chat.outage_status import outage_status
 from moim.chat.pep import Pep
 from moim.chat.pep_events import PepEvents
 from moim.chat.pep_store import PepStore
 from moim.chat.ping import ping
 from moim.chat.plane import Plane
+from moim.chat.policies import Policies
 from moim.chat.presence import Presence
 from moim.chat.private import PrivateStorage
 from moim.chat.push import Push, Registrations
@@ -43,6 +45,7 @@ from moim.chat.registration import Registrar, Registration
 from moim.chat.remote import RemoteStanzas
 from moim.chat.remote_readers import RemoteReaders
 from moim.chat.rooms import Rooms, RoomServices
+from moim.chat.rooms import Share as RoomShare
 from moim.chat.roster import RosterPushes, RosterRequests
 from moim.chat.rosters import Rosters
 from moim.chat.routing import Component, Federation, Router
@@ -70,6 +73,7 @@ class Parts:
         self,
         plane: Plane,
         hosts: Hosts,
+        policies: Policies,
         settings: Settings,
         store: Store,
         users: Users,
@@ -85,6 +89,7 @@ class Parts:
     ) -> None:
         self.plane = plane
         self.domains = hosts
+        self.policies = policies
         self.accounts = Accounts()
         self.people = People(users, hosts, max_age=settings.directory_refresh_seconds)
         self.rosters = Rosters(
@@ -98,19 +103,20 @@ class Parts:
         self.verifiers = Verifiers(users, secret)
         self.tokens = self._make_tokens(settings, store, users, secret) if settings.fast else None
         self.registration = self._make_registration(hosts, settings, registrar)
-        self.archive = self._make_archive(hosts, settings, store) if settings.archive else None
+        archived = policies.any(lambda counts: counts.archive)
+        self.archive = self._make_archive(hosts, settings, store) if archived else None
         self.offline = OfflineMessages(
             accounts=self.accounts,
             plane=self.plane,
             store=store,
             bounce=self._bounce,
-            limits=lambda owner: limits.offline_limits(hosts.settings(owner)),
+            limits=lambda owner: limits.offline_limits(policies.of(owner)),
             alone=cluster is None,
             archive=self.archive,
         )
 
         def most_contacts(owner: str) -> int:
-            return hosts.settings(owner).max_roster_items
+            return policies.of(owner).max_roster_items
 
         subscriptions = Subscriptions(
             hosts,
@@ -187,7 +193,7 @@ class Parts:
         self.pep_store, self.private, self.vcards = pep_store, private, vcards
 
         self.external = self._make_external(hosts, external) if external is not None else None
-        self.push = self._make_push(hosts, settings, store) if settings.push else None
+        self.push = self._make_push(hosts, settings, store) if policies.any(lambda counts: counts.push) else None
         self.uploads = self._make_uploads(hosts, files, web_base, secret) if files is not None else None
 
         self.management = self._make_management(settings)
@@ -208,6 +214,18 @@ class Parts:
             offered=lambda domain: bool(admins[domain]),
         )
 
+        self.refusals = Refusals(self._bounce)
+        components: dict[str, Component] = {}
+        self.other_domains = OtherDomains(
+            hosts,
+            policies.of,
+            accounts=self.accounts,
+            plane=self.plane,
+            visibility=self,
+            related=lambda owner, other: self.strangers.related(owner, other),
+            refusals=self.refusals,
+            exempt=components,
+        )
         # Every feature that clients can use. What is not listed here does not exist, and is not announced.
         self.features = (
             *((self.archive.feature,) if self.archive is not None else ()),  # before what waits for its messages
@@ -226,6 +244,7 @@ class Parts:
             jid_escaping.feature,
             LastActivity(store, accounts=self.accounts, rosters=self.rosters).feature,
             self.offline.feature,
+            self.other_domains.feature,
             pep.feature,
             ping(self.rosters),
             private.feature,
@@ -242,7 +261,6 @@ class Parts:
             *((self.registration.feature,) if self.registration is not None else ()),
         )
         self.rooms = self._house_rooms(hosts, store, cluster) if any(host.rooms for host in hosts.values()) else None
-        components: dict[str, Component] = {}
         for part in (self.rooms, self.uploads):
             components |= dict.fromkeys(part.hosts, part) if part is not None else {}
         if self.external is not None:
@@ -266,16 +284,16 @@ class Parts:
             remote=self._remote,
             max_directed=settings.max_directed_presence,
         )
-        self.refusals = Refusals(self._bounce)
         self.strangers = self._make_strangers(hosts, settings, components)
         self._counts_strangers = settings.strangers_per_minute > 0
         if federation is not None:
-            federation = Watched(federation, self.strangers.wrote)
+            federation = Guarded(Watched(federation, self.strangers.wrote), self.other_domains.lets_out)
         lists = [source(uri) for uri in settings.shared_block_lists]
         self.shared_lists = (
             SharedBlockLists(hosts.primary, lists, send=self._remote, refusals=self.refusals) if lists else None
         )
         self.plane.servers.short_way = self._short_way
+        self.plane.servers.open = self.other_domains.open
         self.router = Router(
             hosts,
             accounts=self.accounts,
@@ -290,6 +308,7 @@ class Parts:
             federation=federation,
             components=components,
             gateways=self.external.components if self.external is not None else (),
+            leaves=self.other_domains.check,
         )
         self.undelivered = Undelivered(
             hosts, accounts=self.accounts, plane=self.plane, offline=self.offline, refuse=self._bounce
@@ -305,10 +324,10 @@ class Parts:
             subscriptions=subscriptions,
             components=components,
             hears=(readers,),
-            gate=self.strangers if self._counts_strangers else None,
+            gates=(self.other_domains, *((self.strangers,) if self._counts_strangers else ())),
             lists=self.shared_lists,
         )
-        policies = {
+        offers = {
             name: limits.sign_in_policy(
                 name,
                 host.settings,
@@ -321,7 +340,7 @@ class Parts:
             for name, host in hosts.items()
         }
         self.sessions = Sessions(
-            policies=policies,
+            policies=offers,
             plane=self.plane,
             accounts=self.accounts,
             router=self.router,
@@ -335,7 +354,7 @@ class Parts:
             strangers=self.registration.stranger if self.registration is not None else None,
             records=self._recorded,
             secret=secret,
-            max_per_account=lambda domain: hosts[domain].settings.max_sessions_per_user,
+            max_per_account=lambda bare: policies.of(bare).max_sessions_per_user,
             max_pending=settings.max_pending_stanzas,
             bind_timeout=2 * settings.handshake_seconds,
         )
@@ -348,6 +367,7 @@ class Parts:
             tokens=self.tokens,
             registration=self.registration,
             features=self.features,
+            policies=policies,
             also=(self.rooms.account_removed,) if self.rooms is not None else (),
         )
         if cluster is not None:
@@ -364,13 +384,13 @@ class Parts:
         )
 
     def _make_registration(self, hosts: Hosts, settings: Settings, registrar: Registrar | None) -> Registration | None:
-        offering = (host.settings.password_changes or host.settings.registration for host in hosts.values())
-        if registrar is None or not any(offering):
+        offering = self.policies.any(lambda counts: counts.password_changes)
+        if registrar is None or not (offering or any(host.settings.registration for host in hosts.values())):
             return None
         return Registration(
             registrar,
             open_to_strangers=lambda domain: hosts[domain].settings.registration,
-            changes=lambda domain: hosts[domain].settings.password_changes,
+            changes=lambda whose: self.policies.of(whose).password_changes,
             per_hour=settings.registrations_per_hour,
             farewell=lambda session, last: self.sessions.farewell(session, last, account_removed()),
         )
@@ -380,8 +400,9 @@ class Parts:
         special = {name for name, share in shares.items() if share != limits.archive_share(settings)}
 
         def others() -> dict[str, Share]:
-            """Those of the accounts and rooms of domains that keep more or less than is usual."""
+            """Those of the accounts and rooms that keep more or less than is usual, by their domain or policy."""
             found = {bare: shares[name] for bare in self.people if (name := bare.rpartition("@")[2]) in special}
+            found |= {bare: limits.archive_share(self.policies.of(bare)) for bare in self.policies}
             of_rooms = {hosts[name].rooms: shares[name] for name in special}
             for room in self.rooms.addresses() if self.rooms is not None and special else ():
                 if (share := of_rooms.get(room.rpartition("@")[2])) is not None:
@@ -389,7 +410,7 @@ class Parts:
             return found
 
         return Archive(
-            limits.archive_limits(settings, hosts, others),
+            limits.archive_limits(settings, self.policies, others),
             store=store,
             plane=self.plane,
             accounts=self.accounts,
@@ -481,6 +502,7 @@ class Parts:
             hosts,
             Registrations(store, most=settings.push_registrations),
             plane=self.plane,
+            may=lambda owner: self.policies.of(owner).push,
             deliver=lambda batch: self.router.deliver(batch),
             summary=settings.push_summary,
             per_minute=settings.push_per_minute,
@@ -492,7 +514,8 @@ class Parts:
             files=files,
             base=base,
             secret=secret,
-            per_minute=lambda domain: hosts[domain].settings.uploads_per_minute,
+            may=lambda owner: self.policies.of(owner).uploads,
+            per_minute=lambda owner: self.policies.of(owner).uploads_per_minute,
             deliver=lambda batch: self.router.deliver(batch),
         )
 
@@ -518,12 +541,17 @@ class Parts:
                     seats=seats,
                     deliver=lambda batch: self.router.deliver(batch),
                     fan_out=lambda stanza, audience, skip: self.router.fan_out(stanza, audience, skip),
-                    archive=self.archive.rooms if self.archive is not None else None,
+                    archive=self.archive.rooms if self.archive is not None and host.settings.archive else None,
+                    share=self._room_share,
                 )
                 for name, host in hosts.items()
                 if host.rooms
             ]
         )
+
+    def _room_share(self, person: Jid) -> RoomShare | None:
+        """That of somebody of this site; people of elsewhere have the service's."""
+        return limits.room_share(self.policies.of(str(person.bare))) if person.domain in self.domains else None
 
     def _bounce(self, message: Element, error: StanzaError) -> None:
         self.router.reply(message, error)

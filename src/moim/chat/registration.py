@@ -40,8 +40,8 @@ class Registrar(Protocol):
 class Registration:
     """Answers ``jabber:iq:register``: for accounts about themselves, and for strangers where ``open_to_strangers``.
 
-    ``changes`` tells where people change their passwords; both are asked with a domain. ``per_hour`` bounds the
-    accounts that one client address makes. ``farewell`` sends a last element to a session and ends it.
+    ``changes`` tells of a bare JID or a domain whether passwords may be changed there. ``per_hour`` bounds the accounts
+    that one client address makes. ``farewell`` sends a last element to a session and ends it.
     """
 
     def __init__(
@@ -117,8 +117,7 @@ class Registration:
     def _asker(self, iq: Iq) -> Session:
         if iq.session is None or (iq.to.local and not iq.own):
             raise StanzaError("forbidden", "only the account's owner may do this")
-        domain = iq.session.full.domain
-        if not (self._may_change(domain) or self._open(domain)):
+        if not (self._may_change(iq.session.bare) or self._open(iq.session.full.domain)):
             raise StanzaError("service-unavailable")
         return iq.session
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Protocol
 
 from moim.chat.contacts import People
@@ -71,7 +71,7 @@ class RemoteStanzas:
         subscriptions: Subscriptions,
         components: Mapping[str, Component],
         hears: Collection[Hears] = (),
-        gate: Gate | None = None,
+        gates: Sequence[Gate] = (),
         lists: SharedLists | None = None,
     ) -> None:
         self._domains = domains
@@ -81,7 +81,7 @@ class RemoteStanzas:
         self._subscriptions = subscriptions
         self._components = components
         self._hears = hears
-        self._gate = gate
+        self._gates = gates
         self._lists = lists
         self._inboxes: dict[tuple[str, Jid], deque[tuple[Jid, Jid, Element]]] = {}
         self._waiting: Counter[str] = Counter()
@@ -148,8 +148,9 @@ class RemoteStanzas:
 
     async def _one(self, sender: Jid, to: Jid, stanza: Element) -> None:
         try:
-            if self._gate is not None and not await self._gate.admits(sender, to, stanza):
-                return
+            for gate in self._gates:
+                if not await gate.admits(sender, to, stanza):
+                    return
             if stanza.name == "presence":
                 await self._take_presence(sender, to, stanza)
             elif stanza.name == "iq" and self._was_asked_for(sender, to, stanza):

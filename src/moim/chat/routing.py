@@ -64,7 +64,8 @@ class Federation(Protocol):
 class Router:
     """Judges one stanza after the other. A result that is awaitable has to be awaited before the session's next.
 
-    ``gateways`` are those components whose addresses may be contacts.
+    ``gateways`` are those components whose addresses may be contacts. ``leaves`` raises StanzaError for what an account
+    (bare JID) may not send to an address elsewhere.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Router:
         federation: Federation | None,
         components: Mapping[str, Component],
         gateways: Collection[str] = (),
+        leaves: Callable[[str, Jid, Element], None] = lambda owner, to, stanza: None,
     ) -> None:
         self._domains = domains
         self._accounts = accounts
@@ -96,6 +98,7 @@ class Router:
         self._federation = federation
         self._components = components
         self._gateways = frozenset(gateways)
+        self._leaves = leaves
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_answer = hooks(features, lambda feature: feature.on_answer)
         self._on_outside_answer = hooks(features, lambda feature: feature.on_outside_answer)
@@ -120,6 +123,8 @@ class Router:
             if stanza.name == "presence" and stanza.get("type") == "unavailable":
                 return None  # they saw it leave when it began to block them
             raise blocked_error()
+        if to is not None and to.domain not in self._domains:
+            self._leaves(session.bare, to, stanza)
         if stanza.name == "message":
             return self._message(stanza, session.full, to or session.full.bare)
         if stanza.name == "presence":

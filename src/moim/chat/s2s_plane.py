@@ -30,6 +30,8 @@ class ServerPlane:
         self._pairs: dict[str, dict[tuple[int, str], None]] = {}
         self.short_way: Callable[[str], bool] = lambda remote: True
         """Whether messages of a domain go to local sessions at once, or are judged first."""
+        self.open: Callable[[str], bool] = lambda local: True
+        """Whether the people of a hosted domain may talk with others, so that nobody has to look at each message."""
 
     def attach(self, handle: Handler) -> None:
         """Passes every event about streams between servers to ``handle`` from now on."""
@@ -111,12 +113,12 @@ class ServerPlane:
     def pair(self, sid: int, local: str, remote: str) -> None:
         """Lets stanzas from ``remote`` to ``local`` in; messages that the table decides may go to sessions at once."""
         self._pairs.setdefault(remote, {})[sid, local] = None
-        self._engine.pair(sid, local, remote, direct=self.short_way(remote))
+        self._engine.pair(sid, local, remote, direct=self.open(local) and self.short_way(remote))
 
     def look_again(self, remote: str) -> None:
         """What ``short_way`` says of a domain has changed: its streams follow."""
         for sid, local in self._pairs.get(remote, ()):
-            self._engine.pair(sid, local, remote, direct=self.short_way(remote))
+            self._engine.pair(sid, local, remote, direct=self.open(local) and self.short_way(remote))
 
     def _forget(self, sid: int) -> None:
         for remote, pairs in tuple(self._pairs.items()):
@@ -126,9 +128,11 @@ class ServerPlane:
                 del self._pairs[remote]
 
     def route(self, sid: int, local: str, remote: str) -> None:
-        """Lets messages of sessions of ``local`` to ``remote`` out at once."""
-        self._engine.route_domain(sid, local, remote, True)
+        """Lets messages of sessions of ``local`` to ``remote`` out at once, where nobody has to look at them."""
+        if self.open(local):
+            self._engine.route_domain(sid, local, remote, True)
 
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream, then the connection."""
+        self._word.say()
         self._engine.close(sid, error)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moim.bus import Bus
+from moim.bus import Bus, BusChanged
 from moim.chat import limits
 from moim.chat.bosh import Bosh, BoshBounds
 from moim.chat.cluster import Cluster, Steering, shared_secret
@@ -21,6 +21,7 @@ from moim.chat.hosts import Hosts
 from moim.chat.moving.service import Moving
 from moim.chat.parts import Parts
 from moim.chat.plane import Listener, Mode, Plane
+from moim.chat.policies import Policies, bare_jid
 from moim.chat.registration import Registrar
 from moim.chat.routing import Federation
 from moim.chat.s2s_plane import ServerPlane
@@ -29,7 +30,7 @@ from moim.chat.uploads import Files, Uploads
 from moim.chat.users import CertificateFiles, Users
 from moim.errors import ConfigError, ProtocolError, Unavailable, UsageError
 from moim.model import Address, CertificateChanged, ServiceStatus, UserChanged, UserRemoved
-from moim.proto.xmpp import Element, Jid, bosh, prepare_domain, prepare_local
+from moim.proto.xmpp import Element, bosh, prepare_domain
 from moim.settings import Site, read_secret
 from moim.store import Store
 
@@ -76,6 +77,8 @@ class Service:
         self._relays = relays
         self._web_base = (lambda: self._settings.uploads_url) if self._settings.uploads_url else web_base
         self._hosts = Hosts(site.domains, self._settings)
+        self.policies = Policies(users, self._hosts, self._settings)
+        """What counts for whom."""
         self._listeners: list[Listener] = []
         self._cancels: list[Callable[[], None]] = []
         self._parts: Parts | None = None
@@ -123,6 +126,7 @@ class Service:
         return Parts(
             plane,
             self._hosts,
+            self.policies,
             self._settings,
             self._store,
             self._users,
@@ -159,9 +163,7 @@ class Service:
         if not any(host.uploads for host in self._hosts.values()) or self._web_base is None:
             return None
         folder = Path(settings.uploads_dir) if settings.uploads_dir else self._site.node_dir(_NODE) / "uploads"
-        return Files(
-            self._store, self._site.root / folder, lambda whose: limits.upload_quotas(self._hosts.settings(whose))
-        )
+        return Files(self._store, self._site.root / folder, lambda whose: limits.upload_quotas(self.policies.of(whose)))
 
     async def moving(self) -> Moving:
         """What takes accounts over and gives them out, over the running service, or over one at rest.
@@ -174,6 +176,7 @@ class Service:
                 raise Unavailable("a site of several nodes has to run for this", hint="start it with: moim up")
             if self._resting is None:
                 self._resting = self._make_parts(self._secret())
+                await self.policies.load()
                 await self._resting.people.refresh(time.monotonic())
                 await self._resting.block_lists.load()
             parts = self._resting
@@ -191,6 +194,7 @@ class Service:
         return self._parts.uploads if self._parts is not None else None
 
     async def _start(self, parts: Parts) -> None:
+        await self.policies.load()
         await parts.people.refresh(time.monotonic())
         if parts.rooms is not None:
             await parts.rooms.start()
@@ -220,6 +224,7 @@ class Service:
             self._bus.subscribe(CertificateChanged, self._certificate_changed),
             self._bus.subscribe(UserChanged, self._user_changed),
             self._bus.subscribe(UserRemoved, self._user_removed),
+            self._bus.subscribe(BusChanged, self._bus_changed),
         ]
 
     def _start_bosh(self, settings: Settings) -> None:
@@ -396,7 +401,12 @@ class Service:
             return
         if fact.password_changed:
             await self._parts.changes.password_changed(bare)
+        await self._parts.changes.look_at_policy(bare)
         await self._parts.changes.tell(await self._parts.people.changed(bare))
+
+    async def _bus_changed(self, fact: BusChanged) -> None:
+        if fact.up and self._parts is not None:
+            await self._parts.changes.look_at_policies()
 
     async def _user_removed(self, fact: UserRemoved) -> None:
         bare = self._bare(fact.address)
@@ -404,11 +414,8 @@ class Service:
             await self._parts.changes.remove(bare)
 
     def _bare(self, address: Address) -> str | None:
-        try:
-            jid = Jid(prepare_local(address.local), prepare_domain(address.domain))
-        except ProtocolError:
-            return None
-        return str(jid) if jid.domain in self._hosts else None
+        bare = bare_jid(address)
+        return bare if bare is not None and bare.rpartition("@")[2] in self._hosts else None
 
 
 def web_origins(site: Site) -> tuple[str, ...]:

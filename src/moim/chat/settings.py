@@ -2,14 +2,78 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from moim.settings import Section
 
 
-class DomainSettings(Section):
+class PersonSettings(Section):
+    """What may differ from person to person."""
+
+    max_sessions_per_user: int = Field(default=32, ge=1, le=1000)
+    """Resources that one account may have bound at once."""
+    max_roster_items: int = Field(default=2000, ge=1, le=100_000)
+    """Contacts that one account may add by itself."""
+    federation: bool = True
+    """Let people write to and hear from other domains, as far as ``[federation]`` has it. Off, what they send there is
+    refused, and to others they are not there."""
+    strangers: bool = True
+    """Let people of other domains come to those who do not know them. Off, only contacts and those who were written to
+    within a day get through."""
+    offline_messages: int = Field(default=1000, ge=0, le=100_000)
+    """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
+    offline_bytes: int = Field(default=4_194_304, ge=0)
+    """Bytes of messages kept for one account while it is away."""
+    archive: bool = True
+    """Keep the messages that people send and get, so that all their devices see the same (XEP-0313). Off, nothing is
+    kept any more and nobody is shown what was; that goes when its time is over."""
+    archive_default: Literal["always", "roster", "never"] = "always"
+    """Whose messages are archived until an account chooses for itself: everybody's, those of contacts, or nobody's."""
+    archive_choice: bool = True
+    """Let people choose for themselves which of their messages are archived. Off, ``archive_default`` counts."""
+    archive_days: int = Field(default=365, ge=0, le=36_500)
+    """Days after which archived messages go; 0 keeps them for ever."""
+    archive_messages: int = Field(default=1_000_000, ge=100)
+    """Messages that one archive, of an account or of a room, keeps; beyond that the oldest go."""
+    archive_bytes: int = Field(default=1_073_741_824, ge=1_000_000)
+    """Bytes of messages that one archive keeps, likewise."""
+    rooms_per_user: int = Field(default=100, ge=0, le=10_000)
+    """Rooms that one person may have made, as long as these exist; 0: nobody makes any."""
+    rooms_stanzas_per_second: float = Field(default=20.0, gt=0)
+    """Stanzas that one person may send to rooms per second in the long run; more are refused."""
+    rooms_stanzas_burst: int = Field(default=200, ge=10)
+    """Stanzas that one person may send to rooms at once."""
+    uploads: bool = True
+    """Offer to upload files (XEP-0363): over HTTP, on the web app's origin. In a policy: whether its people may."""
+    uploads_file_bytes: int = Field(default=104_857_600, ge=1)
+    """The largest file. Through the edge no request is larger than ``edge.limits.body_bytes``."""
+    uploads_user_bytes: int = Field(default=2_147_483_648, ge=1)
+    """Bytes of all files that one person keeps here at once."""
+    uploads_user_files: int = Field(default=10_000, ge=1)
+    """Files that one person keeps here at once."""
+    uploads_daily_bytes: int = Field(default=1_073_741_824, ge=1)
+    """Bytes that one person may upload in 24 hours."""
+    uploads_days: float = Field(default=90.0, ge=0)
+    """Days after which a file is deleted; 0 keeps files for ever."""
+    uploads_per_minute: int = Field(default=60, ge=1)
+    """Files that one person may ask to upload in a minute."""
+    push: bool = True
+    """Let people's programs be woken through their makers' servers (XEP-0357)."""
+    password_changes: bool = True
+    """Let people change their password in their chat program (XEP-0077)."""
+
+
+class PolicySettings(PersonSettings):
+    """What counts for some people instead of what their domain has."""
+
+    departments: tuple[str, ...] = Field(default=(), max_length=1000)
+    """Departments, as in the directory, whose people have this policy unless they have one of their own."""
+
+
+class DomainSettings(PersonSettings):
     """What each hosted domain may have of its own."""
 
     allow_plain: bool = False
@@ -20,22 +84,6 @@ class DomainSettings(Section):
     """Domains with more users than this have no default contacts: lists and presence would grow with the square."""
     default_contacts_group: str = Field(default="", max_length=200)
     """The group that default contacts are shown in; empty for none."""
-    max_sessions_per_user: int = Field(default=32, ge=1, le=1000)
-    """Resources that one account may have bound at once."""
-    max_roster_items: int = Field(default=2000, ge=1, le=100_000)
-    """Contacts that one account may add by itself."""
-    offline_messages: int = Field(default=1000, ge=0, le=100_000)
-    """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
-    offline_bytes: int = Field(default=4_194_304, ge=0)
-    """Bytes of messages kept for one account while it is away."""
-    archive_default: Literal["always", "roster", "never"] = "always"
-    """Whose messages are archived until an account chooses for itself: everybody's, those of contacts, or nobody's."""
-    archive_days: int = Field(default=365, ge=0, le=36_500)
-    """Days after which archived messages go; 0 keeps them for ever."""
-    archive_messages: int = Field(default=1_000_000, ge=100)
-    """Messages that one archive, of an account or of a room, keeps; beyond that the oldest go."""
-    archive_bytes: int = Field(default=1_073_741_824, ge=1_000_000)
-    """Bytes of messages that one archive keeps, likewise."""
     admins: tuple[str, ...] = ()
     """Addresses of people who may administer this server with their client's commands (XEP-0133)."""
     admin_addresses: tuple[str, ...] = ()
@@ -54,8 +102,6 @@ class DomainSettings(Section):
     """Whether a new room stays when everybody has left, unless its owner decides otherwise."""
     rooms_max: int = Field(default=10_000, ge=1, le=100_000)
     """Rooms that there may be at once."""
-    rooms_per_user: int = Field(default=100, ge=1, le=10_000)
-    """Rooms that one person may have made, as long as these exist."""
     rooms_occupants: int = Field(default=500, ge=2, le=10_000)
     """The most occupants of a room; owners may choose fewer."""
     rooms_history: int = Field(default=50, ge=0, le=1000)
@@ -66,28 +112,8 @@ class DomainSettings(Section):
     """Whether a new room keeps an archive (XEP-0313), unless its owner decides otherwise; entering tells."""
     rooms_affiliations: int = Field(default=5000, ge=10, le=100_000)
     """Members, admins, owners and banned people that one room may have, all together."""
-    rooms_stanzas_per_second: float = Field(default=20.0, gt=0)
-    """Stanzas that one person may send to rooms per second in the long run; more are refused."""
-    rooms_stanzas_burst: int = Field(default=200, ge=10)
-    """Stanzas that one person may send to rooms at once."""
-    uploads: bool = True
-    """Offer to upload files (XEP-0363): over HTTP, on the web app's origin."""
     uploads_host: str = ""
     """The domain of the upload service; empty for ``upload.`` and the site's domain."""
-    uploads_file_bytes: int = Field(default=104_857_600, ge=1)
-    """The largest file. Through the edge no request is larger than ``edge.limits.body_bytes``."""
-    uploads_user_bytes: int = Field(default=2_147_483_648, ge=1)
-    """Bytes of all files that one person keeps here at once."""
-    uploads_user_files: int = Field(default=10_000, ge=1)
-    """Files that one person keeps here at once."""
-    uploads_daily_bytes: int = Field(default=1_073_741_824, ge=1)
-    """Bytes that one person may upload in 24 hours."""
-    uploads_days: float = Field(default=90.0, ge=0)
-    """Days after which a file is deleted; 0 keeps files for ever."""
-    uploads_per_minute: int = Field(default=60, ge=1)
-    """Files that one person may ask to upload in a minute."""
-    password_changes: bool = True
-    """Let people change their password in their chat program (XEP-0077)."""
     registration: bool = False
     """Let anybody make an account in a chat program, and people remove theirs (XEP-0077). Off, only you add people."""
 
@@ -96,8 +122,13 @@ class Settings(DomainSettings):
     """Instant messaging and presence."""
 
     domains: dict[str, DomainSettings] = Field(default={}, max_length=65)
-    """What is otherwise in one of the site's domains: ``[chat.domains."example.net"]`` with any of the keys from
-    ``allow_plain`` to ``registration`` of this list. What is not named there counts as in ``[chat]``."""
+    """What is otherwise in one of the site's domains: ``[chat.domains."example.net"]`` with any of the keys before this
+    one. What is not named there counts as in ``[chat]``."""
+    policies: dict[str, PolicySettings] = Field(default={}, max_length=100)
+    """What is otherwise for some people: ``[chat.policies.sales]`` with any of the keys from
+    ``max_sessions_per_user`` to ``password_changes``. ``moim user policy ADDRESS sales`` gives it to a person,
+    ``departments = ["Sales"]`` in it to all of a department. What is not named there counts as in the person's domain.
+    """
     channel_binding: bool = True
     """Offer the SCRAM -PLUS mechanisms (RFC 9266) where TLS gives the keys for them."""
     directory_refresh_seconds: float = Field(default=30.0, ge=1)
@@ -116,8 +147,6 @@ class Settings(DomainSettings):
     """Addresses that one session may show directed presence to at once."""
     max_pending_stanzas: int = Field(default=1000, ge=10, le=100_000)
     """Stanzas of one session that may wait for the database; a client that sends more is disconnected."""
-    archive: bool = True
-    """Keep the messages that people send and get, so that all their devices see the same (XEP-0313)."""
     archive_page: int = Field(default=50, ge=1, le=1000)
     """Messages in one answer of an archive when the client does not say how many it wants."""
     archive_page_max: int = Field(default=250, ge=1, le=1000)
@@ -195,8 +224,6 @@ class Settings(DomainSettings):
     """Programs of one account that may have tokens; those that are away for the longest lose theirs."""
     registrations_per_hour: float = Field(default=3.0, gt=0)
     """Accounts that one client address may make per hour, if ``registration`` is on."""
-    push: bool = True
-    """Let people's programs be woken through their makers' servers (XEP-0357)."""
     push_summary: Literal["none", "count", "sender", "body"] = "count"
     """What those servers are told: nothing, how many messages wait, also who wrote last, also the words."""
     push_per_minute: int = Field(default=60, ge=1)
@@ -219,3 +246,21 @@ class Settings(DomainSettings):
     """Wrong passwords for one account before unknown addresses have to wait; those it signed in from go free."""
     auth_backoff_max_seconds: float = Field(default=600.0, ge=1)
     """The longest wait after wrong passwords."""
+
+    @field_validator("policies")
+    @classmethod
+    def _have_names(cls, value: dict[str, PolicySettings]) -> dict[str, PolicySettings]:
+        taken: dict[str, str] = {}
+        for name, policy in value.items():
+            if not 0 < len(name) <= 64 or not name.isprintable() or name != unicodedata.normalize("NFC", name).strip():
+                raise ValueError(f"'{name[:64]}' cannot be the name of a policy: write it like sales")
+            for department in policy.departments:
+                key = department_key(department)
+                if taken.setdefault(key, name) != name:
+                    raise ValueError(f"the department {department} has two policies: {taken[key]} and {name}")
+        return value
+
+
+def department_key(text: str) -> str:
+    """A department's name in the form in which names are compared."""
+    return unicodedata.normalize("NFC", text).strip().casefold()

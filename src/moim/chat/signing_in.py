@@ -71,7 +71,7 @@ class SigningIn:
     """Every connection until stanzas may flow.
 
     ``end`` ends a session, ``entered`` is told of one that got its address, ``spawn`` runs work of a session.
-    ``max_per_account`` gives the sessions that an account of a domain may have, ``secret`` is what lasting resources
+    ``max_per_account`` gives the sessions that an account (bare JID) may have, ``secret`` is what lasting resources
     are derived from.
     """
 
@@ -237,7 +237,7 @@ class SigningIn:
             with log.session(f"xmpp-{session.sid}"):
                 _log.info("%s is bound anew; the older connection ends", jid)
             self._end(old, stream_error("conflict", "the resource was bound by a newer connection"))
-        account, most = self._accounts.get(str(jid.bare)), self._max_per_account(jid.domain)
+        account, most = self._accounts.get(str(jid.bare)), self._max_per_account(str(jid.bare))
         if account is not None and len(account.sessions) >= most:
             # Whoever lost many connections and never came back must not be locked out by what waits for them.
             waiting = next((other for other in account.sessions.values() if other.detached), None)

@@ -112,7 +112,7 @@ class Strangers:
 
     async def admits(self, sender: Jid, to: Jid, stanza: Element) -> bool:
         """Whether a stanza of another domain goes on; one that does not was answered here. Raises Unavailable."""
-        if not to.local or sender.domain in self._exempt or not _intrudes(stanza):
+        if not to.local or sender.domain in self._exempt or not intrudes(stanza):
             return True
         if await self.related(str(to.bare), sender):
             return True
@@ -214,7 +214,7 @@ class Strangers:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _intrudes(stanza: Element) -> bool:
+def intrudes(stanza: Element) -> bool:
     """Whether a stanza wants somebody's attention or work: no answers, no goodbyes."""
     kind = stanza.get("type")
     if stanza.name == "iq":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,10 +11,14 @@ from moim.proto.xmpp.scram import ScramHash, Verifier
 
 
 class Profile(Protocol):
-    """What is shown of a person."""
+    """What is shown of a person, and what decides which policy counts for them."""
 
     @property
     def display_name(self) -> str: ...
+    @property
+    def policy(self) -> str: ...
+    @property
+    def department(self) -> str: ...
 
 
 class Users(Protocol):
@@ -45,6 +49,14 @@ class Users(Protocol):
 
     async def addresses(self) -> Sequence[Address]:
         """Every account."""
+        ...
+
+    async def policies(self, *, departments: bool) -> Sequence[tuple[Address, str, str]]:
+        """Everybody with a policy of their own, or also with a department: address, policy, department."""
+        ...
+
+    async def update(self, address: Address | str, changes: Mapping[str, object]) -> object:
+        """Changes fields of a person. Raises MoimError with a sentence."""
         ...
 
     async def add(self, address: Address | str, password: str | None = None) -> object:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from moim.directory.csv_rows import Row, RowError, read_rows
 from moim.directory.passwords import Hasher, check_policy
-from moim.directory.profile import canonical, checked_fields
+from moim.directory.profile import canonical
 from moim.directory.users import NewUser, Users
 from moim.errors import MoimError
 from moim.model import Address
@@ -148,7 +148,7 @@ class Importer:
             return None
         try:
             address = canonical(item.address, self._users.domains)
-            fields = checked_fields(item.fields)
+            fields = self._users.checked(item.fields)
             check_policy(item.password, min_length=self._min_length)
         except MoimError as error:
             report.refuse(RowError(item.line, item.address[:128], error.message))

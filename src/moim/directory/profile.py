@@ -20,6 +20,7 @@ FIELDS: dict[str, int] = {
     "title": 255,
     "department": 255,
     "manager": 255,
+    "policy": 64,
 }
 """The fields that can be set, with the characters each may have."""
 
@@ -39,6 +40,7 @@ class Profile:
     title: str = ""
     department: str = ""
     manager: str = ""
+    policy: str = ""
     account_type: str = "local"
     disabled: bool = False
     created_at: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from moim.bus import Bus
@@ -76,8 +76,8 @@ class _Links:
 class Service:
     """The directory of the inside node. ``users`` works as soon as it is built; ``start`` opens UDS.
 
-    ``credential`` gives the files for a purpose; ``files`` where configuration files are, by default the catalogue's
-    ports.
+    ``credential`` gives the files for a purpose; ``policies`` are those that people can have; ``files`` where
+    configuration files are, by default the catalogue's ports.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Service:
         bus: Bus,
         *,
         credential: Callable[[str], Credential],
+        policies: Collection[str] = (),
         files: FileLinks | None = None,
         node: str = "inside",
     ) -> None:
@@ -105,6 +106,7 @@ class Service:
             bus,
             site.domains,
             self._hasher,
+            policies=policies,
             password_min_length=settings.password_min_length,
             remember_sign_in=settings.sign_in_cache_seconds,
         )

@@ -21,6 +21,7 @@ users = sa.Table(
     sa.Column("title", sa.String(255), nullable=False, server_default=""),
     sa.Column("department", sa.String(255), nullable=False, server_default=""),
     sa.Column("manager", sa.String(255), nullable=False, server_default=""),
+    sa.Column("policy", sa.String(64), nullable=False, server_default=""),  # one of chat's, by name
     sa.Column("account_type", sa.String(16), nullable=False, server_default="local"),
     sa.Column("disabled", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("created_at", sa.BigInteger, nullable=False),  # seconds since 1970, UTC

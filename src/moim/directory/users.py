@@ -56,12 +56,14 @@ class Users:
         domains: Sequence[str],
         hasher: Hasher,
         *,
+        policies: Collection[str] = (),
         password_min_length: int = 8,
         remember_sign_in: float = 300,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.domains = tuple(domains)
         """Those that there are people of, the service domain first."""
+        self._policies = policies
         self._store = store
         self._bus = bus
         self._hasher = hasher
@@ -115,6 +117,17 @@ class Users:
         query = sa.select(users.c.local, users.c.domain).where(users.c.domain.in_(self.domains)).order_by(*_ORDER)
         return await self._store.read(lambda connection: [Address(*row) for row in connection.execute(query)])
 
+    async def policies(self, *, departments: bool) -> list[tuple[Address, str, str]]:
+        """Everybody with a policy of their own, or also with a department: address, policy, department."""
+        named = sa.or_(users.c.policy != "", users.c.department != "") if departments else users.c.policy != ""
+        query = sa.select(users.c.local, users.c.domain, users.c.policy, users.c.department)
+        query = query.where(named, users.c.domain.in_(self.domains))
+
+        def work(connection: sa.Connection) -> list[tuple[Address, str, str]]:
+            return [(Address(r.local, r.domain), r.policy, r.department) for r in connection.execute(query)]
+
+        return await self._store.read(work)
+
     # What administrators and UDS ask.
 
     async def get(self, address: Address | str) -> Profile:
@@ -167,7 +180,7 @@ class Users:
         Raises UsageError for what cannot be taken and Conflict when the address exists.
         """
         wanted = self._address(address)
-        values = checked_fields(fields)
+        values = self.checked(fields)
         verifiers = None
         if password is not None:
             check_policy(password, min_length=self._min_length)
@@ -212,7 +225,7 @@ class Users:
         for field, value in rest.items():
             if not isinstance(value, str):
                 raise UsageError(f"{field} is a text", hint=f"fields: {', '.join((*FIELDS, 'disabled'))}")
-        values |= checked_fields(rest)
+        values |= self.checked(rest)
         values["updated_at"] = int(time.time())
         statement = users.update().where(users.c.domain == wanted.domain, users.c.local == wanted.local).values(values)
         if not await self._store.write(lambda connection: connection.execute(statement).rowcount):
@@ -250,6 +263,16 @@ class Users:
         """What is kept of a user's password, whether they may sign in or not; None when there is nothing."""
         account = await self._accounts.get(address)
         return account.verifiers if account is not None else None
+
+    def checked(self, fields: Mapping[str, str]) -> dict[str, str]:
+        """Values for the store, as of ``checked_fields``; a policy has to be there. Raises UsageError."""
+        values = checked_fields(fields)
+        if (policy := values.get("policy")) and policy not in self._policies:
+            known = f"there are: {', '.join(self._policies)}" if self._policies else "there is none yet"
+            raise UsageError(
+                f"there is no policy '{policy}'", hint=f"{known}; add [chat.policies.NAME] to moim.toml for another"
+            )
+        return values
 
     def _address(self, address: Address | str) -> Address:
         return canonical(address, self.domains)

@@ -12,7 +12,7 @@ import pytest
 import databases
 from moim.chat import rooms
 from moim.chat.audience import Audience
-from moim.chat.rooms import Rooms, RoomSettings
+from moim.chat.rooms import Rooms, RoomSettings, Share
 from moim.chat.rooms.history import Tombstone
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.store import Store
@@ -96,8 +96,8 @@ class World:
         self.fans = 0
         self.lost: set[str] = set()
         limits: dict[str, Any] = {
-            "host": HOST, "creators": "", "occupants": 600, "history": 10, "rooms": 50, "rooms_per_user": 50,
-            "rate": 1000.0, "burst": 10_000, "persistent": True,
+            "host": HOST, "creators": "", "occupants": 600, "history": 10, "rooms": 50,
+            "share": Share(50, 1000.0, 10_000), "persistent": True,
         }  # fmt: skip
         self.rooms = Rooms(
             RoomSettings(**(limits | options)),
@@ -451,7 +451,7 @@ async def test_one_stanza_is_one_fan_out_whatever_the_room_holds(world: World) -
 
 
 async def test_who_is_too_fast_is_refused_but_may_leave(new_world: NewWorld) -> None:
-    world = new_world(rate=0.001, burst=10)
+    world = new_world(share=Share(50, 0.001, 10))
     await world.open(OWNER, "O")
     for _ in range(20):
         world.put(OWNER, f"<presence to='{HALL}/O'><show>away</show></presence>")
@@ -461,7 +461,7 @@ async def test_who_is_too_fast_is_refused_but_may_leave(new_world: NewWorld) -> 
 
 
 async def test_invitations_cost(new_world: NewWorld) -> None:
-    world = new_world(rate=0.001, burst=30)
+    world = new_world(share=Share(50, 0.001, 30))
     await world.open(OWNER, "O")
     invites = "".join(f"<invite to='p{number}@y.test'/>" for number in range(3))
     for _ in range(5):

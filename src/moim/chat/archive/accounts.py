@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -23,7 +23,7 @@ from moim.chat.archive.retraction import Retractions
 from moim.chat.archive.rooms import RoomArchives
 from moim.chat.archive.rows import Record
 from moim.chat.archive.rules import cleaned, stamped
-from moim.chat.feature import Feature, Iq, Payload
+from moim.chat.feature import Feature, Iq, IqHandler, Payload
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, archivable, ns
 from moim.store import Store
@@ -66,6 +66,10 @@ class Limits:
 
     usual: Callable[[str], Usual] = lambda owner: "always"
     """Of accounts that did not choose, by bare JID."""
+    fixed: Callable[[str], bool] = lambda owner: False
+    """Whose choice does not count."""
+    kept: Callable[[str], bool] = lambda owner: True
+    """Who has an archive at all."""
     listed: int = 500
     page: int = 50
     page_most: int = 250
@@ -108,7 +112,9 @@ class Archive:
         self._pages: dict[Session, list[tuple[int, int]]] = {}
         self._waiting: dict[tuple[Jid, Jid], int] = {}
         self._coming: Counter[str] = Counter()
-        self.preferences = AllPreferences(store, usual=limits.usual, most=limits.listed, changed=self._apply)
+        self.preferences = AllPreferences(
+            store, usual=limits.usual, fixed=limits.fixed, most=limits.listed, changed=self._apply
+        )
         self.retractions = Retractions(store)
         self.retention = Retention(store, limits.share, others=limits.others, every=_SWEEP_SECONDS)
         self.intake = Intake(
@@ -133,14 +139,16 @@ class Archive:
                 ns.STANZA_IDS,
             ),
             account_iq={
-                ("get", ns.ARCHIVE, "query"): self._fields,
-                ("set", ns.ARCHIVE, "query"): self._query,
-                ("get", ns.ARCHIVE, "metadata"): self._metadata,
-                ("get", ns.ARCHIVE, "prefs"): self.preferences.get,
-                ("set", ns.ARCHIVE, "prefs"): self.preferences.set,
+                ("get", ns.ARCHIVE, "query"): self._of_those_who_have_one(self._fields),
+                ("set", ns.ARCHIVE, "query"): self._of_those_who_have_one(self._query),
+                ("get", ns.ARCHIVE, "metadata"): self._of_those_who_have_one(self._metadata),
+                ("get", ns.ARCHIVE, "prefs"): self._of_those_who_have_one(self.preferences.get),
+                ("set", ns.ARCHIVE, "prefs"): self._of_those_who_have_one(self.preferences.set),
             },
+            offered=limits.kept,
+            on_policy=self._apply,
             on_start=self._start,
-            in_bound=self.metadata,
+            in_bound=self._in_bound,
             on_bind=self._bound,
             on_gone=self._gone,
             on_stop=self.stop,
@@ -169,12 +177,14 @@ class Archive:
     # --- who keeps what -----------------------------------------------------------------------------------------
 
     def by_plane(self, bare: str) -> bool:
-        """Whether the plane makes the records of what it delivers from and to an account."""
+        """Whether the plane makes the records, if any, of what it delivers from and to an account."""
+        if not self._limits.kept(bare):
+            return True
         return self.intake.working and self.preferences.of(bare).everything
 
     def _bound(self, session: Session) -> None:
         ours = self.by_plane(session.bare)
-        self._plane.archive(session.bare, ours)
+        self._plane.archive(session.bare, ours and self._limits.kept(session.bare))
         self._plane.tap(session.sid, not ours, _TAP)
 
     def _gone(self, session: Session) -> None:
@@ -223,7 +233,9 @@ class Archive:
         Messages between two keep their order. Raises StanzaError when too many wait.
         """
         owners = [
-            bare for bare in dict.fromkeys((str(sender.bare), str(to.bare))) if bare not in kept and self._local(bare)
+            bare
+            for bare in dict.fromkeys((str(sender.bare), str(to.bare)))
+            if bare not in kept and self._local(bare) and self._limits.kept(bare)
         ]
         if delivered and all(self.by_plane(bare) for bare in owners):
             owners = []
@@ -324,6 +336,14 @@ class Archive:
 
     # --- what is asked ------------------------------------------------------------------------------------------
 
+    def _of_those_who_have_one(self, handler: IqHandler) -> IqHandler:
+        def answer(iq: Iq) -> Payload | Awaitable[Payload]:
+            if iq.own and not self._limits.kept(str(iq.to)):
+                raise StanzaError("service-unavailable", "there is no archive of your messages")
+            return handler(iq)
+
+        return answer
+
     def _fields(self, iq: Iq) -> Payload:
         if not iq.own:
             raise StanzaError("forbidden", "only the account's owner may do this")
@@ -356,8 +376,12 @@ class Archive:
     async def _metadata(self, iq: Iq) -> Payload:
         return (await self.metadata(iq.owner.bare),)
 
+    async def _in_bound(self, owner: str) -> Element | None:
+        """What clients that sign in hear of it (XEP-0386)."""
+        return await self.metadata(owner) if self._limits.kept(owner) else None
+
     async def metadata(self, owner: str) -> Element:
-        """``<metadata/>`` of an account's archive, also for clients that sign in (XEP-0386). Raises Unavailable."""
+        """``<metadata/>`` of an account's archive. Raises Unavailable."""
         selection = Selection(ids.key(owner), after=self.retention.floor(owner))
         await self.intake.settled()
         return querying.metadata(await self._store.read(lambda connection: keeping.ends(connection, selection)))

@@ -76,13 +76,23 @@ _UNCHOSEN: Final[Mapping[Usual, Preferences]] = {usual: Preferences(usual) for u
 
 
 class AllPreferences:
-    """The preferences of every account. Those that are not the usual ones are in memory, so that none is waited for."""
+    """The preferences of every account. Those that are not the usual ones are in memory, so that none is waited for.
+
+    ``usual`` is what counts for an account that did not choose, or that may not: where it is ``fixed``.
+    """
 
     def __init__(
-        self, store: Store, *, usual: Callable[[str], Usual], most: int, changed: Callable[[str], None]
+        self,
+        store: Store,
+        *,
+        usual: Callable[[str], Usual],
+        fixed: Callable[[str], bool],
+        most: int,
+        changed: Callable[[str], None],
     ) -> None:
         self._store = store
         self._usual = usual
+        self._fixed = fixed
         self._most = most
         self._changed = changed
         self._own: dict[str, Preferences] = {}
@@ -97,7 +107,8 @@ class AllPreferences:
 
     def of(self, owner: str) -> Preferences:
         """What counts for an account."""
-        return self._own.get(owner) or _UNCHOSEN[self._usual(owner)]
+        chosen = self._own.get(owner)
+        return _UNCHOSEN[self._usual(owner)] if chosen is None or self._fixed(owner) else chosen
 
     def get(self, iq: Iq) -> Payload:
         """Answers the owner's request for its preferences."""
@@ -106,6 +117,8 @@ class AllPreferences:
     async def set(self, iq: Iq) -> Payload:
         """Keeps what the owner chooses, then makes it count."""
         owner = iq.owner.bare
+        if self._fixed(owner):
+            raise StanzaError("not-allowed", "what is archived here is not for people to choose")
         chosen = read(iq.payload, self._most)
         row = {
             "owner": owner,

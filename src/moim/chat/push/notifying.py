@@ -72,7 +72,8 @@ def wakes(message: Element) -> bool:
 
 
 class Push:
-    """The feature. ``deliver`` sends stanzas on; ``per_minute`` bounds what one registration is told."""
+    """The feature. ``may`` tells who has it, by bare JID; ``deliver`` sends stanzas on; ``per_minute`` bounds what one
+    registration is told."""
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Push:
         registrations: Registrations,
         *,
         plane: Plane,
+        may: Callable[[str], bool],
         deliver: Deliver,
         summary: Summary,
         per_minute: int,
@@ -88,6 +90,7 @@ class Push:
         self.registrations = registrations
         self._domains = domains
         self._plane = plane
+        self._may = may
         self._deliver = deliver
         self._summary = summary
         self._clock = clock
@@ -103,6 +106,7 @@ class Push:
         self.feature = Feature(
             name="XEP-0357 push notifications",
             account_vars=(ns.PUSH,),
+            offered=may,
             account_iq={("set", ns.PUSH, "enable"): self._enable, ("set", ns.PUSH, "disable"): self._disable},
             on_start=registrations.start,
             on_stop=self._stop,
@@ -130,6 +134,8 @@ class Push:
 
     async def _enable(self, iq: Iq) -> Payload:
         session = iq.owner
+        if not self._may(session.bare):
+            raise StanzaError("service-unavailable", "your programs are not woken")
         service = self._service(iq.payload)
         node = iq.payload.get("node") or ""
         options = iq.payload.find("x", ns.DATA_FORMS)
@@ -257,6 +263,8 @@ class Push:
             found = ()
         if message is None:
             message, count = self._waiting.pop(owner)
+        if not self._may(owner):
+            return
         connected = self._connected(owner)
         asleep = [r for r in found if r.key not in connected and (only is None or r.key in only)]
         if asleep:

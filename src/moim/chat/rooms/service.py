@@ -57,6 +57,15 @@ _log = logging.getLogger("moim.chat.rooms")
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What one person may do: the rooms that it made and that exist, and stanzas per second and at once."""
+
+    rooms: int
+    rate: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoomSettings:
     """The service's limits. ``creators`` is the domain whose people may make rooms; empty for everybody.
 
@@ -68,9 +77,7 @@ class RoomSettings:
     occupants: int
     history: int
     rooms: int
-    rooms_per_user: int
-    rate: float
-    burst: int
+    share: Share
     persistent: bool
     history_bytes: int = 1_048_576
     affiliations: int = 5000
@@ -81,7 +88,7 @@ class RoomSettings:
 
 
 class Rooms:
-    """Every room of one service."""
+    """Every room of one service. ``share`` is that of a person, when it is not the general one."""
 
     def __init__(
         self,
@@ -92,6 +99,7 @@ class Rooms:
         fan_out: FanOut,
         archive: RoomArchive | None = None,
         seats: Seats | None = None,
+        share: Callable[[Jid], Share | None] = lambda person: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.host = settings.host
@@ -111,7 +119,8 @@ class Rooms:
             settings.vcard_bytes,
             archive=archive is not None,
         )
-        self._budgets = Budgets(settings.rate, settings.burst)
+        self._share = share
+        self._budgets: dict[tuple[float, int], Budgets] = {}
         self._logged = Budgets(_LOGGED_PER_SECOND, _LOGGED_AT_ONCE)
         self._relay = Relay(_token)
         self._store = RoomStore(store, settings.host, apart=settings.apart, temporary=seats is not None)
@@ -260,8 +269,13 @@ class Rooms:
         cost = 1 + len(stanza.to_xml()) // _BYTES_PER_UNIT
         if stanza.name == "message" and (muc := stanza.find("x", ns.MUC_USER)) is not None:
             cost += _INVITATION_COST * sum(child.name == "invite" for child in muc.elements())
-        if not self._budgets.take(str(sender.bare), time.monotonic(), cost):
+        share = self._share_of(sender)
+        budgets = self._budgets.setdefault((share.rate, share.burst), Budgets(share.rate, share.burst))
+        if not budgets.take(str(sender.bare), time.monotonic(), cost):
             raise StanzaError("policy-violation", "you are too fast; slow down", kind="wait")
+
+    def _share_of(self, person: Jid) -> Share:
+        return self._share(person) or self._settings.share
 
     # --- presence -----------------------------------------------------------------------------------------------
 
@@ -306,7 +320,10 @@ class Rooms:
             raise StanzaError("not-allowed", f"only people of {limits.creators} make rooms here")
         if len(self._rooms) >= limits.rooms:
             raise StanzaError("resource-constraint", "there are as many rooms as there may be")
-        if self._made[creator] >= limits.rooms_per_user:
+        most = self._share_of(sender).rooms
+        if not most:
+            raise StanzaError("not-allowed", "you may not make rooms")
+        if self._made[creator] >= most:
             raise StanzaError("resource-constraint", "you have made as many rooms as you may have")
         room = Room(
             to.bare,

@@ -37,8 +37,9 @@ _log = logging.getLogger("moim.chat.uploads")
 class Uploads:
     """The services of several domains. ``base`` gives the URL that clients reach the site's web origin by.
 
-    ``people`` has whose people may upload at each service's domain; ``secret`` signs what may be put; ``per_minute``
-    bounds the slots that one account of a domain may ask for. A component of the router, and a feature.
+    ``people`` has whose people may upload at each service's domain, unless ``may`` says no to one of them; ``secret``
+    signs what may be put; ``per_minute`` bounds the slots that one account may ask for. A component of the router, and
+    a feature.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Uploads:
         files: Files,
         base: Callable[[], str],
         secret: bytes,
+        may: Callable[[str], bool],
         per_minute: Callable[[str], int],
         deliver: Deliver,
     ) -> None:
@@ -57,9 +59,9 @@ class Uploads:
         self._people = people
         self._base = base
         self._key = hmac.digest(secret, b"moim upload", "sha256")
-        self._rates = {
-            domain: RateLimit(per_s=(most := per_minute(domain)) / 60, burst=most) for domain in people.values()
-        }
+        self._may = may
+        self._per_minute = per_minute
+        self._rates: dict[int, RateLimit] = {}
         self._deliver = deliver
         self._tasks: set[asyncio.Task[None]] = set()
         self.feature = Feature(
@@ -103,16 +105,17 @@ class Uploads:
         elif payload.get("node") and payload.ns in (ns.DISCO_INFO, ns.DISCO_ITEMS):
             raise StanzaError("item-not-found", "there is no such node")
         elif key == ("get", ns.DISCO_INFO, "query"):
-            self._deliver([(sender, result(stanza, self._info(self._people[to.domain])))])
+            self._deliver([(sender, result(stanza, self._info(sender, self._people[to.domain])))])
         elif key == ("get", ns.DISCO_ITEMS, "query"):
             self._deliver([(sender, result(stanza, Element("query", ns.DISCO_ITEMS)))])
         else:
             raise StanzaError("service-unavailable")
 
-    def _info(self, domain: str) -> Element:
+    def _info(self, sender: Jid, domain: str) -> Element:
         identity = Element("identity", ns.DISCO_INFO, {"category": "store", "type": "file", "name": self.name})
         features = [Element("feature", ns.DISCO_INFO, {"var": var}) for var in sorted(_INFO)]
-        limit = Field("max-file-size", values=(str(self.files.quotas(domain).file),))
+        whose = str(sender.bare) if sender.domain == domain else domain
+        limit = Field("max-file-size", values=(str(self.files.quotas(whose).file),))
         return Element("query", ns.DISCO_INFO, {}, (identity, *features, form("result", ns.HTTP_UPLOAD, [limit])))
 
     # --- slots --------------------------------------------------------------------------------------------------
@@ -139,14 +142,18 @@ class Uploads:
     async def _reserve(self, sender: Jid, domain: str, request: Element) -> Upload:
         if sender.domain != domain or not sender.local:
             raise StanzaError("forbidden", f"only people of {domain} upload here")
+        owner = str(sender.bare)
+        if not self._may(owner):
+            raise StanzaError("forbidden", "your account may not upload files")
         name, size, kind = _asked(request)
-        limit = self.files.quotas(domain).file
+        limit = self.files.quotas(owner).file
         if size > limit:
             number = Element("max-file-size", ns.HTTP_UPLOAD, {}, (str(limit),))
             too_large = Element("file-too-large", ns.HTTP_UPLOAD, {}, (number,))
             raise StanzaError("not-acceptable", f"a file may have {limit} bytes", application=too_large)
-        owner = str(sender.bare)
-        wait = self._rates[domain].wait(owner, time.monotonic())
+        most = self._per_minute(owner)
+        rate = self._rates.setdefault(most, RateLimit(per_s=most / 60, burst=most))
+        wait = rate.wait(owner, time.monotonic())
         if wait > 0:
             stamp = timestamp(datetime.fromtimestamp(time.time() + wait, UTC))
             again = Element("retry", ns.HTTP_UPLOAD, {"stamp": stamp})
