@@ -238,6 +238,22 @@ def test_what_was_said_before_encryption_does_not_count() -> None:
     assert w.closed["in"].condition == "not-authorized"
 
 
+def test_no_new_stream_begins_where_dialback_did() -> None:
+    w = wire(secure=True, a_cert=right(A))
+    w.inc.opened({"from": A, "to": B, "version": "1.0"})
+    w.say(result(A, B))
+    w.say(Element("auth", ns.SASL, {"mechanism": "EXTERNAL"}, ("=",)))
+    assert [p.how for p in w.paired] == ["certificate"]
+    assert "in: failure" in w.said, "stanzas of the pair may be on their way by now"
+    assert "in" not in w.closed
+    w = wire(b=OPTIONAL)
+    w.inc.opened({"from": A, "to": B, "version": "1.0"})
+    w.say(result(A, B, A_KEYS.key(receiving=B, originating=A, stream_id="stream-1")))
+    assert [p.how for p in w.paired] == ["dialback"]
+    w.say(Element("starttls", ns.TLS))
+    assert w.closed["in"].condition == "policy-violation"
+
+
 def test_floods_are_bounded() -> None:
     w = wire(secure=True, hold=True)
     w.inc.opened({"from": A, "to": B, "version": "1.0"})

@@ -222,6 +222,9 @@ class Incoming:
             if self._rules(self._remote).tls == "off":
                 self._fail("policy-violation", "encryption is off for that domain")
                 return
+            if self._dialback_begun():
+                self._fail("policy-violation", "encryption comes before dialback")
+                return
             self._stage = "handshake"
             self._output.append(StartTls())
         elif self._stage == "features" and element.ns == ns.SASL:
@@ -240,7 +243,7 @@ class Incoming:
     # --- SASL EXTERNAL ------------------------------------------------------------------------------------------
 
     def _sasl(self, element: Element) -> None:
-        if element.name != "auth" or self._authenticated or not self._external_offered:
+        if element.name != "auth" or self._authenticated or not self._external_offered or self._dialback_begun():
             self._sasl_failed("malformed-request", "SASL out of order")
             return
         if element.get("mechanism") != "EXTERNAL":
@@ -268,6 +271,10 @@ class Incoming:
             self._fail("policy-violation", "too many failed attempts to authenticate")
 
     # --- dialback -----------------------------------------------------------------------------------------------
+
+    def _dialback_begun(self) -> bool:
+        """Whether a pair is open or may soon be: stanzas go out then, so that no new stream may begin."""
+        return bool(self._pairs or self._verifying or self._judging)
 
     def _dialback(self, element: Element) -> None:
         try:
