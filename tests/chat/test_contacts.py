@@ -134,7 +134,11 @@ class Directory:
         self.asked += 1
         local, _, domain = address.partition("@")
         assert domain == "chat.test"
-        return type("Profile", (), {"display_name": local.upper(), "policy": "", "department": ""})() if local in self.names else None
+        return (
+            type("Profile", (), {"display_name": local.upper(), "policy": "", "department": ""})()
+            if local in self.names
+            else None
+        )
 
     async def addresses(self) -> list[Address]:
         return [Address(name, "chat.test") for name in self.names]

@@ -1,8 +1,7 @@
 """Instant messaging and presence: client connections, contact lists, presence, and messages, also for those away."""
 
 from moim.chat.hosts import hosts
-from moim.chat.moving.routes import admin_routes
-from moim.chat.routes import public_routes
+from moim.chat.routes import admin_routes, public_routes
 from moim.chat.service import Service
 from moim.chat.settings import Settings
 from moim.chat.users import CertificateFiles, Profile, Users

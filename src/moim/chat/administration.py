@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from moim.chat.accounts import Account, Accounts
@@ -17,6 +17,7 @@ from moim.proto.xmpp import Element, Jid, StanzaError, ns, stream_error
 from moim.proto.xmpp.dataform import Field
 
 _ADMIN: Final = "http://jabber.org/protocol/admin"
+_POLICY: Final = "urn:moim:policy"
 _MAX_LISTED: Final = 1000
 _MAX_NAMED: Final = 100
 
@@ -39,7 +40,7 @@ def administrators(settings: Mapping[str, Sequence[str]]) -> Callable[[Jid, str]
 
 
 class Administration:
-    """The commands. ``end_account`` ends every session of a bare JID with a stream error."""
+    """The commands. ``end_account`` ends every session of a bare JID with a stream error; ``policies`` are named."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Administration:
         rosters: Rosters,
         plane: Plane,
         end_account: Callable[[str, Element], None],
+        policies: Collection[str] = (),
     ) -> None:
         self._users = users
         self._accounts = accounts
@@ -58,9 +60,12 @@ class Administration:
         account = Field("accountjid", "jid-single", label="Address", required=True)
         several = Field("accountjids", "jid-multi", label="Addresses", required=True)
         password = Field("password", "text-private", label="Password", required=True)
+        given = Field(
+            "policy", "list-single", label="Policy", options=(("none", ""), *((name, name) for name in policies))
+        )
         again = Field("password-verify", "text-private", label="Password once more", required=True)
         announcement = Field("announcement", "text-multi", label="Text", required=True)
-        self.commands = (
+        self.commands: tuple[Command, ...] = (
             self._make("add-user", "Add a person", self._add, (account, password, again)),
             self._make("delete-user", "Remove people", self._delete, (several,)),
             self._make("change-user-password", "Change a password", self._password, (account, password)),
@@ -72,6 +77,9 @@ class Administration:
             self._make("get-online-users-list", "List who is online", self._list_online),
             self._make("announce", "Tell everybody who is online", self._announce, (announcement,)),
         )
+        if policies:
+            giving = Command(_POLICY, "Give a person a policy", self._policy, (account, given), _POLICY)
+            self.commands = (*self.commands, giving)
 
     @staticmethod
     def _make(
@@ -99,6 +107,12 @@ class Administration:
         await self._users.set_password(address, _one(values, "password"))
         _log.info("%s changed the password of %s", asked.by, address)
         return Outcome(f"the password of {address} was changed")
+
+    async def _policy(self, asked: Asked, values: Values) -> Outcome:
+        address, name = self._account(asked, values), next(iter(values.get("policy", ())), "")
+        await self._users.update(address, {"policy": name})
+        _log.info("%s gave %s %s", asked.by, address, f"the policy '{name}'" if name else "no policy")
+        return Outcome(f"{address} has the policy '{name}'" if name else f"{address} has no policy")
 
     async def _end(self, asked: Asked, values: Values) -> Outcome:
         named = self._several(asked, values)

@@ -203,6 +203,7 @@ class Parts:
             rosters=self.rosters,
             plane=self.plane,
             end_account=lambda bare, error: self.sessions.end_account(bare, error),
+            policies=policies.named,
         )
         admins = {name: host.settings.admins for name, host in hosts.items()}
         motd = MessageOfTheDay(

@@ -1,7 +1,8 @@
-"""``moim chat``: people and all they have, from other XMPP servers and to them (XEP-0227)."""
+"""``moim chat``: people and all they have, from other XMPP servers and to them (XEP-0227); which policies there are."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import Counter
@@ -20,7 +21,9 @@ from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, err, out, prin
 from moim.errors import Unavailable, UsageError
 
 cli = typer.Typer(
-    help="Chat: move people in from another XMPP server, or out to one.", add_completion=False, no_args_is_help=True
+    help="Chat: policies; move people in from another XMPP server, or out to one.",
+    add_completion=False,
+    no_args_is_help=True,
 )
 
 _BATCH_BYTES = 1_500_000
@@ -244,3 +247,30 @@ async def _copy(answer: httpx.Response, to: Any) -> int:
     if not tail.rstrip().endswith(b"</server-data>"):
         raise Unavailable("the export broke off", hint="look into log/inside.log")
     return size
+
+
+@cli.command()
+def policies(root: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> None:
+    """Lists the policies of moim.toml: who has them, and what they say. ``moim user policy`` gives one to a person."""
+
+    async def work(client: httpx.AsyncClient) -> Any:
+        return admin.check(await client.get("/chat/policies"))
+
+    found = admin.run(root, work)
+    if as_json:
+        print_json(found)
+        return
+    if not found["policies"]:
+        out.print("There are no policies. Write one into moim.toml: [chat.policies.NAME]", markup=False)
+    else:
+        rows = [
+            (one["name"], str(one["people"]), ", ".join(one["departments"]), _said(one["limits"]))
+            for one in found["policies"]
+        ]
+        table(("policy", "people", "departments", "limits"), rows)
+    for one in found["missing"]:
+        err.print(f"{one['people']} people have '{one['name']}', which moim.toml does not have.", markup=False)
+
+
+def _said(limits: dict[str, Any]) -> str:
+    return "  ".join(f"{key} = {json.dumps(value)}" for key, value in limits.items())

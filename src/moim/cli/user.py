@@ -1,4 +1,4 @@
-"""``moim user``: add, list, change the password of, remove and import the people of a site."""
+"""``moim user``: add, list, change the password of, remove and import the people of a site; say what they may."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moim.cli import admin
 from moim.cli.output import DEFAULT_SITE, JsonOption, SiteOption, err, out, print_json, table
 from moim.errors import MoimError, UsageError
 
-cli = typer.Typer(help="People: add, list, passwd, remove, import.", add_completion=False, no_args_is_help=True)
+cli = typer.Typer(help="People: add, list, passwd, policy, remove, import.", add_completion=False, no_args_is_help=True)
 
 AddressArgument = Annotated[str, typer.Argument(help="The address, like alice@example.com.")]
 PasswordOption = Annotated[
@@ -85,7 +85,8 @@ def list_users(root: SiteOption = DEFAULT_SITE, as_json: JsonOption = False) -> 
     if as_json:
         print_json(users)
     else:
-        table(("address", "name", "state"), ((u["address"], u["display_name"], _state(u)) for u in users))
+        rows = ((u["address"], u["display_name"], u["policy"], _state(u)) for u in users)
+        table(("address", "name", "policy", "state"), rows)
 
 
 def _state(user: dict[str, Any]) -> str:
@@ -110,6 +111,43 @@ def passwd(
         print_json({"address": address} | ({"password": password} if made else {}))
     else:
         out.print(f"Changed the password of {address}." + (f" It is: {password}" if made else ""), markup=False)
+
+
+@cli.command()
+def policy(
+    address: AddressArgument,
+    name: Annotated[str, typer.Argument(help="The policy to give: its name in moim.toml. Without it: shows.")] = "",
+    clear: Annotated[bool, typer.Option("--clear", help="Take the person's own policy away.")] = False,
+    root: SiteOption = DEFAULT_SITE,
+    as_json: JsonOption = False,
+) -> None:
+    """Shows what counts for a person in chat and why, or gives them a policy of ``[chat.policies]``, at once."""
+    if name and clear:
+        raise UsageError("a policy is given or taken away, not both", hint=f"leave out {name} or --clear")
+    quoted = quote(address, safe="")
+
+    async def work(client: httpx.AsyncClient) -> Any:
+        if name or clear:
+            admin.check(await client.patch(f"/users/{quoted}", json={"policy": name}))
+        return admin.check(await client.get(f"/chat/limits/{quoted}"))
+
+    found = admin.run(root, work)
+    if as_json:
+        print_json(found)
+        return
+    out.print(_which(found), markup=False, soft_wrap=True)
+    if not (name or clear):
+        rows = ((one["key"], json.dumps(one["value"]), one["from"]) for one in found["limits"])
+        table(("limit", "value", "from"), rows)
+
+
+def _which(found: dict[str, Any]) -> str:
+    """Which policy a person has, in a sentence."""
+    missing = f" moim.toml has no policy '{found['missing']}' any more." if found["missing"] else ""
+    if not found["policy"]:
+        return f"{found['address']} has no policy.{missing}"
+    by = ", by department" if found["by"] == "department" else ""
+    return f"{found['address']} has the policy '{found['policy']}'{by}.{missing}"
 
 
 @cli.command()

@@ -42,8 +42,6 @@ class Field:
             Element("option", ns.DATA_FORMS, {"label": label}, (Element("value", ns.DATA_FORMS, {}, (value,)),))
             for label, value in self.options
         ]
-        if self.required:
-            children.append(Element("required", ns.DATA_FORMS))
         return Element("field", ns.DATA_FORMS, attrs, tuple(children))
 
 
