@@ -396,6 +396,22 @@ def test_stanzas_wait_for_the_resource() -> None:
     assert isinstance(close, Close)
 
 
+@pytest.mark.parametrize(
+    ("to", "ends"),
+    [("example.com", False), ("alice@example.com", False), ("bob@example.com", True), ("x.example", True), ("@", True)],
+)
+def test_before_the_resource_only_the_server_is_there(to: str, ends: bool) -> None:
+    server = authenticated()
+    server.stanza(Element("iq", ns.CLIENT, {"type": "get", "id": "1", "to": to}, (Element("ping", ns.PING),)))
+    (answer,) = outputs(server)
+    if not ends:
+        assert isinstance(answer, Send)
+        return
+    assert isinstance(answer, Close)
+    assert answer.error is not None
+    assert answer.error.find("not-authorized", ns.STREAM_ERRORS) is not None
+
+
 def test_a_second_header_in_one_stream_ends_it() -> None:
     server = machine()
     server.opened(OPEN)

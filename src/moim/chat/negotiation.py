@@ -364,6 +364,9 @@ class Negotiation:
     # --- the resource -------------------------------------------------------------------------------------------
 
     def _bind(self, iq: Element) -> None:
+        if not self._to_us(iq.get("to")):
+            self._close("not-authorized", "a stanza for somebody else before a resource is bound")
+            return
         request = iq.find("bind", ns.BIND)
         if request is None or iq.get("type") != "set" or not iq.get("id"):
             if iq.get("type") in ("get", "set"):
@@ -382,6 +385,13 @@ class Negotiation:
         self._stage = "binding"
         self._bind_iq = iq
         self._output.append(BindRequest(self._jid, resource or self._token()))
+
+    def _to_us(self, to: str | None) -> bool:
+        """Whether an address is that of this server or of the account (RFC 6120 section 7.1)."""
+        try:
+            return to is None or Jid.parse(to) in (self._jid, Jid("", self._policy.domain))
+        except ProtocolError:
+            return False
 
     def bind_result(self, jid: Jid) -> Element:
         """The answer to the bind request, now that ``jid`` is bound; stanzas may flow."""

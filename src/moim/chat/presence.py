@@ -49,7 +49,10 @@ class Presence:
         What has to be waited for is awaitable; usually there is nothing.
         """
         if stanza.get("type") == "unavailable":
+            shown = session.presence is not None
             self._leave(session, stanza)
+            if shown:  # who leaves hears it, too (RFC 6121 section 4.5.2)
+                self._plane.send(session.sid, [stanza.with_attrs({"to": str(session.full)})])
             return None
         priority, account = priority_of(stanza), session.full_account
         account.roster = account.roster or self._rosters.at_hand(account.bare)
@@ -138,7 +141,7 @@ class Presence:
             stanza = self._dressed(session, stanza)
         if stanza.get("type") == "unavailable":
             session.directed.pop(target, None)
-        elif not self._sees_anyway(account, to):
+        elif session.presence is None or not self._sees_anyway(account, to):
             if target not in session.directed and len(session.directed) >= self._max_directed:
                 raise StanzaError("policy-violation", "directed presence is shown to too many addresses", kind="wait")
             session.directed[target] = None
@@ -220,7 +223,9 @@ class Presence:
             for hook in self._on_unavailable:
                 hook(session, stanza)
         for target in directed:
-            self._send_to(stanza.with_attrs({"to": target}), Jid.parse(target))
+            to = Jid.parse(target)
+            if not (was_available and self._sees_anyway(account, to)):
+                self._send_to(stanza.with_attrs({"to": target}), to)
 
     def _tell_subscribers(self, account: Account, stanza: Element) -> None:
         roster = account.roster

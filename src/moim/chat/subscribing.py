@@ -73,13 +73,14 @@ class Subscriptions:
             return after
 
         async with roster.lock:
-            before, after = await self._change(roster, bare, decide)
+            before, after = await self._rosters.change(roster, bare, decide)
+            self._push(roster, before, after)
         _, routed = outbound(before.state, action)
         if not routed:
             return
         if action == "unsubscribed" and before.state.seen:
             self._show_unavailable(owner, bare)
-        await self._route(presence(owner, bare, action, stanza.children), contact)
+        await self._route(stanza.with_attrs({"from": owner, "to": bare}), contact)
         if after.state.seen and not before.state.seen:
             await self._seen(owner, bare)
 
@@ -116,9 +117,11 @@ class Subscriptions:
             return after
 
         async with roster.lock:
-            await self._change(roster, contact, decide)
+            before, after = await self._rosters.change(roster, contact, decide)
             if delivered and not blocked:
+                # Before the push, which clients understand by it (RFC 6121 sections 3.1.6, 3.2.3 and 3.3.3).
                 self._deliver(roster, stanza, to_available=action == "subscribe")
+            self._push(roster, before, after)
         if answer == "subscribed":
             await self._route(presence(owner, contact, answer), Jid.parse(contact))
             await self._seen(owner, contact)
@@ -137,11 +140,9 @@ class Subscriptions:
         if item.state.sees or item.state.pending_out:
             await self._route(presence(owner, item.contact, "unsubscribe"), contact)
 
-    async def _change(self, roster: Roster, contact: str, decide: Callable[[Item], Item]) -> tuple[Item, Item]:
-        before, after = await self._rosters.change(roster, contact, decide)
+    def _push(self, roster: Roster, before: Item, after: Item) -> None:
         if after.listed and replace(after, request=None) != replace(before, request=None):
             self._pushes.push(roster, after)
-        return before, after
 
     async def _route(self, stanza: Element, contact: Jid) -> None:
         if self._is_local(contact):

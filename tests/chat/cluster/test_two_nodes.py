@@ -70,7 +70,8 @@ async def test_an_account_with_sessions_on_both_nodes(pair: Pair) -> None:
         sender.send("<message to='bob@chat.test/near' type='chat'><body>near</body></message>")
         assert body(await until(near, "message")) == "near"
     far.send("<presence type='unavailable'/>")
-    await until(near, "presence", type="unavailable", sender=far.jid)
+    for session in (near, far):
+        await until(session, "presence", type="unavailable", sender=far.jid)
     alice.send("<message to='bob@chat.test' type='chat'><body>one</body></message>")
     assert body(await until(near, "message")) == "one"
     await far.quiet()
