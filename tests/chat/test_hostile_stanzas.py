@@ -1,4 +1,5 @@
 """Whatever people, other domains, occupants and strangers send: an answer, no exception, nobody else's name.
+Whatever another node says: what it says later is heard.
 
 This is the short form, the same each time. ``make fuzz`` goes on for as long as one likes; what it finds is kept in
 ``tests/hostile/corpus.xml``, or as a test of its own beside what it broke.
@@ -8,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hostile.grammar import examples
+from hostile.neighbour import Neighbour
 from hostile.vocabulary import all_words
 from hostile.world import FAR, World
+from moim.chat.cluster import codec
 from moim.proto.xmpp import Element, ns
 
 TARGETS = (None, "alice@chat.test", "chat.test", "rooms.chat.test", "stage@rooms.chat.test", "upload.chat.test")
@@ -52,6 +56,41 @@ async def test_examples_and_what_was_found(world: World) -> None:
 async def test_bent_stanzas(world: World) -> None:
     for _ in range(250):
         await world.step()
+
+
+@pytest.fixture
+async def neighbour(tmp_path: Path) -> AsyncIterator[Neighbour]:
+    """A service that has another node beside it."""
+    async with Neighbour(tmp_path / "site", "short") as made:
+        yield made
+
+
+async def test_bent_words_of_another_node(neighbour: Neighbour) -> None:
+    for _ in range(100):
+        await neighbour.step()
+
+
+async def test_what_no_node_says(neighbour: Neighbour) -> None:
+    full, shown = "alice@chat.test/theirs", {"presence": "<presence/>", "priority": 1, "interested": True, "at": 2e9}
+    moved = {
+        "token": "t", "seconds": 60, "received": 1, "acknowledged": 1, "carbons": False, "client": "", "listener": "",
+        "address": "", "port": 1, "presence": "", "priority": 1, "interested": True, "directed": [], "at": 2e9,
+        "luggage": {},
+    }  # fmt: skip
+    await neighbour.told([["session"]], [{}], [None], [codec.SESSION, "romeo@far.test/x", shown])
+    await neighbour.told(
+        [codec.SESSION, full, shown | {"priority": 1000}], [codec.SESSION, full, shown | {"at": 10**400}]
+    )
+    await neighbour.told([codec.EVENT, "far.test", "n", "{}", ""], [codec.ROSTER, "chat.test", "a"])
+    wrongs: list[dict[str, Any]] = [
+        *({"priority": 300}, {"received": 2**32}, {"presence": "<"}),
+        *({"directed": ["a b@c"]}, {"directed": [[]]}),
+    ]
+    for wrong in wrongs:
+        await neighbour.told([codec.SESSION, full, shown], [codec.MOVED, full, moved | wrong], [codec.SETTLED, full, 0])
+        assert full not in neighbour.engine.rows
+    await neighbour.told([codec.MOVED, full, moved], [codec.SETTLED, full, 0])
+    assert full in neighbour.engine.rows
 
 
 def test_the_source_is_understood() -> None:

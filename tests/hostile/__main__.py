@@ -15,29 +15,31 @@ import time
 from pathlib import Path
 
 from hostile import parsers
+from hostile.neighbour import Neighbour
 from hostile.world import World
 
 
 async def one(seed: str, steps: int, *, say: bool = False) -> int:
-    """Lets one world live, then gives the readers their turn; the number of steps.
+    """Lets a world of each kind live, then gives the readers their turn; the number of steps.
     Raises AssertionError with what was found.
     """
-    with tempfile.TemporaryDirectory(prefix="moim-hostile-") as folder:
-        async with World(Path(folder) / "site", seed) as world:
-            for number in range(steps):
-                try:
-                    await world.step()
-                except AssertionError as error:
-                    raise AssertionError(f"--seed {seed} --steps {number + 1}\n{error}") from None
-                if say:
-                    print(number, world.last[:2000], flush=True)
+    for kind in (World, Neighbour):
+        with tempfile.TemporaryDirectory(prefix="moim-hostile-") as folder:
+            async with kind(Path(folder) / "site", seed) as world:
+                for number in range(steps):
+                    try:
+                        await world.step()
+                    except AssertionError as error:
+                        raise AssertionError(f"--seed {seed} --steps {number + 1} {kind.__name__}\n{error}") from None
+                    if say:
+                        print(number, world.last[:2000], flush=True)
     rng = random.Random(seed)
     for _ in range(2 * steps):
         try:
             parsers.once(rng)
         except AssertionError as error:
             raise AssertionError(f"--seed {seed}\n{error}") from None
-    return steps
+    return 2 * steps
 
 
 def main() -> int:

@@ -33,6 +33,8 @@ class Engine:
         self._priorities: dict[int, int] = {}
         self._archived: set[str] = set()
         self._managed: set[int] = set()
+        self.tokens: list[tuple[str, str]] = []
+        """Tokens of sessions that may be resumed, and their full JIDs."""
         self._events: deque[Any] = deque()
         self._numbers = itertools.count(1)
         self._ids = itertools.count(1 << 40)
@@ -122,6 +124,8 @@ class Engine:
         self._priorities.pop(sid, None)
 
     def presence(self, sid: int, priority: int | None) -> None:
+        if priority is not None and not -128 <= priority <= 127:
+            raise OverflowError("out of range")
         if priority is None:
             self._priorities.pop(sid, None)
         else:
@@ -137,6 +141,24 @@ class Engine:
         self._managed.add(sid)
         if answer is not None:
             self.send(sid, [answer])
+            self.tokens.append((answer.get("id") or "", self.names.get(sid, "")))
+
+    def part(self, sid: int, error: Element) -> None:
+        self.emit("detached", sid, "", [])
+
+    def move_out(self, sid: int) -> bool:
+        self.unbind(sid)
+        self.emit("moved", sid, 1, 1, [], [])
+        return False
+
+    def move_in(self, full: str, received: int, acknowledged: int) -> int:
+        if max(received, acknowledged) >= 1 << 32:
+            raise OverflowError("out of range")
+        sid = next(self._numbers) + (1 << 40)
+        self._managed.add(sid)
+        return sid
+
+    def restore(self, sid: int, sent: Sequence[tuple[Element, bool]]) -> None: ...
 
     def resume(self, sid: int, old: int, handled: int, previd: str, answer: Sequence[Element] = ()) -> None:
         if old in self._managed and old not in self.closed and handled < 1000:

@@ -267,7 +267,7 @@ class HandingOver:
         parts.plane.send(sid, held)
         parts.plane.bind(sid, full)
         self._shadows.take_in(session, Connection(sid, state.listener, state.address, state.port))
-        session.presence = Element.parse(state.presence) if state.presence else None
+        session.presence = state.presence
         session.priority = state.priority if state.presence else 0
         session.interested, session.client = state.interested, state.client
         session.directed = dict.fromkeys(state.directed)
@@ -417,7 +417,7 @@ class _State:
     listener: str
     address: str
     port: int
-    presence: str
+    presence: Element | None
     priority: int
     interested: bool
     directed: list[str]
@@ -430,6 +430,7 @@ _KINDS: Final[dict[str, type]] = {
     "address": str, "port": int, "presence": str, "priority": int, "interested": bool, "directed": list, "at": float,
     "luggage": dict,
 }  # fmt: skip
+_MOST: Final = {"seconds": 10**9, "received": 2**32 - 1, "acknowledged": 2**32 - 1, "port": 65535}
 
 
 def _read(state: Any) -> _State:
@@ -437,7 +438,11 @@ def _read(state: Any) -> _State:
         raise ValueError("a session that goes on here is not understood")
     if not all(isinstance(state[name], kind) for name, kind in _KINDS.items()):
         raise ValueError("a session that goes on here is not understood")
-    return _State(**state)
+    if not all(0 <= state[name] <= most for name, most in _MOST.items()) or not -128 <= state["priority"] <= 127:
+        raise ValueError("a session that goes on here has a number that none has")
+    directed = [str(jid) for jid in codec.jids(["directed", state["directed"]], 1)]
+    presence = codec.element(["presence", state["presence"]], 1) if state["presence"] else None
+    return _State(**{**state, "directed": directed, "presence": presence})
 
 
 def _unpack(luggage: Luggage, session: Session, name: str, packed: Any) -> None:

@@ -187,7 +187,10 @@ class Links:
         while True:
             event = await inbox.get()
             if isinstance(event, Began):
-                await self._on_began(peer, event.undelivered)
+                try:
+                    await self._on_began(peer, event.undelivered)
+                except Exception:
+                    _log.exception("the node %s is there, and could not be told everything", peer)
                 continue
             for item in event.items:
                 try:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Protocol
 
 from moim.bus import Bus
@@ -69,6 +69,7 @@ class Parts(Protocol):
     """What the cluster needs of the chat room."""
 
     accounts: Accounts
+    domains: Container[str]
     archive: Archive | None
     plane: Plane
     rosters: Rosters
@@ -211,7 +212,7 @@ class Cluster:
         self.links.tell_all(item)
 
     def _handle(self, peer: str, item: Item) -> Awaitable[None] | None:
-        handler = self._handlers.get(item[0])
+        handler = self._handlers.get(item[0]) if isinstance(item[0], str) else None
         return handler(peer, item) if handler is not None else None
 
     def _arrived(self, stanza: Element) -> None:
@@ -285,20 +286,19 @@ class Cluster:
     async def _session(self, peer: str, item: Item) -> None:
         parts, shadows = self._needed(), self._need_shadows()
         jid = codec.jid(item, 1)
-        state = item[2] if len(item) > 2 else None
-        if not isinstance(state, dict):
-            raise ValueError("a session has a state")
+        bare = self._ours(jid)
+        state = Shadows.read(item[2] if len(item) > 2 else None)
         holder = parts.accounts.session(jid)
-        if holder is not None and holder.node not in ("", peer) and state.get("moved"):
+        if holder is not None and holder.node not in ("", peer) and state.moved:
             holder.node = peer
         elif holder is not None and holder.node != peer:
-            if not holder.node and not self._is_newer(peer, state, holder):
+            if not holder.node and (state.at, peer) <= (self._bound_at.get(holder, 0.0), self.node):
                 return
             error = stream_error("conflict", "the resource was bound by a newer connection")
             parts.sessions.end(holder, error)
         roster = None
-        if state.get("presence") and ((known := parts.accounts.get(str(jid.bare))) is None or known.roster is None):
-            roster = await parts.rosters.get(str(jid.bare))
+        if state.presence is not None and ((known := parts.accounts.get(bare)) is None or known.roster is None):
+            roster = await parts.rosters.get(bare)
         session = shadows.add(peer, jid)
         was_available = session.available
         shadows.update(session, state, roster)
@@ -310,11 +310,6 @@ class Cluster:
             if session.presence is not None and not was_available:
                 # Its own node told of it when it came, but perhaps before this node could hear it.
                 self._show_here(session, session.presence)
-
-    def _is_newer(self, peer: str, state: dict[str, object], holder: Session) -> bool:
-        at = state.get("at")
-        theirs = float(at) if isinstance(at, int | float) else 0.0
-        return (theirs, peer) > (self._bound_at.get(holder, 0.0), self.node)
 
     def _session_gone(self, peer: str, item: Item) -> None:
         session = self._need_shadows().get(peer, codec.jid(item, 1))
@@ -336,20 +331,29 @@ class Cluster:
         if session is not None and not session.node:
             parts.sessions.end(session, codec.element(item, 2) if codec.text(item, 2) else None)
 
+    def _ours(self, jid: Jid) -> str:
+        """The bare form of an address of somebody of this site. Raises ValueError for any other."""
+        if not jid.local or jid.domain not in self._needed().domains:
+            raise ValueError(f"{str(jid)[:100]!r} is nobody's address here")
+        return str(jid.bare)
+
+    def _owner(self, item: Item) -> str:
+        return self._ours(codec.jid(item, 1))
+
     async def _roster(self, _peer: str, item: Item) -> None:
-        await self._needed().rosters.reload(codec.text(item, 1), codec.text(item, 2))
+        await self._needed().rosters.reload(self._owner(item), str(codec.jid(item, 2)))
 
     async def _blocked(self, _peer: str, item: Item) -> None:
-        await self._needed().blocking.reload(codec.text(item, 1))
+        await self._needed().blocking.reload(self._owner(item))
 
     async def _archived(self, _peer: str, item: Item) -> None:
         archive = self._needed().archive
         if archive is not None:
-            await archive.preferences.reload(codec.text(item, 1))
+            await archive.preferences.reload(self._owner(item))
 
     async def _event(self, _peer: str, item: Item) -> None:
         change = codec.element(item, 4) if codec.text(item, 4) else None
-        await self._needed().pep.happened(codec.text(item, 1), codec.text(item, 2), codec.text(item, 3), change)
+        await self._needed().pep.happened(self._owner(item), codec.text(item, 2), codec.text(item, 3), change)
 
     async def _free(self, _peer: str, _item: Item) -> None:
         if self.home is not None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from moim.chat.accounts import Accounts, Connection, Session
+from moim.chat.cluster import codec
 from moim.chat.plane import Plane
 from moim.proto.xmpp import Element, Jid
 
@@ -22,6 +24,17 @@ if TYPE_CHECKING:
 _REASON = "cluster"
 
 _log = logging.getLogger("moim.chat.cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A session of another node. ``at``: when it got its address, in seconds since the epoch."""
+
+    presence: Element | None
+    priority: int
+    interested: bool
+    at: float
+    moved: bool
 
 
 class Shadows:
@@ -85,14 +98,22 @@ class Shadows:
         self.tap(session.bare)
 
     @staticmethod
-    def update(session: Session, state: dict[str, Any], roster: Roster | None) -> None:
-        """Takes over what the other node says of a session. Raises ValueError for what none says."""
-        presence, priority = state.get("presence"), state.get("priority", 0)
-        if not isinstance(priority, int) or not isinstance(presence, str | None):
+    def read(state: Any) -> State:
+        """What another node says of a session. Raises ValueError for what none says."""
+        if not isinstance(state, dict):
+            raise ValueError("a session has a state")
+        presence, priority, at = state.get("presence"), state.get("priority", 0), state.get("at", 0.0)
+        if not isinstance(presence, str | None) or not isinstance(priority, int) or not -128 <= priority <= 127:
             raise ValueError("a session's presence is not understood")
-        session.presence = Element.parse(presence) if presence else None
-        session.priority = priority if presence else 0
-        session.interested = bool(state.get("interested"))
+        if not isinstance(at, float):
+            raise ValueError("a session's time is not understood")
+        shown = codec.element(["presence", presence], 1) if presence else None
+        return State(shown, priority if presence else 0, bool(state.get("interested")), at, bool(state.get("moved")))
+
+    @staticmethod
+    def update(session: Session, state: State, roster: Roster | None) -> None:
+        """Takes over what the other node says of a session."""
+        session.presence, session.priority, session.interested = state.presence, state.priority, state.interested
         if roster is not None:
             session.full_account.roster = roster
 
