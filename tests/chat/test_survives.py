@@ -180,8 +180,9 @@ async def test_what_only_servers_say_does_not_come_from_people(house: Any) -> No
 )
 async def test_pushes_come_from_ones_own_server_alone(house: Any, payload: str) -> None:
     alice, bob = await house.online("alice"), await house.online("bob", "desk")
-    answer = await alice.request(payload, kind="set", to="bob@chat.test/desk")
-    assert "not-allowed" in answer.to_xml("")
+    for resource in ("desk", "gone"):
+        answer = await alice.request(payload, kind="set", to=f"bob@chat.test/{resource}")
+        assert "service-unavailable" in answer.to_xml("")
     await bob.quiet()
 
 

@@ -65,6 +65,7 @@ default_contacts = false
 outage_status_addresses = ["http://127.0.0.1:8080/no-outage"]
 rooms_stanzas_per_second = 1000
 rooms_stanzas_burst = 10000
+uploads_url = "https://edge.{domain}"
 components = {{ "slixmpp.{domain}" = "component.secret" }}
 """
         )
@@ -88,6 +89,10 @@ log = {{ info = "{folder}/server.log" }}
 interfaces = {{ "127.0.0.1" }}
 component_interfaces = {{ "127.0.0.1" }}
 c2s_direct_tls_ports = {{ 5223 }}
+https_ports = {{ 5281 }}
+https_interfaces = {{ "127.0.0.1" }}
+https_certificate = "{folder}/cert.pem"
+https_key = "{folder}/key.pem"
 admins = {{ "alice@{domain}" }}
 authentication = "internal_hashed"
 archive_expires_after = "1w"
@@ -103,6 +108,7 @@ Component "rooms.{domain}" "muc"
   modules_enabled = {{ "muc_mam" }}
 Component "upload.{domain}" "http_file_share"
   http_host = "{domain}"
+  http_external_url = "https://{domain}:5281/"
 Component "slixmpp.{domain}"
   component_secret = "secret"
 """
@@ -114,7 +120,7 @@ certfiles: ["{folder}/both.pem"]
 listen:
   - {{port: 5222, ip: "127.0.0.1", module: ejabberd_c2s, starttls_required: true}}
   - {{port: 5223, ip: "127.0.0.1", module: ejabberd_c2s, tls: true}}
-  - {{port: 5280, ip: "127.0.0.1", module: ejabberd_http, request_handlers: {{/upload: mod_http_upload}}}}
+  - {{port: 5281, ip: "127.0.0.1", module: ejabberd_http, tls: true, request_handlers: {{/upload: mod_http_upload}}}}
   - {{port: 5347, ip: "127.0.0.1", module: ejabberd_service, hosts: {{"slixmpp.{domain}": {{password: "secret"}}}}}}
 auth_method: internal
 auth_password_format: scram
@@ -132,7 +138,7 @@ modules:
   mod_client_state: {{}}
   mod_configure: {{}}
   mod_disco: {{}}
-  mod_http_upload: {{host: "upload.{domain}", put_url: "http://{domain}:5280/upload", docroot: "{folder}/upload"}}
+  mod_http_upload: {{host: "upload.{domain}", put_url: "https://{domain}:5281/upload", docroot: "{folder}/upload"}}
   mod_last: {{}}
   mod_mam: {{default: always, assume_mam_usage: true}}
   mod_muc: {{host: "rooms.{domain}", default_room_options: {{mam: true}}}}

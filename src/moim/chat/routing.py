@@ -292,7 +292,8 @@ class Router:
             if to.is_bare:
                 self._plane.send_many([(session.sid, message) for session in self._receiving(to)])
             return None
-        if kind == "groupchat" or not to.local:
+        # Only a chat goes on to the account's other sessions (RFC 6121 section 8.5.3.2.1).
+        if kind == "groupchat" or not to.local or (to.resource and kind != "chat"):
             raise StanzaError("service-unavailable")
         if not self._receiving(to):
             return self._store(message, sender, to)
@@ -403,7 +404,8 @@ class Router:
         if to.resource:
             pushed = payload is not None and payload.ns in _OWN_SERVERS_WORD and iq.get("type") == "set"
             if pushed and sender.bare != to.bare:
-                raise StanzaError("not-allowed", "only the account's own server says this")
+                # As when nobody has the resource (section 8.5.3.2.3): the answer says nothing of who is there.
+                raise StanzaError("service-unavailable", "only the account's own server says this")
             target = self._accounts.session(to)
             if target is not None:
                 self._plane.send(target.sid, [_canonical(iq, to)])

@@ -33,10 +33,10 @@ pub struct Account {
 impl Account {
     /// The sessions that a message is for, appended to `found`; none when no row decides it.
     ///
-    /// A full JID leads to its session, available or not; one that is not there leads where its bare JID does, except for
-    /// a headline. A bare JID leads to every available resource whose priority is not negative. With `taps`, nothing
-    /// leads anywhere while a row is tapped.
-    pub fn find(&self, resource: Option<&str>, headline: bool, taps: bool, found: &mut Vec<u64>) {
+    /// A full JID leads to its session, available or not; for a `chat` (RFC 6121 section 8.5.3.2.1), one that is not there
+    /// leads where its bare JID does. A bare JID leads to every available resource whose priority is not negative. With
+    /// `taps`, nothing leads anywhere while a row is tapped.
+    pub fn find(&self, resource: Option<&str>, chat: bool, taps: bool, found: &mut Vec<u64>) {
         if taps && self.rows.iter().any(|row| row.tap) {
             return;
         }
@@ -45,7 +45,7 @@ impl Account {
                 found.push(row.sid);
                 return;
             }
-            if headline {
+            if !chat {
                 return;
             }
         }
@@ -242,9 +242,9 @@ impl Routes {
 mod tests {
     use super::*;
 
-    fn find(routes: &Routes, bare: &str, resource: Option<&str>, headline: bool) -> Vec<u64> {
+    fn find(routes: &Routes, bare: &str, resource: Option<&str>, chat: bool) -> Vec<u64> {
         let mut found = Vec::new();
-        routes.look(bare, |account| account.find(resource, headline, true, &mut found));
+        routes.look(bare, |account| account.find(resource, chat, true, &mut found));
         found
     }
 
@@ -269,9 +269,9 @@ mod tests {
         routes.presence(2, Some(5));
         routes.presence(3, Some(-1));
         assert_eq!(find(&routes, "a@x", None, false), [1, 2]);
-        assert_eq!(find(&routes, "a@x", Some("three"), true), [3]);
-        assert_eq!(find(&routes, "a@x", Some("gone"), false), [1, 2]);
-        assert!(find(&routes, "a@x", Some("gone"), true).is_empty());
+        assert_eq!(find(&routes, "a@x", Some("three"), false), [3]);
+        assert_eq!(find(&routes, "a@x", Some("gone"), true), [1, 2]);
+        assert!(find(&routes, "a@x", Some("gone"), false).is_empty(), "not a chat");
         routes.tap(3, true);
         assert!(find(&routes, "a@x", Some("one"), false).is_empty());
         let mut untapped = Vec::new();

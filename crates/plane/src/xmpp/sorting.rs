@@ -28,9 +28,9 @@ impl Sorter {
     /// Sorts a message whose `from` and contents are to be believed; the number of its recipients. Without `taps`, somebody
     /// else has judged who may write to whom. Gives the message back when no row decides.
     pub fn sort(&mut self, message: Element, traits: Traits, taps: bool, shared: &Shared) -> Result<usize, Element> {
-        let headline = match message.attr("type") {
-            None | Some("chat" | "normal") => false,
-            Some("headline") => true,
+        let chat = match message.attr("type") {
+            Some("chat") => true,
+            None | Some("normal" | "headline") => false,
             Some(_) => return Err(message),
         };
         let (Some(to), Some(from)) = (message.attr("to"), message.attr("from")) else {
@@ -47,7 +47,7 @@ impl Sorter {
         };
         self.found.clear();
         let looked = shared.routes.look(bare, |account| {
-            account.find(resource, headline, taps, &mut self.found);
+            account.find(resource, chat, taps, &mut self.found);
             let recipients = self.found.len();
             if traits.copied && recipients > 0 {
                 account.copies(None, &mut self.found);
@@ -131,10 +131,10 @@ impl Sorter {
             return;
         }
         self.found.clear();
-        let headline = false;
+        let chat = message.attr("type") == Some("chat");
         let (bare, resource) = split(to);
         let recipients = shared.routes.look(bare, |account| {
-            account.find(resource, headline, false, &mut self.found);
+            account.find(resource, chat, false, &mut self.found);
             let recipients = self.found.len();
             if traits.copied {
                 account.copies(None, &mut self.found);
