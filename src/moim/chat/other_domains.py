@@ -75,6 +75,8 @@ class OtherDomains:
 
     def open(self, domain: str) -> bool:
         """Whether all of a hosted domain, unless a policy says otherwise, may talk with everybody elsewhere."""
+        if domain in self._exempt:
+            return True
         rules = self._rules(domain)
         return rules.federation and rules.strangers
 
