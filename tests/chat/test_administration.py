@@ -171,6 +171,8 @@ async def test_the_message_of_the_day_is_told_once_to_everybody(house: Any) -> N
     assert (got.get("type"), got.get("from"), child(got, "body").text) == (
         "headline", "chat.test", "오늘은 점검이 있습니다",
     )  # fmt: skip
+    begun = (await ask(alice, "edit-motd")).find("command", COMMANDS)
+    assert read_form(begun.find("x", ns.DATA_FORMS))[1]["motd"] == ("오늘은 점검이 있습니다",)
     assert "not told again" in note(await do(alice, "edit-motd", motd="점검이 끝났습니다"))
     await bob.quiet()
     assert await greeted(house, "bob") == []

@@ -30,6 +30,15 @@ async def test_contact_addresses(new_house: Any) -> None:
     assert announced.get("ver") == verification(info, "sha-1")
 
 
+async def test_services_name_the_same_addresses(new_house: Any) -> None:
+    house = await new_house(abuse_addresses=["mailto:b@c"])
+    alice = await house.online("alice")
+    for service in ("rooms.chat.test", "upload.chat.test"):
+        info = (await alice.request(f"<query xmlns='{ns.DISCO_INFO}'/>", to=service)).find("query", ns.DISCO_INFO)
+        forms = [read_form(found) for found in info.elements() if found.ns == ns.DATA_FORMS]
+        assert ("http://jabber.org/network/serverinfo", {"abuse-addresses": ("mailto:b@c",)}) in forms
+
+
 async def test_where_to_look_during_an_outage(new_house: Any) -> None:
     house = await new_house(outage_status_addresses=["https://status.test/chat.json"])
     alice = await house.online("alice")

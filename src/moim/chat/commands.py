@@ -52,6 +52,8 @@ class Command:
     run: Callable[[Asked, Values], Awaitable[Outcome]]
     fields: tuple[Field, ...] = ()
     form_type: str = ""
+    filled: Callable[[Asked], tuple[Field, ...]] | None = None
+    """The fields with what there is now, where there is something to change."""
 
 
 class Commands:
@@ -100,7 +102,8 @@ class Commands:
                 raise _malformed("bad-action", "nothing is going on that could be cancelled")
             if not command.fields:
                 return (await self._run(command, asked, secrets.token_urlsafe(12), {}),)
-            return (self._ask(command, self._begin(asked, command)),)
+            fields = command.filled(asked) if command.filled is not None else command.fields
+            return (self._ask(command, self._begin(asked, command), fields),)
         self._check(asked, session, command)
         if action == "cancel":
             self._open.pop((asked, session), None)
@@ -134,11 +137,11 @@ class Commands:
                 application=Element("session-expired", COMMANDS),
             )  # fmt: skip
 
-    def _ask(self, command: Command, session: str, problem: str = "") -> Element:
+    def _ask(self, command: Command, session: str, fields: Sequence[Field], problem: str = "") -> Element:
         kind = command.form_type or command.node
         children = [
             Element("actions", COMMANDS, {"execute": "complete"}, (Element("complete", COMMANDS),)),
-            form("form", kind, command.fields, title=command.name),
+            form("form", kind, fields, title=command.name),
         ]
         if problem:
             children.append(Element("note", COMMANDS, {"type": "error"}, (problem,)))
@@ -154,7 +157,7 @@ class Commands:
             text = error.text if isinstance(error, StanzaError) else str(error)
             if not command.fields:
                 raise StanzaError("internal-server-error", text, kind="wait") from error
-            return self._ask(command, session, text or "this cannot be done")
+            return self._ask(command, session, command.fields, text or "this cannot be done")
         self._open.pop((asked, session), None)
         children = []
         if outcome.fields:

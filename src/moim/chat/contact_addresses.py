@@ -13,16 +13,16 @@ _SERVER_INFO = "http://jabber.org/network/serverinfo"
 
 
 def contact_addresses(settings: Callable[[str], Settings]) -> Feature:
-    """The feature that shows each domain's URIs (``mailto:``, ``xmpp:``, ``https:``); none of them, no form."""
+    """The feature that shows each domain's URIs (``mailto:``, ``xmpp:``, ``https:``)."""
+    return Feature(name="XEP-0157 contact addresses", domain_forms=lambda domain: contact_forms(settings(domain)))
 
-    def forms(domain: str) -> tuple[Element, ...]:
-        own = settings(domain)
-        given = {
-            "abuse-addresses": own.abuse_addresses,
-            "admin-addresses": own.admin_addresses,
-            "support-addresses": own.support_addresses,
-        }
-        fields = [Field(var, "list-multi", values) for var, values in given.items() if values]
-        return (form("result", _SERVER_INFO, fields),) if fields else ()
 
-    return Feature(name="XEP-0157 contact addresses", domain_forms=forms)
+def contact_forms(settings: Settings) -> tuple[Element, ...]:
+    """The form with the URIs, for discovery of a domain and of its services; no form where there are none."""
+    given = {
+        "abuse-addresses": settings.abuse_addresses,
+        "admin-addresses": settings.admin_addresses,
+        "support-addresses": settings.support_addresses,
+    }
+    fields = [Field(var, "list-multi", values) for var, values in given.items() if values]
+    return (form("result", _SERVER_INFO, fields),) if fields else ()

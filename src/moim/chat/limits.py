@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from moim.chat.archive import Limits as ArchiveLimits
 from moim.chat.archive import Share
+from moim.chat.contact_addresses import contact_forms
 from moim.chat.feature import Feature
 from moim.chat.hosts import Host
 from moim.chat.negotiation import Policy
@@ -129,4 +130,5 @@ def room_settings(host: Host, *, apart: bool) -> RoomSettings:
         affiliations=settings.rooms_affiliations,
         vcard_bytes=settings.vcard_bytes,
         logged=settings.rooms_archive,
+        forms=contact_forms(settings),
     )

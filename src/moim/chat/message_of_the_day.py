@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import sqlalchemy as sa
@@ -60,7 +60,14 @@ class MessageOfTheDay:
         text = (Field("motd", "text-multi", label="Message of the day", required=True),)
         self.commands: Sequence[Command] = (
             Command(f"{_ADMIN}#set-motd", "Set a message of the day, and tell it now", self._set, text, _ADMIN),
-            Command(f"{_ADMIN}#edit-motd", "Change the message of the day for those to come", self._edit, text, _ADMIN),
+            Command(
+                f"{_ADMIN}#edit-motd",
+                "Change the message of the day for those to come",
+                self._edit,
+                text,
+                _ADMIN,
+                lambda asked: (replace(text[0], values=self._lines(asked.domain)),),
+            ),
             Command(f"{_ADMIN}#delete-motd", "Delete the message of the day", self._delete, (), _ADMIN),
         )
         self.feature = Feature(
@@ -96,6 +103,10 @@ class MessageOfTheDay:
         await self._write(asked.domain, lambda before: _Message(before.number, text))
         _log.info("%s changed the message of the day: %s", asked.by, text[:200])
         return Outcome("changed; whoever got it already is not told again")
+
+    def _lines(self, domain: str) -> tuple[str, ...]:
+        message = self._messages.get(domain)
+        return tuple(message.text.split("\n")) if message is not None else ()
 
     async def _delete(self, asked: Asked, _values: Values) -> Outcome:
         """XEP-0133 section 4.27."""

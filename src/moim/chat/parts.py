@@ -17,7 +17,7 @@ from moim.chat.bookmarks import Bookmarks, bookmarks_config
 from moim.chat.carbons import Carbons
 from moim.chat.cluster import Cluster, RoomsHome, Seats
 from moim.chat.commands import Commands
-from moim.chat.contact_addresses import contact_addresses
+from moim.chat.contact_addresses import contact_addresses, contact_forms
 from moim.chat.contacts import People
 from moim.chat.csi import client_state
 from moim.chat.disco import Discovery
@@ -518,6 +518,7 @@ class Parts:
             may=lambda owner: self.policies.of(owner).uploads,
             per_minute=lambda owner: self.policies.of(owner).uploads_per_minute,
             deliver=lambda batch: self.router.deliver(batch),
+            forms=lambda domain: contact_forms(hosts.settings(domain)),
         )
 
     def _house_rooms(self, hosts: Hosts, store: Store, cluster: Cluster | None) -> RoomServices | RoomsHome:

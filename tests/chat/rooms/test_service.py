@@ -456,6 +456,11 @@ async def test_who_is_too_fast_is_refused_but_may_leave(new_world: NewWorld) -> 
     for _ in range(20):
         world.put(OWNER, f"<presence to='{HALL}/O'><show>away</show></presence>")
     assert condition(world.take(OWNER)[-1]) == "policy-violation"
+    search = await world.ask(OWNER, f"<search xmlns='{ns.CHANNEL_SEARCH}'/>", to=HOST)
+    error = search.find("error")
+    assert error is not None
+    assert (condition(search), error.get("type")) == ("resource-constraint", "wait")
+    assert error.find("rate-limit", ns.CHANNEL_SEARCH_ERRORS) is not None
     world.put(OWNER, f"<presence type='unavailable' to='{HALL}/O'/>")
     assert world.take(OWNER)[-1].get("type") == "unavailable"
 

@@ -54,6 +54,7 @@ class Answers:
         driver: Driver,
         *,
         name: str,
+        forms: Sequence[Element],
         rooms: Mapping[str, Room],
         directory: Directory,
         relay: Relay,
@@ -62,6 +63,7 @@ class Answers:
     ) -> None:
         self._driver = driver
         self._name = name
+        self._forms = forms
         self._rooms = rooms
         self._directory = directory
         self._relay = relay
@@ -99,7 +101,7 @@ class Answers:
 
     def _service_request(self, key: Key, payload: Element) -> Sequence[Element]:
         if key == ("get", ns.DISCO_INFO, "query"):
-            return (describing.service_info(payload, self._name),)
+            return (describing.service_info(payload, self._name, self._forms),)
         if key == ("get", ns.DISCO_ITEMS, "query"):
             return (self._directory.items(payload),)
         if key == ("get", ns.CHANNEL_SEARCH, "search"):

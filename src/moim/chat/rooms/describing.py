@@ -34,10 +34,10 @@ _ROOM: Final = (
 ARCHIVE: Final = (ns.ARCHIVE, f"{ns.ARCHIVE}#extended")
 
 
-def service_info(query: Element, name: str) -> Element:
-    """The service: group chat, and what it can do."""
+def service_info(query: Element, name: str, forms: Sequence[Element]) -> Element:
+    """The service: group chat, and what it can do; ``forms`` say more (XEP-0128)."""
     _no_node(query)
-    return _info(name, _SERVICE)
+    return _info(name, _SERVICE, *forms)
 
 
 def room_info(room: Room, sender: Jid, query: Element) -> Element:

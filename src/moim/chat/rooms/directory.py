@@ -121,6 +121,13 @@ def _error(
     return StanzaError(condition, text, kind=kind, application=application)
 
 
+def too_fast(text: str) -> StanzaError:
+    """The refusal of a search by somebody who asks too much (section 4.2.5)."""
+    return StanzaError(
+        "resource-constraint", text, kind="wait", application=Element("rate-limit", ns.CHANNEL_SEARCH_ERRORS)
+    )
+
+
 def _item(room: Room) -> Element:
     config = room.config
     texts = {

@@ -22,7 +22,7 @@ from moim.chat.rooms import entering, lists, messages, owners, showing
 from moim.chat.rooms.answering import Answers
 from moim.chat.rooms.archiving import RoomArchive
 from moim.chat.rooms.config import Bounds, RoomConfig
-from moim.chat.rooms.directory import Directory
+from moim.chat.rooms.directory import Directory, too_fast
 from moim.chat.rooms.keeping import RoomStore
 from moim.chat.rooms.lasting import Lasting
 from moim.chat.rooms.output import Fan, Output
@@ -85,6 +85,8 @@ class RoomSettings:
     logged: bool = True
     name: str = "Rooms"
     apart: bool = False
+    forms: tuple[Element, ...] = ()
+    """What discovery of the service has besides (XEP-0128)."""
 
 
 class Rooms:
@@ -134,6 +136,7 @@ class Rooms:
         self._answers = Answers(
             self,
             name=settings.name,
+            forms=settings.forms,
             rooms=self._rooms,
             directory=self._directory,
             relay=self._relay,
@@ -372,7 +375,10 @@ class Rooms:
             if passed is not None:
                 self.deliver([passed])
             return
-        self._spend(sender, iq)
+        try:
+            self._spend(sender, iq)
+        except StanzaError as error:
+            raise (too_fast(error.text) if payload.ns == ns.CHANNEL_SEARCH else error) from None
         self._answers.iq(sender, to, iq, payload)
 
     # --- what follows -------------------------------------------------------------------------------------------

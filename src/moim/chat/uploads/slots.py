@@ -25,7 +25,7 @@ from moim.proto.xmpp.stanza import timestamp
 PATH: Final = "/upload"
 MAX_NAME = 200  # bytes; three times that in a URL
 _TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,63}/[A-Za-z0-9!#$&^_.+-]{1,63}", re.ASCII)
-_INFO = (ns.DISCO_INFO, ns.DISCO_ITEMS, ns.PING, ns.HTTP_UPLOAD)
+_INFO = (ns.DISCO_INFO, ns.DISCO_ITEMS, ns.PING, ns.HTTP_UPLOAD, "urn:xmpp:http:upload:purpose:0#message")
 # What paths, terminals and people stumble over; a per cent sign because proxies refuse its encoding in a path.
 _NAME_FORBIDDEN = frozenset('/\\%?#:*|<>"\x7f')
 
@@ -38,8 +38,8 @@ class Uploads:
     """The services of several domains. ``base`` gives the URL that clients reach the site's web origin by.
 
     ``people`` has whose people may upload at each service's domain, unless ``may`` says no to one of them; ``secret``
-    signs what may be put; ``per_minute`` bounds the slots that one account may ask for. A component of the router, and
-    a feature.
+    signs what may be put; ``per_minute`` bounds the slots that one account may ask for; ``forms`` are what discovery
+    of a domain's service says besides (XEP-0128). A component of the router, and a feature.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Uploads:
         may: Callable[[str], bool],
         per_minute: Callable[[str], int],
         deliver: Deliver,
+        forms: Callable[[str], Sequence[Element]] = lambda domain: (),
     ) -> None:
         self.hosts = people.keys()
         self.name = "File upload"
@@ -61,6 +62,7 @@ class Uploads:
         self._key = hmac.digest(secret, b"moim upload", "sha256")
         self._may = may
         self._per_minute = per_minute
+        self._forms = forms
         self._rates: dict[int, RateLimit] = {}
         self._deliver = deliver
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,7 +118,12 @@ class Uploads:
         features = [Element("feature", ns.DISCO_INFO, {"var": var}) for var in sorted(_INFO)]
         whose = str(sender.bare) if sender.domain == domain else domain
         limit = Field("max-file-size", values=(str(self.files.quotas(whose).file),))
-        return Element("query", ns.DISCO_INFO, {}, (identity, *features, form("result", ns.HTTP_UPLOAD, [limit])))
+        return Element(
+            "query",
+            ns.DISCO_INFO,
+            {},
+            (identity, *features, form("result", ns.HTTP_UPLOAD, [limit]), *self._forms(domain)),
+        )
 
     # --- slots --------------------------------------------------------------------------------------------------
 
