@@ -63,6 +63,22 @@ async def test_the_commands_are_listed_for_administrators_only(house: Any) -> No
         assert error.find("forbidden", ns.STANZA_ERRORS) is not None
 
 
+async def test_the_commands_are_also_at_the_administrators_own_address(house: Any) -> None:
+    alice, bob = await house.online("alice"), await house.online("bob")
+    query = f"<query xmlns='{ns.DISCO_ITEMS}' node='{COMMANDS}'/>"
+    listed = (await alice.request(query, to="alice@chat.test")).find("query", ns.DISCO_ITEMS).elements()
+    assert (f"{ADMIN}#add-user", "alice@chat.test") in {(item.get("node"), item.get("jid")) for item in listed}
+    count = f"<command xmlns='{COMMANDS}' node='{ADMIN}#get-online-users-num'/>"
+    counted = await alice.request(count, kind="set", to="alice@chat.test")
+    assert counted.find("command", COMMANDS).get("status") == "completed"
+    assert (await bob.request(query, to="bob@chat.test")).find("query", ns.DISCO_ITEMS).elements() == []
+    for to, condition in (("bob@chat.test", "forbidden"), ("alice@chat.test", "service-unavailable")):
+        refused = await bob.request(count, kind="set", to=to)
+        assert refused.find("error").find(condition, ns.STANZA_ERRORS) is not None
+    hidden = await bob.request(query, to="alice@chat.test")
+    assert hidden.find("query", ns.DISCO_ITEMS).elements() == []
+
+
 async def test_without_administrators_there_are_no_commands(new_house: Any) -> None:
     house = await new_house()
     alice = await house.online("alice")

@@ -76,7 +76,21 @@ class Commands:
             domain_vars=lambda domain: (COMMANDS,) if offered(domain) else (),
             server_iq={("set", COMMANDS, "command"): self._command},
             server_node=self._node,
+            account_iq={("set", COMMANDS, "command"): self._own_command},
+            account_node=self._own_node,
         )
+
+    async def _own_node(self, iq: Iq, node: str) -> NodeView | None:
+        """The domain's commands at the address of who may give them: programs look there too, people find none."""
+        if not iq.own:
+            return None
+        empty = NodeView(("automation", "command-list", "Commands"), (COMMANDS,), ()) if node == COMMANDS else None
+        return self._node(iq, node) or empty
+
+    async def _own_command(self, iq: Iq) -> Payload:
+        if not iq.own:
+            raise StanzaError("service-unavailable")
+        return await self._command(iq)
 
     def _node(self, iq: Iq, node: str) -> NodeView | None:
         if not self._allowed(iq.sender.bare, iq.to.domain):
