@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hostile.faces import Faces
 from hostile.grammar import examples
 from hostile.neighbour import Neighbour
 from hostile.vocabulary import all_words
@@ -68,6 +69,12 @@ async def neighbour(tmp_path: Path) -> AsyncIterator[Neighbour]:
 async def test_bent_words_of_another_node(neighbour: Neighbour) -> None:
     for _ in range(100):
         await neighbour.step()
+
+
+async def test_bent_requests_over_http(tmp_path: Path) -> None:
+    async with Faces(tmp_path / "site", "short") as faces:
+        for _ in range(250):
+            await faces.step()
 
 
 async def test_what_no_node_says(neighbour: Neighbour) -> None:

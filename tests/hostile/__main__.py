@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from hostile import parsers
+from hostile.faces import Faces
 from hostile.neighbour import Neighbour
 from hostile.world import World
 
@@ -23,7 +24,7 @@ async def one(seed: str, steps: int, *, say: bool = False) -> int:
     """Lets a world of each kind live, then gives the readers their turn; the number of steps.
     Raises AssertionError with what was found.
     """
-    for kind in (World, Neighbour):
+    for kind in (World, Neighbour, Faces):
         with tempfile.TemporaryDirectory(prefix="moim-hostile-") as folder:
             async with kind(Path(folder) / "site", seed) as world:
                 for number in range(steps):
@@ -39,7 +40,7 @@ async def one(seed: str, steps: int, *, say: bool = False) -> int:
             parsers.once(rng)
         except AssertionError as error:
             raise AssertionError(f"--seed {seed}\n{error}") from None
-    return 2 * steps
+    return 3 * steps
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from moim.errors import LimitExceeded, UsageError
 
@@ -20,12 +20,17 @@ async def json_object(request: Request, *, limit: int = _MAX_BODY) -> dict[str, 
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UsageError("the body is not JSON", hint="send Content-Type: application/json")
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise LimitExceeded(f"the body is larger than {limit} bytes")
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > limit:
+                raise LimitExceeded(f"the body is larger than {limit} bytes")
+    except ClientDisconnect:
+        raise UsageError("the connection ended before the body") from None
     try:
         value = json.loads(data)
+        # Half a character of UTF-16 is JSON, and nothing that can be hashed, stored or sent.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise UsageError("the body is not JSON") from None
     if not isinstance(value, dict):
