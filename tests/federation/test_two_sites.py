@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+from slixmpp import JID
+from slixmpp.exceptions import IqError
 
 from admin_api import AdminApi
 from federated_sites import two_sites
@@ -14,12 +17,19 @@ from federation_person import Person
 from running_site import RunningSite
 
 ALICE, BOB, CAROL = "alice@a.test", "bob@b.test", "carol@b.test"
+POLICIES = """
+[chat.policies.inner]
+federation = false
+archive = false
+uploads_file_bytes = 1000
+password_changes = false
+"""
 Sites = tuple[RunningSite, RunningSite]
 
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
-    a, b = two_sites(tmp_path_factory.mktemp("federated"), trusting=True)
+    a, b = two_sites(tmp_path_factory.mktemp("federated"), trusting=True, a_more=POLICIES)
     yield a, b
     for site in (a, b):
         site.stop()
@@ -93,6 +103,87 @@ async def test_a_policy_set_while_running_counts_and_the_sender_hears_why(
     condition, text = await alice.error()
     assert condition == "remote-server-timeout"
     assert "nowhere.test" in text
+
+
+async def test_what_one_person_may_not_and_another_may(sites: Sites, people: dict[str, Person]) -> None:
+    """While signed in: no other domain, no large file, no archive, no new password; and all of it again."""
+    a, b = sites
+    alice, bob, neighbour = people[ALICE], people[BOB], Person.of(a, "carol@a.test")
+    people["neighbour"] = neighbour
+    for plugin in ("xep_0077", "xep_0313", "xep_0363"):
+        alice.register_plugin(plugin)
+        neighbour.register_plugin(plugin)
+    await asyncio.gather(alice.sign_in(*a.place("xmpp-client")), bob.sign_in(*b.place("xmpp-client")))
+    await neighbour.sign_in(*a.place("xmpp-client"))
+
+    async def heard(sender: Person, to: Person, text: str) -> None:
+        sender.send_message(to.boundjid.bare, text, mtype="chat")
+        assert await to.chat() == (sender.boundjid.bare, text)
+
+    async def archived(person: Person, other: Person) -> set[str]:
+        answer = await person.plugin["xep_0313"].retrieve(with_jid=other.boundjid.bare)
+        return {str(one["mam_result"]["forwarded"]["stanza"]["body"]) for one in answer["mam"]["results"]}
+
+    async def slot(person: Person, size: int) -> str:
+        try:
+            answer = await person.plugin["xep_0363"].request_slot(JID("upload.a.test"), "a.txt", size)
+        except IqError as error:
+            return str(error.condition)
+        return "ok" if answer["http_upload_slot"]["put"]["url"] else "?"
+
+    await heard(alice, bob, "before")  # from here on the streams are open, and what follows goes the short way
+    await heard(bob, alice, "before")
+    await heard(alice, neighbour, "on record")
+    shown = json.loads((await asyncio.to_thread(a.moim, "user", "policy", ALICE, "inner", "--json")).stdout)
+    assert (shown["policy"], shown["by"]) == ("inner", "person")
+    assert {"key": "federation", "value": False, "from": "policy inner"} in shown["limits"]
+
+    alice.send_message(BOB, "out", mtype="chat")
+    assert (await alice.error())[0] == "forbidden"
+    bob.send_message(ALICE, "in", mtype="chat")
+    assert (await bob.error())[0] == "service-unavailable"
+    assert (await slot(alice, 1001), await slot(neighbour, 1001)) == ("not-acceptable", "ok")
+    await heard(alice, neighbour, "off the record")
+    with pytest.raises(IqError, match="service-unavailable"):
+        await archived(alice, neighbour)
+    with pytest.raises(IqError, match="service-unavailable"):
+        await alice.plugin["xep_0077"].change_password("another password")
+    await heard(neighbour, alice, "from the neighbour")
+
+    await asyncio.to_thread(a.moim, "user", "policy", ALICE, "--clear")
+    await heard(alice, bob, "after")
+    await heard(bob, alice, "after")
+    assert await slot(alice, 1001) == "ok"
+    assert await archived(alice, neighbour) == {"on record"}
+    assert await archived(neighbour, alice) == {"on record", "off the record", "from the neighbour"}
+
+
+def test_policies_by_command(sites: Sites, tmp_path: Path) -> None:
+    a, _ = sites
+    unknown = a.moim("user", "policy", ALICE, "outer", check=False)
+    assert unknown.returncode == 2
+    assert "there is no policy 'outer'" in unknown.stderr
+    assert "there are: inner" in unknown.stderr
+    nobody = a.moim("user", "policy", "nobody@a.test", "inner", check=False)
+    assert nobody.returncode == 4
+    assert "there is no user nobody@a.test" in nobody.stderr
+    stranger = a.moim("user", "policy", "alice@elsewhere.test", check=False)
+    assert stranger.returncode == 2
+    assert "addresses here end in @a.test" in stranger.stderr
+    assert a.moim("user", "policy", ALICE, "inner", "--clear", check=False).returncode == 2
+    people = tmp_path / "people.csv"
+    people.write_text("address,password,policy\nerin@a.test,password-1,inner\nfrank@a.test,password-2,outer\n")
+    done = a.moim("user", "import", str(people), check=False)
+    assert "line 3: there is no policy 'outer'" in done.stderr
+    table = a.moim("user", "policy", "erin@a.test").stdout
+    assert "erin@a.test has the policy 'inner'." in table
+    rows = [line.split() for line in table.splitlines()]
+    assert ["uploads_file_bytes", "1000", "policy", "inner"] in rows
+    assert ["archive_days", "365", "default"] in rows
+    (listed,) = json.loads(a.moim("chat", "policies", "--json").stdout)["policies"]
+    assert (listed["name"], listed["people"], listed["limits"]["archive"]) == ("inner", 1, False)
+    assert "uploads_file_bytes = 1000" in a.moim("chat", "policies").stdout
+    a.moim("user", "remove", "erin@a.test")
 
 
 def test_the_check_says_that_messages_go_both_ways(sites: Sites) -> None:

@@ -93,6 +93,28 @@ async def test_other_domains_are_every_nodes_affair(nodes: TwoNodes, people: Any
     assert json.loads(shown.stdout)["missing"] == []
 
 
+async def test_a_policy_counts_on_every_node_at_once(nodes: TwoNodes, people: Any) -> None:
+    alice, bob = await people("alice", "inside"), await people("bob", "inside2")
+    await alice.until_seen(bob.boundjid.full, "available")
+    for policy in ("inner", "--clear"):
+        for name, node in (("alice", "inside2"), ("bob", "inside")):
+            await asyncio.to_thread(nodes.sites[node].moim, "user", "policy", f"{name}@moim.test", policy)
+        for person, other in ((alice, bob), (bob, alice)):
+            person.send_message("somebody@nobody.example", "out", mtype="chat")
+            closed = policy == "inner"
+            error = await asyncio.wait_for(person.refusals.get(), 30)
+            assert (error["condition"] == "forbidden") is closed
+            person.send_message(other.boundjid.bare, f"{policy} of {person.boundjid.user}", mtype="chat")
+            await other.until_message(says(f"{policy} of {person.boundjid.user}"))
+            if closed:
+                with pytest.raises(IqError, match="service-unavailable"):
+                    await archived(person, other.boundjid.bare)
+    for person, other in ((alice, bob), (bob, alice)):
+        found = await archived(person, other.boundjid.bare)
+        assert {"--clear of alice", "--clear of bob"} <= found
+        assert not {text for text in found if text.startswith("inner")}
+
+
 async def test_a_session_goes_on_at_the_other_node_and_outlives_the_first(nodes: TwoNodes, people: Any) -> None:
     bob = await people("bob", "inside2", room=OTHER_ROOM)
     await open_room(bob)

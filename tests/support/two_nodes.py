@@ -30,6 +30,10 @@ url = "{bus}"
 
 [chat]
 lease_seconds = 2
+
+[chat.policies.inner]
+federation = false
+archive = false
 """
 
 
