@@ -102,6 +102,7 @@ async def test_what_only_our_own_server_says_is_taken_out(two: tuple[Any, Outsid
     alice = await house.online("alice", "phone")
     forged = (
         "<received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'/></received>"
+        "<private xmlns='urn:xmpp:carbons:2'/>"
         "<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='1'/>"
         "<stanza-id xmlns='urn:xmpp:sid:0' by='room@else.example' id='2'/>"
     )
@@ -110,6 +111,7 @@ async def test_what_only_our_own_server_says_is_taken_out(two: tuple[Any, Outsid
     )
     message = await alice.receive()
     assert message.find("received", "urn:xmpp:carbons:2") is None
+    assert message.find("private", "urn:xmpp:carbons:2") is not None, "that is the sender's to say"
     ids = {child.get("by"): child.get("id") for child in message.elements() if child.name == "stanza-id"}
     assert ids.get("room@else.example") == "2"
     assert ids.get(ALICE) != "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from moim.chat.undelivered import Undelivered
@@ -50,7 +51,8 @@ class World:
     def send_many(self, batch: list[tuple[int, Element]]) -> None:
         self.sent += batch
 
-    def keep(self, owner: str, message: Element, *, archived: bool) -> None:
+    def keep(self, owner: str, message: Element, *, archived: bool, since: datetime | None) -> None:
+        assert archived == (since is not None)
         self.kept.append((owner, message, archived))
 
     def refuse(self, stanza: Element, error: StanzaError) -> None:
@@ -72,6 +74,17 @@ def test_others_of_the_account_get_it_but_those_who_leave() -> None:
     world = World(Session(8, "one"), Session(9, "two"), Session(10, "three", leaving=True))
     world.undelivered.take([message()])
     assert [sid for sid, _ in world.sent] == [8, 9]
+    assert all(stanza.find("delay", ns.DELAY) is None for _, stanza in world.sent), "nobody knows when it came"
+
+
+def test_who_gets_it_later_learns_when_it_came() -> None:
+    world = World(Session(8, "one"))
+    mark = Element("stanza-id", ns.STANZA_IDS, {"by": "bob@chat.test", "id": str(86_400_000 << 22)})
+    world.undelivered.take([message("chat", BOB, mark)])
+    ((_, late),) = world.sent
+    note = late.find("delay", ns.DELAY)
+    assert note is not None
+    assert note.attrs == {"from": "chat.test", "stamp": "2020-01-02T00:00:00.000Z"}
 
 
 def test_nobody_is_there_and_it_waits() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from moim._native import Element
 
-from .xmpp_peers import DOMAIN, NS_CLIENT, Client, Host, WebClient, host
+from .xmpp_peers import DOMAIN, HEADER, NS_CLIENT, OPEN, Client, Host, WebClient, host
 
 ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"
 
@@ -59,7 +59,7 @@ def test_a_bare_address_means_every_resource_that_wants_messages(plane: Host) ->
     assert "<body>one</body>" in bobs[2].until("</message>")
     alice.send(f"<message to='{BOB}/hidden'><body>bound is enough</body></message>")
     assert "<body>bound" in hidden.until("</message>")
-    alice.send(f"<message to='{BOB}/gone'><body>moved</body></message>")
+    alice.send(f"<message to='{BOB}/gone' type='chat'><body>moved</body></message>")
     for bob in bobs[:2]:
         assert "<body>moved</body>" in bob.until("</message>")
     for client in (bobs[2], hidden):
@@ -83,6 +83,8 @@ def test_addresses_are_compared_without_case(plane: Host) -> None:
         f"<message to='{BOB}/phone' type='error'/>",
         f"<message to='{BOB}/phone' type='strange'/>",
         f"<message to='{BOB}/gone' type='headline'/>",
+        f"<message to='{BOB}/gone' type='normal'/>",
+        f"<message to='{BOB}/gone'/>",
         f"<message to='carol@{DOMAIN}'/>",
         f"<message to='carol@{DOMAIN}/x'/>",
         "<message to='bob@elsewhere.test'/>",
@@ -148,6 +150,28 @@ def test_a_tap_sends_everything_up(plane: Host) -> None:
     fence(bob)
     alice.send(f"<message to='{BOB}/phone'><body>3</body></message>")
     bob.until("</message>")
+
+
+def test_what_is_said_in_another_language_than_ours_carries_it(plane: Host) -> None:
+    port = plane.listen()
+    bob = Client(plane, port).login("bob", "phone")
+    korean = HEADER.replace(" to=", " xml:lang='ko' to=")
+    minji = Client(plane, port).login("minji", "desk", header=korean)
+    web = OPEN.replace(" to=", " xml:lang='en-GB' to=")
+    ann = WebClient(plane, plane.listen("websocket")).login("ann", "web", header=web)
+    minji.send(f"<message to='{BOB}/phone'><body>밥 먹었어?</body></message>")
+    assert " xml:lang='ko'>" in bob.until("</message>")
+    for own in ("en", ""):
+        minji.send(f"<message xml:lang='{own}' to='{BOB}/phone'><body>Had lunch?</body></message>")
+        assert f" xml:lang='{own}' " in bob.until("</message>")
+    ann.send(f"<message xmlns='jabber:client' to='{BOB}/phone'><body>Colour?</body></message>")
+    assert " xml:lang='en-GB'>" in bob.until("</message>")
+    minji.send("<presence type='unavailable'/>")
+    (stanza,) = plane.until(lambda: [found for found in plane.stanzas() if found.get("type") == "unavailable"])
+    assert stanza.get("xml:lang") == "ko"
+    ours = Client(plane, port).login("alice", "desk", header=HEADER.replace(" to=", " xml:lang='en' to="))
+    ours.send(f"<message to='{BOB}/phone'><body>x</body></message>")
+    assert "xml:lang" not in bob.until("</message>")
 
 
 def test_the_order_of_messages_is_kept(plane: Host) -> None:

@@ -34,6 +34,7 @@ HEADER = (
     f"<?xml version='1.0'?><stream:stream to='{DOMAIN}' version='1.0' xmlns='jabber:client' "
     f"xmlns:stream='{NS_STREAMS}'>"
 )
+OPEN = f"<open xmlns='{NS_FRAMING}' to='{DOMAIN}' version='1.0'/>"
 WAIT = 20.0
 
 
@@ -251,14 +252,14 @@ class Client:
         self.until(f"<proceed xmlns='{NS_TLS}'/>")
         self.tls(**options)
 
-    def login(self, user: str, resource: str, *, presence: int | None = 0) -> Client:
+    def login(self, user: str, resource: str, *, presence: int | None = 0, header: str = HEADER) -> Client:
         """Everything up to available presence, with the priority given."""
-        self.send(HEADER)
+        self.send(header)
         self.until("<stream:features/>")
         plain = base64.b64encode(f"\0{user}\0pw".encode()).decode()
         self.send(f"<auth xmlns='{NS_SASL}' mechanism='PLAIN'>{plain}</auth>")
         self.until(f"<success xmlns='{NS_SASL}'/>")
-        self.send(HEADER)
+        self.send(header)
         self.until("<stream:features/>")
         self.bind(resource, presence)
         return self
@@ -350,15 +351,14 @@ class WebClient(Client):
         self.buffer = self.buffer[at + size :]
         return opcode, payload
 
-    def login(self, user: str, resource: str, *, presence: int | None = 0) -> WebClient:
+    def login(self, user: str, resource: str, *, presence: int | None = 0, header: str = OPEN) -> WebClient:
         self.upgraded()
-        opening = f"<open xmlns='{NS_FRAMING}' to='{DOMAIN}' version='1.0'/>"
-        self.send(opening)
+        self.send(header)
         self.until(f"<stream:features xmlns:stream='{NS_STREAMS}'/>")
         plain = base64.b64encode(f"\0{user}\0pw".encode()).decode()
         self.send(f"<auth xmlns='{NS_SASL}' mechanism='PLAIN'>{plain}</auth>")
         self.until(f"<success xmlns='{NS_SASL}'/>")
-        self.send(opening)
+        self.send(header)
         self.until(f"<stream:features xmlns:stream='{NS_STREAMS}'/>")
         self.send(
             f"<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='{NS_BIND}'>"

@@ -116,7 +116,7 @@ class RawXmpp:
             data = answer.find("additional-data")
             assert data is not None
             client.verify(base64.b64decode(data.text))
-            self.features = await self.element()
+            await self._offered_behind(answer)
         return answer
 
     async def token(
@@ -128,8 +128,14 @@ class RawXmpp:
             data = answer.find("additional-data")
             assert data is not None
             assert base64.b64decode(data.text) == proof(token, "Responder", binding)
-            self.features = await self.element()
+            await self._offered_behind(answer)
         return answer
+
+    async def _offered_behind(self, success: Element) -> None:
+        """A session that goes on is offered nothing (XEP-0198 section 9.2)."""
+        if success.find("resumed", ns.SM) is None:
+            self.features = await self.element()
+            assert self.features.name == "features"
 
     async def request(self, stanza: str) -> Element:
         """Sends a stanza and gives the next one."""

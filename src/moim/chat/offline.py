@@ -110,10 +110,11 @@ class OfflineMessages:
             on_account_removed=self._drop,
         )
 
-    def keep(self, owner: str, message: Element, *, archived: bool = False) -> None:
+    def keep(self, owner: str, message: Element, *, archived: bool = False, since: datetime | None = None) -> None:
         """Begins to keep a message for a bare JID; order is kept. Raises StanzaError when there is no room for it.
 
         ``archived``: the owner's archive has it, so it is not lost when there is no room here, and nobody is told.
+        ``since`` is when it first came, if that was before now.
         """
         kept = self._limits(owner).messages
         if not kept or self._count >= _MAX_WRITING:
@@ -123,7 +124,7 @@ class OfflineMessages:
                 raise StanzaError("service-unavailable")
             raise StanzaError("resource-constraint", "too many messages are being stored at this moment")
         bounce = self._unheard if archived else self._bounce
-        task = asyncio.create_task(self._keep(owner, message, bounce), name="chat:offline")
+        task = asyncio.create_task(self._keep(owner, message, bounce, since), name="chat:offline")
         self._count += 1
         self._owners.add(owner)
         self._writing[owner].add(task)
@@ -172,14 +173,14 @@ class OfflineMessages:
     def _unheard(message: Element, error: StanzaError) -> None:
         _log.info("a message for %s is in the archive alone: %s", message.get("to"), error.message)
 
-    async def _keep(self, owner: str, message: Element, bounce: Bounce) -> None:
+    async def _keep(self, owner: str, message: Element, bounce: Bounce, since: datetime | None) -> None:
         limits = self._limits(owner)
         text = _without_forged_delay(message, owner.rpartition("@")[2]).to_xml("")
         size = len(text.encode())
         if size > _MAX_STANZA:
             bounce(message, StanzaError("policy-violation", "the message is too large to be stored"))
             return
-        now = self._clock().timestamp()
+        at = (since or self._clock()).timestamp()
         table = tables.offline
 
         def insert(connection: sa.Connection) -> bool:
@@ -187,7 +188,7 @@ class OfflineMessages:
             messages, total = connection.execute(used.where(table.c.owner == owner)).one()
             if messages >= limits.messages or total + size > limits.size:
                 return False
-            connection.execute(sa.insert(table).values(owner=owner, stored_at=now, size=size, stanza=text))
+            connection.execute(sa.insert(table).values(owner=owner, stored_at=at, size=size, stanza=text))
             return True
 
         try:

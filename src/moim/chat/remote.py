@@ -198,7 +198,7 @@ class RemoteStanzas:
 
     def _forged(self, child: Element) -> bool:
         if child.ns == _CARBONS:
-            return True
+            return child.name != "private"  # which says that no copies are wanted (XEP-0280 section 9)
         if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"):
             return self._ours(child.get("by"))
         return (

@@ -351,7 +351,7 @@ class SigningIn:
             extra.append(token)
         answer = session.negotiation.finish(full, extra)
         if resumed is not None and resumed.then is not None:
-            resumed.then(answer)
+            resumed.then(answer[:1])  # without stream features (XEP-0198 section 9.2)
         else:
             self._plane.send(sid, answer)
         if binds:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Iterable
+from datetime import datetime
 
 from moim.chat.accounts import Accounts
+from moim.chat.archive import ids
 from moim.chat.offline import OfflineMessages, worth_keeping
 from moim.chat.plane import Plane
-from moim.proto.xmpp import Element, Jid, StanzaError, message_type, ns
+from moim.proto.xmpp import Element, Jid, StanzaError, delay, message_type, ns
 
 _log = logging.getLogger("moim.chat.undelivered")
 
@@ -57,10 +59,12 @@ class Undelivered:
         elif kind in ("normal", "chat"):
             account = self._accounts.get(str(to.bare))
             receiving = [other for other in account.receiving() if not other.leaving] if account is not None else []
+            since = _since(message, str(to.bare))
             if receiving:
-                self._plane.send_many([(other.sid, message) for other in receiving])
+                late = message if since is None else message.with_children((*message.children, delay(since, to.domain)))
+                self._plane.send_many([(other.sid, late) for other in receiving])
             elif worth_keeping(message):
-                self._offline.keep(str(to.bare), message, archived=_archived(message, str(to.bare)))
+                self._offline.keep(str(to.bare), message, archived=since is not None, since=since)
 
     def keep(self, stanzas: Iterable[Element]) -> None:
         """Messages that their clients did not get before the server stopped wait for them like those to come."""
@@ -70,8 +74,9 @@ class Undelivered:
         for stanza in stanzas:
             to = self._local(stanza) if stanza.name == "message" else None
             if to is not None and worth_keeping(stanza):
+                since = _since(stanza, str(to.bare))
                 try:
-                    self._offline.keep(str(to.bare), stanza, archived=_archived(stanza, str(to.bare)))
+                    self._offline.keep(str(to.bare), stanza, archived=since is not None, since=since)
                 except StanzaError as error:
                     _log.error("a message for %s that it did not get is lost: %s", to.bare, error.message)
 
@@ -82,7 +87,10 @@ class Undelivered:
         return to if to is not None and to.local and to.domain in self._domains else None
 
 
-def _archived(message: Element, owner: str) -> bool:
-    """Whether the owner's archive has given the message an id."""
-    ids = (child for child in message.elements() if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"))
-    return any(child.get("by") == owner for child in ids)
+def _since(message: Element, owner: str) -> datetime | None:
+    """When the message came, by the id that the owner's archive gave it; None without one."""
+    for child in message.elements():
+        if (child.ns, child.name, child.get("by")) == (ns.STANZA_IDS, "stanza-id", owner):
+            identifier = ids.read(child.get("id") or "")
+            return ids.time_of(identifier) if identifier is not None else None
+    return None

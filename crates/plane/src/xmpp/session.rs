@@ -118,6 +118,8 @@ pub struct Session {
     hold: Hold,
     websocket: Option<Box<WebSocket>>,
     framer: Framer,
+    /// The language of the peer's stream, where it is another than ours.
+    language: Option<Str>,
     flow: Arc<Flow>,
     identity: Option<Box<Identity>>,
     /// What belongs to a stream between servers, if this is one.
@@ -198,6 +200,7 @@ impl Session {
             } else {
                 Framer::stream(limits)
             },
+            language: None,
             flow: Arc::default(),
             identity: None,
             server: mode.is_server().then(Box::default),

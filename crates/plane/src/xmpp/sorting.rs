@@ -110,11 +110,12 @@ impl Sorter {
     pub fn sort_judged(&mut self, message: &Arc<Element>, shared: &Shared) -> bool {
         let traits = Traits::of(message, |_| false);
         let mut message = Element::clone(message);
-        if traits.forged || traits.private {
+        if traits.forged {
             let recipient = split(message.attr("to").unwrap_or_default()).0.to_owned();
             message.retain_elements(|child| match child.ns().as_str() {
                 ns::STANZA_IDS => child.attr("by") != Some(recipient.as_str()) || child.name() != "stanza-id",
-                ns::CARBONS | ns::ARCHIVE => false,
+                ns::CARBONS => child.name() == "private",
+                ns::ARCHIVE => false,
                 _ => true,
             });
         }
@@ -188,12 +189,12 @@ pub fn split(jid: &str) -> (&str, Option<&str>) {
         .map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
 }
 
-/// Looks at a client's message, and removes what it may not say, and what it says to the server alone.
+/// Looks at a client's message, and removes what it may not say.
 pub fn clean(message: &mut Element, shared: &Shared) -> Traits {
     let serves = |name: &str| shared.domains.serves(name, Opener::Client);
     let traits = Traits::of(message, serves);
-    if traits.forged || traits.private {
-        message.retain_elements(|child| !is_forged(child, serves) && !child.is("private", ns::CARBONS));
+    if traits.forged {
+        message.retain_elements(|child| !is_forged(child, serves));
     }
     traits
 }

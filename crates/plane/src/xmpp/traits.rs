@@ -12,8 +12,6 @@ pub struct Traits {
     pub copied_sent: bool,
     /// Whether it belongs into archives (XEP-0313 §5).
     pub archived: bool,
-    /// Whether it says `<private/>`, which only servers need to see (XEP-0280 §9).
-    pub private: bool,
     /// Whether it has a child that only a server may write; see [`is_forged`].
     pub forged: bool,
 }
@@ -37,17 +35,17 @@ impl Traits {
         };
         let mut traits = Self::default();
         let (mut body, mut worth, mut store) = (false, false, false);
-        let (mut no_copy, mut no_store, mut room) = (false, false, false);
+        let (mut private, mut no_store, mut room) = (false, false, false);
         let (mut spoken, mut invited) = (false, false);
         for child in message.elements() {
             let name = child.name().as_str();
             match child.ns().as_str() {
                 ns::CLIENT => body |= name == "body",
-                ns::CARBONS if name == "private" => traits.private = true,
+                ns::CARBONS => private |= name == "private",
                 ns::HINTS => match name {
                     "store" => store = true,
                     "no-store" | "no-permanent-store" => no_store = true,
-                    "no-copy" => no_copy = true,
+                    "no-copy" => private = true,
                     _ => {}
                 },
                 ns::MUC_USER => {
@@ -62,7 +60,7 @@ impl Traits {
             }
             traits.forged |= is_forged(child, &serves);
         }
-        let copied = !traits.private && !no_copy;
+        let copied = !private;
         let spoken = chat || body || worth || spoken;
         // What an occupant says in private, the room sends to each of the devices that are in it.
         traits.copied = copied && (bounce || invited || (spoken && !room));

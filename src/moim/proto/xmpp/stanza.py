@@ -18,6 +18,7 @@ PRESENCE_TYPES: Final = frozenset(
 )
 SUBSCRIPTION_TYPES: Final = frozenset({"subscribe", "subscribed", "unsubscribe", "unsubscribed"})
 
+_BYTE = re.compile(r"[+-]?0{0,8}\d{1,3}", re.ASCII)
 _DATE_TIME = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?(?:Z|([+-])(\d{2}):(\d{2}))", re.ASCII
 )
@@ -76,13 +77,9 @@ def priority_of(stanza: Element) -> int:
     if child is None:
         return 0
     text = child.text.strip()
-    try:
-        value = int(text) if len(text) <= 4 else 999
-    except ValueError:
-        value = 999
-    if not -128 <= value <= 127:
+    if not _BYTE.fullmatch(text) or not -128 <= int(text) <= 127:
         raise StanzaError("bad-request", "a presence priority is a number from -128 to 127")
-    return value
+    return int(text)
 
 
 def timestamp(moment: datetime) -> str:

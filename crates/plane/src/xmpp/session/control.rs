@@ -106,6 +106,11 @@ impl Session {
         if self.phase != Phase::Stream || self.transport.tls().is_some() || self.websocket.is_some() {
             return;
         }
+        if context.shared.server_tls().is_none() {
+            self.write_piece(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+            self.end_stream(None, &context.shared.domain);
+            return self.leave("there is no certificate yet".into(), context);
+        }
         self.write_piece(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
         if !self.begin_tls(context) {
             return self.lose("there is no certificate yet".into(), context);

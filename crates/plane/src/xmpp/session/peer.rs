@@ -43,6 +43,7 @@ impl Session {
                     Err((condition, text)) => return self.fail(condition, text, context),
                 };
                 element.swap_content();
+                self.stamp_language(&mut element);
                 if let Some(managed) = self.managed.as_deref_mut().filter(|_| counts) {
                     managed.receive();
                 }

@@ -15,6 +15,10 @@ use super::{Hold, Session};
 const UNAUTHENTICATED_EVENTS: u32 = 4;
 /// Events that may wait of a server that speaks for many people.
 const PEER_EVENTS: u32 = 512;
+/// The language of the streams that go out, in the headers that Python makes and in those of `ending`.
+const OWN_LANGUAGE: &str = "en";
+/// Characters of a language tag (RFC 5646 §4.4.1).
+const MAX_LANGUAGE: usize = 35;
 
 impl Session {
     /// The peer's stream header, or its `<open/>`.
@@ -23,6 +27,7 @@ impl Session {
             return self.fail(condition, text, context);
         }
         self.header_seen = true;
+        self.language = attrs.iter().find_map(other_language);
         self.announce(context);
         attrs.push(Attr {
             key: Str::Static("xmlns"),
@@ -214,8 +219,25 @@ impl Session {
             }
         }
         stanza.stamp("from", identity.full.clone());
+        self.stamp_language(stanza);
         Ok(())
     }
+
+    /// Writes the language of the peer's stream into a stanza that has none. It goes on in streams of ours, which would
+    /// make it that of ours (RFC 6120 §4.7.4, §8.1.5).
+    pub(super) fn stamp_language(&self, stanza: &mut Element) {
+        if let Some(language) = self.language.as_ref().filter(|_| stanza.attr("xml:lang").is_none()) {
+            stanza.stamp("xml:lang", language.clone());
+        }
+    }
+}
+
+/// The language that an attribute of a header names, unless that is ours.
+fn other_language(attr: &Attr) -> Option<Str> {
+    let value = attr.value.as_str();
+    let tag = (1..=MAX_LANGUAGE).contains(&value.len())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (attr.key == "xml:lang" && tag && !value.eq_ignore_ascii_case(OWN_LANGUAGE)).then(|| attr.value.clone())
 }
 
 /// Counts what became of a message; gives it back when no row of the table decided.
@@ -248,6 +270,24 @@ fn supported_version(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn languages() {
+        let of = |key, value| {
+            other_language(&Attr {
+                key: Str::Static(key),
+                value: Str::value(value),
+            })
+        };
+        for other in ["ko", "ko-KR", "en-GB", "x-klingon"] {
+            assert_eq!(of("xml:lang", other).as_deref(), Some(other));
+        }
+        let long = "a".repeat(36);
+        for none in ["", "en", "EN", "k o", "한국어", &long] {
+            assert_eq!(of("xml:lang", none), None, "{none}");
+        }
+        assert_eq!(of("lang", "ko"), None);
+    }
 
     #[test]
     fn versions() {
