@@ -98,7 +98,7 @@ class PrivateStorage:
 def _stored(iq: Iq) -> list[Element]:
     contents = iq.payload.elements()
     if not contents:
-        raise StanzaError("bad-request", "there is nothing to store")
+        raise StanzaError("not-acceptable", "there is nothing to store")
     for content in contents:
         if not content.ns or content.ns in (ns.PRIVATE, ns.CLIENT, ns.SERVER):
             raise StanzaError("not-acceptable", "private data needs a namespace of its own")

@@ -88,7 +88,7 @@ class Registration:
         if iq.payload.find("remove", ns.REGISTER) is not None:
             await self._remove(session, iq)
             return ()
-        name, password = _credentials(iq.payload)
+        name, password = _credentials(iq.payload, "bad-request")
         if _prepared(name, session.full.domain) != session.full.local:
             raise StanzaError("forbidden", "this changes the password of your own account only")
         if not self._changed.take(session.bare, self._clock()):
@@ -144,7 +144,7 @@ class Registration:
         if iq.get("type") == "get":
             hint = Element("instructions", ns.REGISTER, {}, ("Choose a name and a password.",))
             return (_query(hint, Element("username", ns.REGISTER), Element("password", ns.REGISTER)),)
-        name, password = _credentials(query)
+        name, password = _credentials(query, "not-acceptable")
         local = _prepared(name, domain)
         if not self._made.take(network_of(peer), self._clock()):
             raise StanzaError("resource-constraint", "too many accounts from your address; wait a while", kind="wait")
@@ -162,10 +162,11 @@ def _query(*children: Element) -> Element:
     return Element("query", ns.REGISTER, {}, children)
 
 
-def _credentials(query: Element) -> tuple[str, str]:
+def _credentials(query: Element, missing: str) -> tuple[str, str]:
+    """Name and password. Raises StanzaError ``missing`` without one of them (XEP-0077 sections 3.1 and 3.3)."""
     name, password = query.find("username", ns.REGISTER), query.find("password", ns.REGISTER)
     if name is None or password is None or not name.text.strip() or not password.text:
-        raise StanzaError("bad-request", "a name and a password are needed")
+        raise StanzaError(missing, "a name and a password are needed")
     return name.text.strip(), password.text
 
 
