@@ -155,14 +155,38 @@ async def test_nothing_comes_in_as_if_nobody_were_there(town: Town, caplog: Any)
         f"<presence from='{ROMEO}' to='{ALICE}'/>",
     ):
         come(house, text)
-    come(house, f"<message from='{ROMEO}' to='nobody@example.com' type='chat'><body>x</body></message>")
-    answers = await gone_out(house, outside)
     refused = ("message", "error", ROMEO)
-    assert answers == [refused, refused, ("iq", "error", ROMEO), refused]  # the last is for nobody
+    assert await gone_out(house, outside) == [refused, refused, ("iq", "error", ROMEO)]
     await alice.quiet()
     assert "refused: the recipient's policy has no other domains" in caplog.text
     come(house, f"<message from='{ROMEO}' to='{BOB}' type='chat' id='1'><body>x</body></message>")
     assert await gone_out(house, outside) == []
+
+
+@pytest.mark.parametrize("policy", ["inner", "shy"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"<message from='{ROMEO}' to='WHO' id='1' type='{kind}'><body>x</body></message>"
+          for kind in ("chat", "normal", "groupchat", "headline", "error", "odd")),
+        *(f"<presence from='{ROMEO}' to='WHO' id='1' type='{kind}'/>"
+          for kind in ("probe", "subscribe", "subscribed", "unsubscribe", "unavailable", "error")),
+        *(f"<iq from='{ROMEO}' to='WHO' id='1' type='{kind}'><ping xmlns='{ns.PING}'/></iq>"
+          for kind in ("get", "set", "result", "error")),
+    ],
+)  # fmt: skip
+async def test_who_asks_hears_the_same_of_the_person_and_of_nobody(town: Town, policy: str, text: str) -> None:
+    house, outside = town
+    await give(house, "alice", policy)
+    heard = []
+    for who in (ALICE, "nobody@example.com"):
+        come(house, text.replace("WHO", who))
+        come(house, f"<iq from='x@probe.example' to='{who}' type='get' id='end'><ping xmlns='{ns.PING}'/></iq>")
+        found = []
+        while (one := await asyncio.wait_for(outside.sent.get(), 10)).get("id") != "end":
+            found.append(one.to_xml().replace(who, "WHO"))
+        heard.append(found)
+    assert heard[0] == heard[1]
 
 
 async def test_contacts_elsewhere_see_the_person_leave_and_come_back(town: Town) -> None:

@@ -19,7 +19,7 @@ from moim.chat.refusals import Refusals
 from moim.chat.settings import PersonSettings
 from moim.chat.strangers import Federation, intrudes
 from moim.errors import ProtocolError
-from moim.proto.xmpp import Element, Jid, StanzaError, presence
+from moim.proto.xmpp import Element, Jid, StanzaError, message_type, presence
 
 _TAP: Final = "other domains"
 _GOODBYES: Final = frozenset({"unavailable", "unsubscribe", "unsubscribed"})
@@ -67,7 +67,7 @@ class OtherDomains:
         self._related = related
         self._refusals = refusals
         self._exempt = exempt
-        self._shut: set[str] = set()
+        self._closed: dict[str, PersonSettings] = {}
         self._lines = Budgets(_LINES_PER_ACCOUNT / _MINUTE, _LINES_PER_ACCOUNT)
         self.feature = Feature(
             name="other domains, by policy", on_bind=self._bound, on_gone=self._gone, on_policy=self._changed
@@ -103,54 +103,53 @@ class OtherDomains:
     # --- in -----------------------------------------------------------------------------------------------------
 
     async def admits(self, sender: Jid, to: Jid, stanza: Element) -> bool:
-        """Whether a stanza of another domain goes on; one that does not was answered here. Raises Unavailable.
+        """Whether a stanza of another domain goes on. Raises StanzaError, or Unavailable when that cannot be told.
 
-        The answer is that of an account that is not there, so that nobody learns of it.
+        Everything is answered as for an account that is not there, so that nobody learns of it.
         """
-        if not to.local or sender.domain in self._exempt or _goodbye(stanza):
-            return True
+        if not to.local or sender.domain in self._exempt or _goodbye(stanza) or stanza.get("type") == "probe":
+            return True  # what a probe may learn is for the subscription to say, and for ``lets_out``
         owner = str(to.bare)
         rules = self._rules(owner)
         if not rules.federation:
-            self._refuse(sender, stanza, "the recipient's policy has no other domains")
-            return False
+            return self._refuse(sender, stanza, "the recipient's policy has no other domains")
         if rules.strangers or not intrudes(stanza) or await self._related(owner, sender):
             return True
         if self._accounts.abroad(owner) and stanza.get("type") == "groupchat":
             return True  # the node that holds the session knows whether it is in that room, this one does not
-        self._refuse(sender, stanza, "the recipient's policy has no strangers")
-        return False
+        return self._refuse(sender, stanza, "the recipient's policy has no strangers")
 
-    def _refuse(self, sender: Jid, stanza: Element, why: str) -> None:
-        self._refusals.refuse("policy", sender, stanza, StanzaError("service-unavailable"), why)
+    def _refuse(self, sender: Jid, stanza: Element, why: str) -> bool:
+        self._refusals.note("policy", sender, stanza, why)
+        if stanza.name == "presence" or (stanza.name == "message" and message_type(stanza) in ("error", "headline")):
+            return False
+        raise StanzaError("service-unavailable")
 
     # --- who is there -------------------------------------------------------------------------------------------
 
     def _bound(self, session: Session) -> None:
         rules = self._rules(session.bare)
-        looked_at = not (rules.federation and rules.strangers) and self.open(session.full.domain)
-        self._plane.tap(session.sid, looked_at, _TAP)
-        if not rules.federation:
-            self._shut.add(session.bare)
+        if not (rules.federation and rules.strangers):
+            self._closed[session.bare] = rules
+            self._plane.tap(session.sid, self.open(session.full.domain), _TAP)
 
     def _gone(self, session: Session) -> None:
         if len(session.full_account.sessions) <= 1:
-            self._shut.discard(session.bare)
+            self._closed.pop(session.bare, None)
 
     def _changed(self, bare: str) -> None:
         account = self._accounts.get(bare)
         if account is None:
             return
-        before = bare in self._shut
+        before, now = self._closed.pop(bare, None), self._rules(bare)
         for session in tuple(account.sessions.values()):
+            self._plane.tap(session.sid, False, _TAP)
             self._bound(session)
-        now = not self._rules(bare).federation
-        if now == before:
+        if now.federation == (before is None or before.federation):
             return
         seeing = self._elsewhere(account.roster.subscribers() if account.roster is not None else ())
         watched = self._elsewhere(account.roster.watched() if account.roster is not None else ())
-        if not now:
-            self._shut.discard(bare)
+        if now.federation:
             self._visibility.unhide(bare, frozenset((*seeing, *watched)))
             return
         sessions = tuple(account.available())

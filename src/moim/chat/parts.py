@@ -325,7 +325,7 @@ class Parts:
             subscriptions=subscriptions,
             components=components,
             hears=(readers,),
-            gates=(self.other_domains, *((self.strangers,) if self._counts_strangers else ())),
+            gates=(*((self.strangers,) if self._counts_strangers else ()), self.other_domains),
             lists=self.shared_lists,
         )
         offers = {
@@ -443,6 +443,7 @@ class Parts:
         return {
             "spam_reports": self.reports.counts.total(),
             "refused_strangers": self.refusals.counts["strangers"],
+            "refused_by_policy": self.refusals.counts["policy"],
             "refused_listed": self.refusals.counts["block list"],
             "listed_addresses": len(self.shared_lists) if self.shared_lists is not None else 0,
         }

@@ -36,6 +36,12 @@ class Refusals:
 
     def refuse(self, kind: str, sender: Jid, stanza: Element, error: StanzaError, why: str) -> None:
         """Counts and logs a refusal, and answers messages and requests. Presence is dropped: nobody waits for more."""
+        self.note(kind, sender, stanza, why)
+        if stanza.name != "presence":
+            self.answer(sender, stanza, error)
+
+    def note(self, kind: str, sender: Jid, stanza: Element, why: str) -> None:
+        """Counts and logs a refusal."""
         now = self._clock()
         self.counts[kind] += 1
         if self._lines.take(sender.domain, now) and self._all_lines.take("", now):
@@ -44,8 +50,6 @@ class Refusals:
             _log.warning("%s from %s to %s refused: %s%s", stanza.name, sender, stanza.get("to"), why, rest)
         else:
             self._unwritten += 1
-        if stanza.name != "presence":
-            self.answer(sender, stanza, error)
 
     def answer(self, sender: Jid, stanza: Element, error: StanzaError) -> None:
         """Answers with the error, unless the sender's domain got enough of these."""

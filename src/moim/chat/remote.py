@@ -42,7 +42,10 @@ class Gate(Protocol):
     """Keeps out what accounts did not ask for."""
 
     async def admits(self, sender: Jid, to: Jid, stanza: Element) -> bool:
-        """Whether a stanza goes on; one that does not was answered. Raises MoimError when that cannot be told."""
+        """Whether a stanza goes on; one that does not was answered, or is with the StanzaError that this raises.
+
+        Raises MoimError when that cannot be told.
+        """
         ...
 
 

@@ -69,7 +69,6 @@ class Parts(Protocol):
     """What the cluster needs of the chat room."""
 
     accounts: Accounts
-    domains: Container[str]
     archive: Archive | None
     plane: Plane
     rosters: Rosters
@@ -81,6 +80,11 @@ class Parts(Protocol):
     undelivered: Undelivered
     sessions: Sessions
     management: StreamManagement
+
+    @property
+    def domains(self) -> Container[str]:
+        """The hosted domains."""
+        ...
 
     @property
     def features(self) -> Sequence[Feature]:
