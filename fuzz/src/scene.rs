@@ -170,7 +170,7 @@ impl Scene {
             (ns::SASL, "auth") if self.entered.insert(sid) => {
                 server.send(sid, vec![element("success", ns::SASL, &[])]);
                 server.authenticated(sid);
-                server.restart(sid);
+                server.restart(sid, None);
             }
             (ns::SASL | ns::SASL2, _) if !self.entered.contains(&sid) => {
                 server.send(sid, vec![element("failure", stanza_ns(stanza), &[])])

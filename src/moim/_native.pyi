@@ -245,8 +245,11 @@ class XmppServer:
     def starttls(self, sid: int) -> None:
         """Sends ``<proceed/>`` and begins the TLS handshake; on an outgoing session, begins it after the peer's
         ``<proceed/>``."""
-    def restart(self, sid: int) -> None:
-        """Expects a new stream header; call after SASL ``<success/>`` was sent."""
+    def restart(self, sid: int, attrs: Mapping[str, str] | None = None, features: Element | None = None) -> None:
+        """Expects a new stream header; call after SASL ``<success/>`` was sent.
+
+        A client's that says what its last one said is answered at once with a header of ``attrs`` and the
+        ``features``; any other is an ``open`` event."""
     def authenticated(self, sid: int, bare: str) -> None:
         """Lifts the bounds that hold before authentication. ``bare`` is the prepared JID. Of a stream between servers
         the bounds of size stay until it is paired."""

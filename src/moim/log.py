@@ -26,6 +26,8 @@ _SECRETS = re.compile(
 
 def redact(text: str) -> str:
     """Replaces the values of passwords, tokens, secrets and cookies by ``[hidden]``."""
+    if "=" not in text and ":" not in text:
+        return text
     return _SECRETS.sub(lambda m: f"{m['key']}{m['scheme'] or ''}{m['quote']}[hidden]", text)
 
 
@@ -42,13 +44,13 @@ class _Formatter(logging.Formatter):
             second = int(record.created)
             text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
             self._second = (second, text)
-        place = f"{record.levelname} {record.name} [{session_id.get()}]"
-        line = f"{text},{int(record.msecs):03d} {place} {record.getMessage()}"
+        message = record.getMessage()
         if record.exc_info:
-            line += f"\n{self.formatException(record.exc_info)}"
+            message += f"\n{self.formatException(record.exc_info)}"
         if record.stack_info:
-            line += f"\n{self.formatStack(record.stack_info)}"
-        return redact(line)
+            message += f"\n{self.formatStack(record.stack_info)}"
+        place = f"{record.levelname} {record.name} [{session_id.get()}]"
+        return f"{text},{int(record.msecs):03d} {place} {redact(message)}"
 
 
 class _File(RotatingFileHandler):

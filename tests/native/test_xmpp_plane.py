@@ -18,7 +18,9 @@ from .xmpp_peers import (
     DOMAIN,
     HEADER,
     NS_CLIENT,
+    NS_SASL,
     NS_STREAM_ERRORS,
+    NS_STREAMS,
     NS_TLS,
     Client,
     Host,
@@ -140,6 +142,23 @@ def test_a_pipelined_stream_restart_waits_for_the_answer(plane: Host) -> None:
     bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>r</resource></bind></iq>"
     client.send(HEADER + auth + HEADER + bind)
     assert f"<jid>alice@{DOMAIN}/r</jid>" in client.until("</iq>")
+
+
+@pytest.mark.parametrize("more", ["", f" from='alice@{DOMAIN}'"])
+def test_a_stream_that_is_opened_in_the_same_words_again_is_answered_at_once(plane: Host, more: str) -> None:
+    plane.again = ({"from": DOMAIN, "id": "again", "version": "1.0"}, Element("features", NS_STREAMS, {}, ["known"]))
+    client = Client(plane, plane.listen())
+    client.send(HEADER)
+    client.until("<stream:features/>")
+    client.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHB3</auth>")
+    client.until(f"<success xmlns='{NS_SASL}'/>")
+    client.send(HEADER.replace(" to=", f"{more} to="))
+    answer = client.until("<stream:features/>" if more else "<stream:features>known</stream:features>")
+    assert answer.startswith("<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream=")
+    assert ("id='again'" in answer) is not bool(more)
+    assert [event[0] for event in plane.seen].count("open") == (2 if more else 1)
+    client.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+    client.until("</iq>")
 
 
 def test_stanzas_before_they_may_come(plane: Host) -> None:

@@ -73,6 +73,8 @@ class Host:
     """Decides as simply as possible: PLAIN with any password, any resource, presence as sent."""
 
     def __init__(self, **bounds: Any) -> None:
+        self.again: tuple[dict[str, str], Element] | None = None
+        """The answer to a stream that is opened anew."""
         self.server = XmppServer(DOMAIN, **bounds)
         self.server.set_tls(*certificate(DOMAIN))
         self.seen: list[tuple[Any, ...]] = []
@@ -132,7 +134,7 @@ class Host:
                 self.users[sid] = f"{user}@{DOMAIN}"
                 server.authenticated(sid, self.users[sid])
                 server.send(sid, [Element("success", NS_SASL)])
-                server.restart(sid)
+                server.restart(sid, *(self.again or ()))
             case ("jabber:client", "iq") if (bind := element.find("bind", NS_BIND)) is not None:
                 resource = bind.find("resource")
                 full = f"{self.users[sid]}/{resource.text if resource else sid}"

@@ -57,6 +57,15 @@ fn domain(text: &str) -> PyResult<()> {
     Ok(())
 }
 
+/// A stream header with these attributes.
+fn opening(attrs: &Bound<'_, PyMapping>) -> PyResult<Arc<Element>> {
+    let mut attrs = attrs_from(attrs)?;
+    attrs.retain(|attr| attr.key != "xmlns");
+    Element::checked(Str::Static("open"), Str::Static(ns::FRAMING), attrs, Vec::new())
+        .map(Arc::new)
+        .map_err(|message| raise(Fault::Usage, message))
+}
+
 #[pymethods]
 impl XmppServer {
     #[new]
@@ -257,13 +266,7 @@ impl XmppServer {
     }
 
     fn open_stream(&self, sid: u64, attrs: &Bound<'_, PyMapping>) -> PyResult<()> {
-        let attrs: Vec<Attr> = attrs_from(attrs)?
-            .into_iter()
-            .filter(|attr| attr.key != "xmlns")
-            .collect();
-        let open = Element::checked(Str::Static("open"), Str::Static(ns::FRAMING), attrs, Vec::new())
-            .map_err(|message| raise(Fault::Usage, message))?;
-        self.0.open_stream(sid, Arc::new(open));
+        self.0.open_stream(sid, opening(attrs)?);
         Ok(())
     }
 
@@ -284,8 +287,17 @@ impl XmppServer {
         self.0.start_tls(sid);
     }
 
-    fn restart(&self, sid: u64) {
-        self.0.restart(sid);
+    #[pyo3(signature = (sid, attrs=None, features=None))]
+    fn restart(
+        &self,
+        sid: u64,
+        attrs: Option<&Bound<'_, PyMapping>>,
+        features: Option<&Bound<'_, PyElement>>,
+    ) -> PyResult<()> {
+        let open = attrs.map(opening).transpose()?;
+        self.0
+            .restart(sid, open.zip(features.map(|features| features.get().0.clone())));
+        Ok(())
     }
 
     fn authenticated(&self, sid: u64, bare: &str) -> PyResult<()> {

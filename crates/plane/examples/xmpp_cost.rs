@@ -268,7 +268,7 @@ fn answer(server: &Server, running: &AtomicBool) {
                     users.insert(sid, format!("{}@moim.test", element.text()));
                     server.authenticated(sid);
                     server.send(sid, vec![Element::build("success", ns::SASL, &[], Vec::new()).into()]);
-                    server.restart(sid);
+                    server.restart(sid, None);
                 }
                 Event::Stanza { sid, element, .. } if element.name() == "enable" => {
                     server.carbons(sid, true);

@@ -150,12 +150,9 @@ class Negotiation:
         self._opened = True
         if self._jid is None:
             self._policy = self._policies.get(_domain(attrs.get("to")), self._policy)
-        header = {"from": self._policy.domain, "id": self._token(), "version": VERSION, "xml:lang": "en"}
-        if (sender := attrs.get("from")) is not None:
-            self._from = _bare(sender)
-            if self._from is not None:
-                header["to"] = str(self._from)
-        self._output.append(OpenStream(header))
+        sender = attrs.get("from")
+        self._from = _bare(sender) if sender is not None else None
+        self._output.append(OpenStream(self._header()))
         if (wrong := check_opening(attrs, self._policy.domain)) is not None:
             self._close(wrong.condition, wrong.text)
         elif self._stage == "authenticated":
@@ -169,6 +166,12 @@ class Negotiation:
                 encrypted=self._tls, sheltered=self._sheltered, types=tuple(self._bindings)
             )
             self._send(self._offer.features)
+
+    def _header(self) -> dict[str, str]:
+        header = {"from": self._policy.domain, "id": self._token(), "version": VERSION, "xml:lang": "en"}
+        if self._from is not None:
+            header["to"] = str(self._from)
+        return header
 
     def tls_started(self, bindings: Mapping[str, bytes]) -> None:
         """The handshake is done; the client opens a new stream."""
@@ -310,7 +313,8 @@ class Negotiation:
         self._opened = False
         text = sasl.encode(step.data) if step.data else ""
         success = Element("success", ns.SASL, {}, (text,) if text else ())
-        self._output.append(Authenticated(jid, success, self._mechanism))
+        possible = self._policy.signed_in(bound=False)
+        self._output.append(Authenticated(jid, success, self._mechanism, self._header(), possible))
 
     def _failed(self, failure: sasl.Failure) -> None:
         self._stage = "sasl"

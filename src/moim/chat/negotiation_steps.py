@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moim.chat import sasl2
@@ -11,11 +12,16 @@ from moim.proto.xmpp.steps import Close, OpenStream, Send, StartTls
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """The client is ``jid``: send ``success`` and expect a new stream."""
+    """The client is ``jid``: send ``success`` and expect a new stream.
+
+    One that is opened as the last was is answered with ``header`` and ``features``; any other has to be told of.
+    """
 
     jid: Jid
     success: Element
     mechanism: str
+    header: Mapping[str, str]
+    features: Element
 
 
 @dataclass(frozen=True, slots=True)

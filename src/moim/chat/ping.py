@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from moim.chat.feature import Feature, Iq, Payload
 from moim.chat.rosters import Rosters
 from moim.proto.xmpp import StanzaError, ns
@@ -13,8 +15,11 @@ def ping(rosters: Rosters) -> Feature:
     def server(_iq: Iq) -> Payload:
         return ()
 
-    async def account(iq: Iq) -> Payload:
-        if not iq.own and not (await rosters.get(str(iq.to))).item(str(iq.sender.bare)).state.seen:
+    def account(iq: Iq) -> Payload | Awaitable[Payload]:
+        return () if iq.own else another(iq)
+
+    async def another(iq: Iq) -> Payload:
+        if not (await rosters.get(str(iq.to))).item(str(iq.sender.bare)).state.seen:
             raise StanzaError("service-unavailable")
         return ()
 

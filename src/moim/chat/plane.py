@@ -182,11 +182,17 @@ class Plane:
         """Tells the client to proceed and begins the handshake."""
         self._engine.starttls(sid)
 
-    def authenticated(self, sid: int, bare: str, success: Element) -> None:
-        """Sends ``success``, lifts the bounds of strangers, and expects a new stream."""
+    def authenticated(
+        self, sid: int, bare: str, success: Element, header: Mapping[str, str], features: Element
+    ) -> None:
+        """Sends ``success``, lifts the bounds of strangers, and expects a new stream.
+
+        One that the client opens as it opened the last is answered with ``header`` and ``features``, and no event
+        tells of it.
+        """
         self._engine.send(sid, [success])
         self._engine.authenticated(sid, bare)
-        self._engine.restart(sid)
+        self._engine.restart(sid, header, features)
 
     def signed_in(self, sid: int, bare: str) -> None:
         """Lifts the bounds of strangers; the stream goes on as it is (XEP-0388)."""

@@ -129,7 +129,7 @@ class SigningIn:
             self._look_up(session, step)
         elif isinstance(step, steps.Authenticated):
             self._welcome(session, step.jid, step.mechanism)
-            self._plane.authenticated(sid, str(step.jid), step.success)
+            self._plane.authenticated(sid, str(step.jid), step.success, step.header, step.features)
         elif isinstance(step, steps.ResumeRequest):
             self._spawn(self._go_back(session, step))
         elif isinstance(step, steps.BindRequest):

@@ -293,15 +293,9 @@ impl Server {
 
     /// Sends elements to many sessions, each thread woken once.
     pub fn send_many(&self, batch: Vec<(u64, Arc<Element>)>) {
-        let mut by_owner: Vec<Vec<Command>> = Vec::new();
-        by_owner.resize_with(self.shared.inboxes.len(), Vec::new);
-        for (sid, element) in batch {
-            by_owner[self.shared.owner(sid)].push(Command::Send(sid, vec![element]));
-        }
-        for (inbox, commands) in self.shared.inboxes.iter().zip(by_owner) {
-            if !commands.is_empty() {
-                inbox.extend(commands);
-            }
+        for (owner, part) in self.by_owner(batch, |(sid, _)| *sid) {
+            let commands = part.into_iter();
+            self.pass(owner, commands.map(|(sid, element)| Command::Send(sid, vec![element])));
         }
     }
 
@@ -310,9 +304,10 @@ impl Server {
         self.command(sid, Command::StartTls(sid));
     }
 
-    /// Expects a new stream header.
-    pub fn restart(&self, sid: u64) {
-        self.command(sid, Command::Restart(sid));
+    /// Expects a new stream header. One that repeats the client's last is answered at once with our header, from the
+    /// attributes of the first of these elements, and the features, which are the other; any other comes up.
+    pub fn restart(&self, sid: u64, answer: Option<(Arc<Element>, Arc<Element>)>) {
+        self.command(sid, Command::Restart(sid, answer.map(Box::new)));
     }
 
     /// Lifts the bounds before authentication.
@@ -472,7 +467,16 @@ impl Server {
     pub fn fan_out(&self, element: &Arc<Element>, sids: Vec<u64>) {
         let element = unaddressed(element);
         for (owner, batch) in self.by_owner(sids, |sid| *sid) {
-            self.shared.inboxes[owner].extend([Command::FanOut(element.clone(), batch)]);
+            self.pass(owner, [Command::FanOut(element.clone(), batch)]);
+        }
+    }
+
+    fn pass(&self, owner: usize, commands: impl IntoIterator<Item = Command>) {
+        let inbox = &self.shared.inboxes[owner];
+        if self.gathering.load(Ordering::Relaxed) {
+            commands.into_iter().for_each(|command| inbox.add(command));
+        } else {
+            inbox.extend(commands);
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moim_wire::xml::{self, ns, Element, Form, Framer, Limits, Str};
+use moim_wire::xml::{self, ns, Attr, Element, Form, Framer, Limits, Str};
 
 use super::config::ListenerOptions;
 use super::event::{Event, Flow};
@@ -81,6 +81,25 @@ impl Identity {
     }
 }
 
+/// How a client opened its stream, and what it is answered if it opens the next one in the same words.
+struct Opening {
+    attrs: Vec<Attr>,
+    answer: Option<(Arc<Element>, Arc<Element>)>,
+}
+
+impl Opening {
+    /// Bytes of a header that are kept.
+    const MOST: usize = 512;
+
+    fn of(attrs: &[Attr]) -> Option<Self> {
+        let size: usize = attrs.iter().map(|attr| attr.key.len() + attr.value.len()).sum();
+        (size <= Self::MOST).then(|| Self {
+            attrs: attrs.to_vec(),
+            answer: None,
+        })
+    }
+}
+
 /// What a session may still send before its rate holds, as of some moment. Negative while it waits.
 struct Allowance {
     left: i64,
@@ -129,6 +148,8 @@ pub struct Session {
     /// What waits until the client is active again; `None` while it is.
     held: Option<Box<Held>>,
     tls_info: Option<Box<TlsInfo>>,
+    /// The client's header, until it has an address.
+    opening: Option<Box<Opening>>,
     /// Decrypted bytes that wait because of a hold or of back-pressure.
     pending: Vec<u8>,
     /// A PROXY header or HTTP request that is not complete yet.
@@ -207,6 +228,7 @@ impl Session {
             managed: None,
             held: None,
             tls_info: None,
+            opening: None,
             pending: Vec::new(),
             head: Vec::new(),
             farewell: 0,
@@ -326,7 +348,8 @@ impl Session {
             return;
         }
         self.speak(true, context);
-        match self.transport.flush(&mut self.out) {
+        let last = self.phase == Phase::Leaving;
+        match self.transport.flush(&mut self.out, last) {
             Ok(written) => {
                 context.tally.bytes_out += written;
                 self.forget_written();
@@ -338,9 +361,9 @@ impl Session {
                 }
                 self.blocked_since = None;
                 self.out.release();
-                if self.phase == Phase::Leaving {
-                    self.transport.shutdown();
+                if last {
                     self.over = self.ended;
+                    self.transport.shutdown();
                 }
             }
             Err(error) => self.lose(format!("the connection broke: {error}"), context),

@@ -260,7 +260,10 @@ impl Shard {
                 }
             }
             Command::StartTls(sid) => self.with(sid, Session::start_tls),
-            Command::Restart(sid) => self.with(sid, Session::restart),
+            Command::Restart(sid, answer) => self.with(sid, |session, context| {
+                session.expect_again(answer);
+                session.restart(context);
+            }),
             Command::Authenticated(sid) => self.with(sid, Session::authenticated),
             Command::Bind(sid, full) => {
                 let mut bound = false;
@@ -369,8 +372,7 @@ impl Shard {
         if session.sid >= FIRST_SERVER_SID {
             self.shared.counters.servers.fetch_sub(1, Ordering::Relaxed);
         }
-        // Closing the socket ends its registration too; an error here changes nothing.
-        let _ = session.transport.stream.deregister(self.poll.registry());
+        // Closing the socket ends its registration too.
     }
 
     fn settle(&mut self) {

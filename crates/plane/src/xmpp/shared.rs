@@ -35,7 +35,8 @@ pub enum Command {
     /// One element for many sessions, each of which adds its address.
     FanOut(Arc<Element>, Vec<u64>),
     StartTls(u64),
-    Restart(u64),
+    /// A new stream comes, whose header is answered with ours and the features, if it is the same as the last.
+    Restart(u64, Option<Box<(Arc<Element>, Arc<Element>)>>),
     Authenticated(u64),
     Bind(u64, Str),
     Unbind(u64),

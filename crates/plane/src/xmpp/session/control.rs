@@ -119,6 +119,13 @@ impl Session {
         self.restart(context);
     }
 
+    /// Answers the next stream header in this way if it says what the last one said.
+    pub fn expect_again(&mut self, answer: Option<Box<(Arc<Element>, Arc<Element>)>>) {
+        if let Some(opening) = self.opening.as_deref_mut() {
+            opening.answer = answer.map(|answer| *answer);
+        }
+    }
+
     /// Expects a new stream.
     pub fn restart(&mut self, context: &mut Context) {
         if self.phase != Phase::Stream {
@@ -148,6 +155,7 @@ impl Session {
         let Some(bare_len) = full.find('/').filter(|_| self.phase == Phase::Stream) else {
             return false;
         };
+        self.opening = None;
         self.identity = Some(Box::new(Identity { full, bare_len }));
         true
     }

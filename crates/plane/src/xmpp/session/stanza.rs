@@ -9,7 +9,7 @@ use super::super::event::Event;
 use super::super::shared::Context;
 use super::super::sorting::{clean, split};
 use super::super::traits::Traits;
-use super::{Hold, Session};
+use super::{Hold, Opening, Session};
 
 /// Events that may wait of a session that has not signed in.
 const UNAUTHENTICATED_EVENTS: u32 = 4;
@@ -29,6 +29,14 @@ impl Session {
         self.header_seen = true;
         self.language = attrs.iter().find_map(other_language);
         self.announce(context);
+        if self.server.is_none() {
+            let last = self.opening.take().filter(|last| last.attrs == attrs);
+            if let Some((open, features)) = last.and_then(|last| last.answer) {
+                self.write_header(&open);
+                return self.send(&[features], context);
+            }
+            self.opening = Opening::of(&attrs).map(Box::new);
+        }
         attrs.push(Attr {
             key: Str::Static("xmlns"),
             value: default_ns.clone(),

@@ -125,7 +125,7 @@ impl Session {
             return;
         }
         // What the socket still takes has left; a connection that is broken takes nothing.
-        if let Ok(written) = self.transport.flush(&mut self.out) {
+        if let Ok(written) = self.transport.flush(&mut self.out, false) {
             context.tally.bytes_out += written;
         }
         self.forget_written();
