@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,20 @@ A_3: dict[Action, tuple[State | None, ...]] = {
     "unsubscribed": (None, NONE, None, IN, NONE, IN, None, FROM, FROM),
 }
 ACTIONS: tuple[Action, ...] = ("subscribe", "subscribed", "unsubscribe", "unsubscribed")
+
+# How one comes to a state: who says what, me (>) or them (<).
+WAYS: dict[State, str] = {
+    NONE: "",
+    OUT: ">subscribe",
+    IN: "<subscribe",
+    OUT_IN: ">subscribe <subscribe",
+    TO: ">subscribe <subscribed",
+    TO_IN: ">subscribe <subscribed <subscribe",
+    FROM: "<subscribe >subscribed",
+    FROM_OUT: "<subscribe >subscribed >subscribe",
+    BOTH: ">subscribe <subscribed <subscribe >subscribed",
+}
+MIRRORED = dict(zip(ORDER, (NONE, IN, OUT, OUT_IN, FROM, FROM_OUT, TO, TO_IN, BOTH), strict=True))
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -84,3 +100,39 @@ def test_two_sides_agree_after_every_exchange(steps: list[tuple[bool, Action]]) 
         assert sides[1].sees == sides[0].seen
         assert sides[0].pending_out == sides[1].pending_in
         assert sides[1].pending_out == sides[0].pending_in
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_the_service_does_what_the_tables_say(action: Action, new_house: Any) -> None:
+    people = {f"{who}{n}": "secret" for who in ("me", "them") for n in range(9)}
+    house = await new_house(people=people, default_contacts=False)
+    rosters = house.service._parts.rosters
+    for number, before in enumerate(ORDER):
+        me, them = await house.online(f"me{number}"), await house.online(f"them{number}")
+        mine, theirs = f"me{number}@chat.test", f"them{number}@chat.test"
+
+        async def states(mine: str = mine, theirs: str = theirs) -> tuple[State, State]:
+            return (await rosters.get(mine)).item(theirs).state, (await rosters.get(theirs)).item(mine).state
+
+        for step in WAYS[before].split():
+            sender, to = (me, theirs) if step[0] == ">" else (them, mine)
+            sender.send(f"<presence to='{to}' type='{step[1:]}'/>")
+            await sender.sync()
+        assert await states() == (before, MIRRORED[before]), before
+        await them.sync()
+        while not them.inbox.empty():
+            them.inbox.get_nowait()
+
+        after = A_2[action][number] or before
+        routed = A_2[action][number] is not None or action in ("subscribe", "unsubscribe")
+        told = A_3[action][ORDER.index(MIRRORED[before])] if routed else None
+        me.send(f"<presence to='{theirs}' type='{action}'/>")
+        await me.sync()
+        assert await states() == (after, told or MIRRORED[before]), (before, action)
+        await them.sync()
+        heard = [them.inbox.get_nowait() for _ in range(them.inbox.qsize())]
+        said = [stanza for stanza in heard if stanza.name == "presence" and stanza.get("from") == mine]
+        assert [stanza.get("type") for stanza in said] == ([action] if told is not None else []), (before, action)
+        pushes = [stanza for stanza in heard if stanza.name == "iq"]
+        if pushes:
+            assert heard.index(said[0]) < heard.index(pushes[0]), "the stanza explains the push"
