@@ -19,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 import databases
 from moim import chat, settings
 from moim.bus import Bus
-from moim.errors import Conflict, NotFound
+from moim.errors import Conflict, NotFound, UsageError
 from moim.model import Address
 from moim.proto.xmpp import ClientLogin, Element, Failed, Received, SignedIn, StartTlsNow, make_verifier, ns
 from moim.proto.xmpp.scram import ScramHash
@@ -91,6 +91,8 @@ class FakeUsers:
     async def update(self, address: Address | str, changes: Mapping[str, Any]) -> None:
         if self._key(address) not in self.passwords:
             raise NotFound(f"there is no {address}")
+        if changes["policy"] == "large":
+            raise UsageError("there is no policy 'large'")
         self.given[self._key(address)] = changes["policy"]
 
     async def addresses(self) -> list[Address]:

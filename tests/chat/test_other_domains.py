@@ -163,6 +163,21 @@ async def test_nothing_comes_in_as_if_nobody_were_there(town: Town, caplog: Any)
     assert await gone_out(house, outside) == []
 
 
+async def test_programs_are_woken_all_the_same(town: Town) -> None:
+    house, outside = town
+    alice, bob = await house.client("alice").connect(), await house.client("bob").connect()
+    await give(house, "alice", "inner")
+    await alice.request(f"<enable xmlns='{ns.PUSH}' jid='push.else.example' node='x'/>", kind="set")
+    await alice.close()
+    bob.send(f"<message to='{ALICE}' type='chat'><body>wake up</body></message>")
+    woken = await asyncio.wait_for(outside.sent.get(), 10)
+    assert (woken.get("from"), woken.get("to"), woken.get("type")) == (ALICE, "push.else.example", "set")
+    refusal = "<error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
+    come(house, f"<iq from='push.else.example' to='{ALICE}' type='error' id='{woken.get('id')}'>{refusal}</iq>")
+    await gone_out(house, outside)
+    assert not house.service._parts.push._asked  # the answer got to who had asked
+
+
 @pytest.mark.parametrize("policy", ["inner", "shy"])
 @pytest.mark.parametrize(
     "text",

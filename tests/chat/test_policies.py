@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import ValidationError
+from starlette.applications import Starlette
 
+from moim.chat.commands import COMMANDS
 from moim.chat.hosts import Hosts
 from moim.chat.policies import Given, Policies
+from moim.chat.policy_routes import policy_routes
 from moim.chat.settings import PersonSettings, Settings
+from moim.errors import NotFound
 from moim.model import Address, UserChanged, UserRemoved
+from moim.net import http_errors
 from moim.proto.xmpp import Element, ns
 from moim.proto.xmpp.dataform import read_form
 from stanza_parts import child
@@ -300,3 +307,63 @@ async def test_a_hosted_domain_and_its_people_have_their_own(new_house: Any) -> 
     request = f"<request xmlns='{ns.HTTP_UPLOAD}' filename='a.txt' size='51'/>"
     assert condition(await bob.request(request, to="upload.second.test")) == "not-acceptable"
     assert (await first.request(request, to="upload.chat.test")).get("type") == "result"
+
+
+# --- who gives it -------------------------------------------------------------------------------------------------
+
+
+async def test_an_administrator_gives_it_by_command(new_house: Any) -> None:
+    house = await new_house(default_contacts=False, admins=["alice@chat.test"], policies={"small": {"push": False}})
+    alice = await house.client("alice").connect()
+
+    async def run(**values: str) -> Element:
+        node = f"xmlns='{COMMANDS}' node='urn:moim:policy'"
+        begun = child(await alice.request(f"<command {node}/>", kind="set", to="chat.test"), ("command", COMMANDS))
+        assert [one.get("label") for one in child(begun, ("x", ns.DATA_FORMS)).elements()[-1].elements()] == [
+            "none",
+            "small",
+        ]
+        fields = "".join(f"<field var='{var}'><value>{text}</value></field>" for var, text in values.items())
+        form = f"<x xmlns='{ns.DATA_FORMS}' type='submit'>{fields}</x>"
+        done = f"<command {node} sessionid='{begun.get('sessionid')}'>{form}</command>"
+        return child(await alice.request(done, kind="set", to="chat.test"), ("command", COMMANDS))
+
+    done = await run(accountjid="bob@chat.test", policy="small")
+    assert (done.get("status"), house.users.given) == ("completed", {"bob": "small"})
+    assert (await run(accountjid="bob@chat.test")).get("status") == "completed"
+    assert house.users.given == {"bob": ""}
+    for wrong in ({"accountjid": "nobody@chat.test"}, {"accountjid": "bob@chat.test", "policy": "large"}):
+        assert (await run(**wrong)).get("status") == "executing"
+    assert house.users.given == {"bob": ""}
+
+
+class People:
+    """A directory as the admin API sees it."""
+
+    async def get(self, address: str) -> Any:
+        if address != "alice@first.test":
+            raise NotFound(f"there is no user {address}")
+        return SimpleNamespace(address=Address.parse(address), policy="", department="Sales")
+
+    async def policies(self, *, departments: bool) -> list[tuple[Address, str, str]]:
+        rows = [("alice", "", "sales"), ("bob", "staff", "Sales"), ("carol", "gone", ""), ("dave", "", "Kitchen")]
+        return [(Address(local, "first.test"), policy, department) for local, policy, department in rows]
+
+
+async def test_the_admin_api_says_what_counts_and_why() -> None:
+    found = policies(policies={"sales": {"departments": ["Sales"], "archive_days": 7}, "staff": {}})
+    routes = policy_routes(SimpleNamespace(policies=found), People())
+    app = Starlette(routes=routes, exception_handlers=dict(http_errors.HANDLERS))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as api:
+        listed = (await api.get("/chat/policies")).json()
+        assert listed == {
+            "policies": [
+                {"name": "sales", "departments": ["Sales"], "people": 1, "limits": {"archive_days": 7}},
+                {"name": "staff", "departments": [], "people": 1, "limits": {}},
+            ],
+            "missing": [{"name": "gone", "people": 1}],
+        }
+        shown = (await api.get("/chat/limits/alice@first.test")).json()
+        assert (shown["policy"], shown["by"], shown["missing"]) == ("sales", "department", "")
+        assert {"key": "archive_days", "value": 7, "from": "policy sales"} in shown["limits"]
+        assert (await api.get("/chat/limits/bob@first.test")).status_code == 404

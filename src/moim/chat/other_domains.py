@@ -91,14 +91,19 @@ class OtherDomains:
         raise StanzaError("forbidden", "your account may not talk with people of other domains")
 
     def lets_out(self, stanza: Element) -> bool:
-        """Whether something that is on its way to another domain goes on: also what is sent for an account."""
+        """Whether something that is on its way to another domain goes on: also what is sent for an account.
+
+        Requests of an account itself are the server's own, and go on: those wake people's programs (XEP-0357).
+        """
         if _goodbye(stanza) or stanza.get("type") == "error":
             return True
         try:
             sender = Jid.parse(stanza.get("from") or "")
         except ProtocolError:
             return True
-        return not sender.local or sender.domain not in self._domains or self._rules(str(sender.bare)).federation
+        if not sender.local or sender.domain not in self._domains or (stanza.name == "iq" and sender.is_bare):
+            return True
+        return self._rules(str(sender.bare)).federation
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -109,6 +114,8 @@ class OtherDomains:
         """
         if not to.local or sender.domain in self._exempt or _goodbye(stanza) or stanza.get("type") == "probe":
             return True  # what a probe may learn is for the subscription to say, and for ``lets_out``
+        if to.is_bare and stanza.name == "iq" and stanza.get("type") in ("result", "error"):
+            return True  # to the server's own request
         owner = str(to.bare)
         rules = self._rules(owner)
         if not rules.federation:
