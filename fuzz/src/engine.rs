@@ -124,8 +124,12 @@ pub fn run(data: &[u8]) {
             12 => {
                 if !scene.tickets.is_empty() {
                     let ticket = scene.tickets.remove(choices.below(scene.tickets.len()));
-                    server.committed(ticket);
+                    server.committed(ticket, choices.below(4) > 0);
                 }
+            }
+            13 if !scene.undone.is_empty() && choices.below(2) == 0 => {
+                let at = choices.below(scene.undone.len());
+                server.done(vec![scene.undone.remove(at), (sid, u64::from(choices.byte()))]);
             }
             13 => scene.read(place, 65_536),
             _ => scene.serve(),

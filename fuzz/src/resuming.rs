@@ -1,5 +1,6 @@
 //! Sessions that lose their connections at any byte and come back, with honest clients: everything sent to them arrives, in
-//! order, nothing is lost and nothing comes twice; and what cannot arrive any more comes back.
+//! order, nothing is lost and nothing comes twice; and what cannot arrive any more comes back. What they send is counted
+//! when it is done with, and what was not they send again.
 
 use moim_plane::xmpp::{Config, Mode};
 use moim_wire::xml::{ns, Element};
@@ -21,17 +22,30 @@ struct Client {
     /// Whether what comes counts: not before `<resumed/>`.
     counting: bool,
     given: Vec<u32>,
+    /// Numbers of the messages that it sent since stream management began, as far as they count.
+    sent: Vec<u32>,
+    /// How many of them the server has told it that it has.
+    told: usize,
 }
 
 impl Client {
+    /// Takes what came; whether its session is gone.
     fn look(&mut self, inbox: &[Element]) -> bool {
         let mut failed = false;
         for element in &inbox[self.looked..] {
             if element.ns() == ns::SM {
+                let count = element.attr("h").and_then(|text| text.parse::<usize>().ok());
                 match element.name().as_str() {
                     "resumed" | "enabled" => self.counting = true,
                     "failed" => failed = true,
                     _ => {}
+                }
+                if let Some(count) = count.filter(|_| matches!(element.name().as_str(), "resumed" | "a")) {
+                    assert!(
+                        self.told <= count && count <= self.sent.len(),
+                        "counts rise, as far as there is something"
+                    );
+                    self.told = count;
                 }
             } else if self.counting && element.is_stanza() {
                 self.handled += 1;
@@ -63,6 +77,8 @@ pub fn run(data: &[u8]) {
                 looked: 0,
                 counting: false,
                 given: Vec::new(),
+                sent: Vec::new(),
+                told: 0,
             }
         })
         .collect();
@@ -96,24 +112,29 @@ pub fn run(data: &[u8]) {
             }
             10 => scene.say(client.place, b"<r xmlns='urn:xmpp:sm:3'/>"),
             11 if scene.peers[client.place].stream.is_some() => {
-                // To itself; kept in archives, so that acknowledgements wait for their tickets.
+                // To itself; kept in archives, or given to Python, so that acknowledgements wait.
                 number += 1;
-                client.given.push(number);
-                let full = scene.known[&client.token].clone().expect("a bound session");
-                let text = format!("<message to='{full}' type='chat' id='{number}'><body>hi</body></message>");
-                scene.say(client.place, text.as_bytes());
-                scene.serve();
+                write(&mut scene, client, number);
             }
             12 => {
-                scene.hand.server.inactive(client.token, choices.below(2) == 0);
+                match choices.below(4) {
+                    choice @ (0 | 1) => scene.hand.server.inactive(client.token, choice == 0),
+                    choice => scene.hand.server.tap(client.token, choice == 2),
+                }
                 scene.hand.turn();
             }
             13 => scene.peers[client.place].stream = None,
             14 => {
-                if let Some(ticket) = scene.tickets.pop() {
-                    scene.hand.server.committed(ticket);
-                    scene.hand.turn();
+                if choices.below(2) == 0 {
+                    let ticket = scene.tickets.pop();
+                    ticket
+                        .into_iter()
+                        .for_each(|ticket| scene.hand.server.committed(ticket, true));
+                } else if !scene.undone.is_empty() {
+                    let at = choices.below(scene.undone.len());
+                    scene.hand.server.done(vec![scene.undone.remove(at)]);
                 }
+                scene.hand.turn();
             }
             _ => come_back(&mut scene, client),
         }
@@ -123,11 +144,17 @@ pub fn run(data: &[u8]) {
     }
     for client in &mut clients {
         come_back(&mut scene, client);
+        scene.hand.server.done(std::mem::take(&mut scene.undone));
+        for ticket in std::mem::take(&mut scene.tickets) {
+            scene.hand.server.committed(ticket, true);
+        }
+        scene.say(client.place, b"<r xmlns='urn:xmpp:sm:3'/>");
         // An inactive client gets what is held back once it is active again.
         scene.hand.server.inactive(client.token, false);
         scene.serve();
         read(&mut scene, client, usize::MAX);
         assert_eq!(client.got, client.given, "everything, in order, once");
+        assert_eq!(client.told, client.sent.len(), "what is done with is acknowledged");
     }
     assert!(scene.back.is_empty(), "nothing was lost, so nothing comes back");
     scene.finish();
@@ -152,6 +179,16 @@ fn read(scene: &mut Scene, client: &mut Client, most: usize) {
     assert!(!failed, "a session that waits can be resumed");
 }
 
+/// Sends a message to itself.
+fn write(scene: &mut Scene, client: &mut Client, number: u32) {
+    client.given.push(number);
+    client.sent.push(number);
+    let full = scene.known[&client.token].clone().expect("a bound session");
+    let text = format!("<message to='{full}' type='chat' id='{number}'><body>hi</body></message>");
+    scene.say(client.place, text.as_bytes());
+    scene.serve();
+}
+
 /// Leaves the connection, if there is one, and goes on over another one.
 fn come_back(scene: &mut Scene, client: &mut Client) {
     scene.serve();
@@ -170,4 +207,7 @@ fn come_back(scene: &mut Scene, client: &mut Client) {
     scene.serve();
     read(scene, client, usize::MAX);
     assert!(client.counting, "the session goes on");
+    for number in client.sent.split_off(client.told) {
+        write(scene, client, number);
+    }
 }

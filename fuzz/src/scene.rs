@@ -35,6 +35,8 @@ pub struct Scene {
     entered: BTreeSet<u64>,
     pub detached: BTreeSet<u64>,
     pub tickets: Vec<u64>,
+    /// Messages that Python has to say it is done with: of which session, and under which number.
+    pub undone: Vec<(u64, u64)>,
     /// What came back because a session ended.
     pub back: Vec<Arc<Element>>,
 }
@@ -61,6 +63,7 @@ impl Scene {
             entered: BTreeSet::new(),
             detached: BTreeSet::new(),
             tickets: Vec::new(),
+            undone: Vec::new(),
             back: Vec::new(),
         }
     }
@@ -141,7 +144,14 @@ impl Scene {
         match event {
             Event::Connected { sid, .. } => drop(self.known.insert(sid, None)),
             Event::Open { sid, .. } => server.open_stream(sid, element("open", ns::FRAMING, &[("from", "x")])),
-            Event::Stanza { sid, element, .. } => self.stanza(sid, &element),
+            Event::Stanza {
+                sid, element, number, ..
+            } => {
+                self.stanza(sid, &element);
+                if number > 0 {
+                    self.undone.push((sid, number));
+                }
+            }
             Event::Records { ticket, .. } => self.tickets.push(ticket),
             Event::Missed { element } => self.back.push(element),
             Event::Undelivered { elements, .. } | Event::Unacknowledged { elements, .. } => self.back.extend(elements),
@@ -255,7 +265,7 @@ impl Scene {
         for round in 0..400 {
             self.serve();
             for ticket in std::mem::take(&mut self.tickets) {
-                self.hand.server.committed(ticket);
+                self.hand.server.committed(ticket, round % 2 == 0);
             }
             for sid in &self.detached {
                 self.hand.server.close(*sid, None);

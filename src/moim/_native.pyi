@@ -96,7 +96,7 @@ _XmppEvent: TypeAlias = (
     tuple[Literal["connected"], int, int, str, int, bool]
     | tuple[Literal["open"], int, dict[str, str]]
     | tuple[Literal["tls"], int, _TlsInfo]
-    | tuple[Literal["stanza"], int, Element]
+    | tuple[Literal["stanza"], int, Element, int]
     | tuple[Literal["missed"], int, Element]
     | tuple[Literal["detached"], int, str, list[Element]]
     | tuple[Literal["moved"], int, int, int, list[tuple[Element, bool]], list[Element]]
@@ -219,7 +219,8 @@ class XmppServer:
         """Takes up to ``limit`` events, oldest first.
 
         ``('connected', sid, listener id, peer address, peer port, whether TLS is on from the start)``,
-        ``('open', sid, attributes of the stream header)``, ``('tls', sid, info)``, ``('stanza', sid, element)``,
+        ``('open', sid, attributes of the stream header)``, ``('tls', sid, info)``, ``('stanza', sid, element, number)``:
+        when the number is not 0, the element is a message and not acknowledged before it is given back by ``done``;
         ``('close', sid)`` when the peer ended its stream, ``('undelivered', sid, elements)`` with the stanzas that
         another server did not get, ``('closed', sid, reason)`` last. ``('carried', sid, received, sent)`` counts the
         messages that went through a stream between servers without an event, every few seconds while there are any.
@@ -304,14 +305,19 @@ class XmppServer:
         to it."""
     def archive(self, bare: str, on: bool) -> None:
         """Keeps records of the messages of an account (prepared bare JID) from now on, or no more."""
-    def committed(self, ticket: int) -> None:
-        """The records of a ticket are on disk, or never will be: their senders may be acknowledged."""
+    def committed(self, ticket: int, kept: bool = True) -> None:
+        """The records of a ticket are on disk: their senders may be acknowledged. When they never will be, not ``kept``,
+        the streams of servers that sent some of them end; end the sessions of clients before."""
+    def done(self, done: Sequence[tuple[int, int]]) -> None:
+        """Messages are dealt with, each named by the session and the number of its 'stanza' event: their senders may be
+        acknowledged, each as far as everything before is dealt with too."""
     def next_id(self) -> int:
         """The next archive id, from the source that records have theirs from: milliseconds since 2020-01-01 in the
         upper bits, ever rising."""
-    def deliver(self, messages: Sequence[Element]) -> list[Element]:
+    def deliver(self, messages: Sequence[Element]) -> tuple[list[Element], int | None]:
         """Delivers messages as if local sessions had sent them, whatever is tapped: to their recipients, with carbons,
-        stanza ids and archive records. Those that no row decides come back, and nothing was done about them."""
+        stanza ids and archive records. Those that no row decides come back, and nothing was done about them; and the
+        ticket of the records, if there are any."""
     def copy(self, messages: Sequence[Element]) -> None:
         """Sends the carbons of messages that are delivered otherwise: to other sessions of a local sender, and to those
         of a local recipient that the rules of RFC 6121 do not deliver to."""

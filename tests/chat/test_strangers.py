@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from moim.chat.custody import Word
 from moim.chat.refusals import Refusals
 from moim.chat.rosters import Item
 from moim.chat.s2s_plane import FIRST_SERVER, ServerPlane
@@ -219,7 +220,7 @@ async def test_a_flood_of_a_stranger_ends_at_the_door(house_class: Any, tmp_path
 def test_a_domain_that_loses_the_short_way_loses_it_on_all_its_streams() -> None:
     paired: list[tuple[int, str, bool]] = []
     engine: Any = SimpleNamespace(pair=lambda sid, local, remote, direct: paired.append((sid, remote, direct)))
-    plane = ServerPlane(engine)
+    plane = ServerPlane(engine, Word(lambda done: None))
     judged: set[str] = set()
     plane.short_way = lambda remote: remote not in judged
     first = FIRST_SERVER

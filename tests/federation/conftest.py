@@ -44,6 +44,9 @@ class Site:
         self.store = store
         self.policies = Policies(self.settings, store)
         self.got: list[Element] = []
+        self.overs: list[Callable[[bool], None] | None] = []
+        self.held = 0
+        """Messages that wait, and must not be acknowledged."""
         self.arrived = asyncio.Event()
         self._dns, self._trusts = dns, trusts or Anchors([])
         self.now = 0.0
@@ -66,9 +69,17 @@ class Site:
     async def stop(self) -> None:
         await self.running.stop()
 
-    def remote_stanza(self, stanza: Element) -> None:
+    def remote_stanza(self, stanza: Element, over: Callable[[bool], None] | None = None) -> None:
         self.got.append(stanza)
+        self.overs.append(over)
         self.arrived.set()
+
+    def hold(self) -> Callable[[], None] | None:
+        self.held += 1
+        return self._release
+
+    def _release(self) -> None:
+        self.held -= 1
 
     def say(self, to: str, text: str = "hello", *, sender: str = "") -> None:
         attrs = {"from": sender or f"u@{self.domain}/r", "to": to, "type": "chat", "id": text}

@@ -19,28 +19,28 @@ def message(text: str = "x", name: str = "message", **attrs: str) -> Element:
 def test_order_is_kept_and_nothing_is_counted_twice(puts: list[tuple[str, str, str]]) -> None:
     box = Outbox(Bounds(1000, 10**6, 10**6))
     for local, remote, text in puts:
-        box.put(local, remote, message(text))
+        box.put(local, remote, message(text), lambda: None)
     for pair in list(box.pairs()):
         wanted = [text for local, remote, text in puts if (local, remote) == pair]
-        assert [one.text for one in box.take(*pair)] == wanted
+        assert [one.text for one in box.take(*pair).stanzas] == wanted
     assert box.total_bytes == box.count("b") == box.size("c") == 0
 
 
 def test_bounds_per_domain_and_in_all() -> None:
     box = Outbox(Bounds(2, 10**6, 10**6))
-    box.put("a", "b", message())
-    box.put("rooms.a", "b", message())
+    box.put("a", "b", message(), lambda: None)
+    box.put("rooms.a", "b", message(), lambda: None)
     with pytest.raises(LimitExceeded):
-        box.put("a", "b", message())
-    box.put("a", "c", message())
+        box.put("a", "b", message(), lambda: None)
+    box.put("a", "c", message(), lambda: None)
     size = len(message("x" * 100).to_xml())
     small = Outbox(Bounds(100, size, 2 * size))
-    small.put("a", "b", message("x" * 100))
+    small.put("a", "b", message("x" * 100), lambda: None)
     with pytest.raises(LimitExceeded, match="for b"):
-        small.put("a", "b", message())
-    small.put("a", "c", message("x" * 100))
+        small.put("a", "b", message(), lambda: None)
+    small.put("a", "c", message("x" * 100), lambda: None)
     with pytest.raises(LimitExceeded, match="other domains"):
-        small.put("a", "d", message())
+        small.put("a", "d", message(), lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from moim.proto.xmpp import Element, archivable
+from moim.proto.xmpp import Element, archivable, ns
 
 FIRST_SERVER = 1 << 48
 
@@ -30,6 +30,8 @@ class Engine:
         self.ever: set[str] = set()
         """Every address that was bound."""
         self.tickets: set[int] = set()
+        self.undone: set[tuple[int, int]] = set()
+        """Messages whose senders wait for a word, by session and number."""
         self._priorities: dict[int, int] = {}
         self._archived: set[str] = set()
         self._managed: set[int] = set()
@@ -47,9 +49,23 @@ class Engine:
 
     def emit(self, *event: Any) -> None:
         """Hands an event up, as the engine does from its threads."""
+        if event[0] == "stanza":
+            event = (*event, self._number(event[1], event[2]))
         self._events.append(event)
         if self._ready >= 0:
             os.eventfd_write(self._ready, 1)
+
+    def _number(self, sid: int, element: Element) -> int:
+        if sid not in self.names or (element.ns, element.name) != (ns.CLIENT, "message"):
+            return 0
+        number = next(self._numbers)
+        self.undone.add((sid, number))
+        return number
+
+    def done(self, done: Sequence[tuple[int, int]]) -> None:
+        for sid, number in done:
+            if sid not in self.closed:
+                self.undone.discard((sid, number))
 
     def drain(self, limit: int) -> list[Any]:
         batch = [self._events.popleft() for _ in range(min(limit, len(self._events)))]
@@ -170,14 +186,16 @@ class Engine:
     def archive(self, bare: str, on: bool) -> None:
         (self._archived.add if on else self._archived.discard)(bare)
 
-    def committed(self, ticket: int) -> None:
+    def committed(self, ticket: int, kept: bool = True) -> None:
         self.tickets.remove(ticket)
 
     def next_id(self) -> int:
         return next(self._ids)
 
-    def deliver(self, messages: Sequence[Element]) -> list[Element]:
-        return [message for message in messages if not self._deliver(message)]
+    def deliver(self, messages: Sequence[Element]) -> tuple[list[Element], int | None]:
+        before = set(self.tickets)
+        missed = [message for message in messages if not self._deliver(message)]
+        return missed, next(iter(self.tickets - before), None)
 
     def _deliver(self, message: Element) -> bool:
         to, sender = message.get("to") or "", message.get("from") or ""
@@ -204,6 +222,7 @@ class Engine:
     def close(self, sid: int, error: Element | None = None) -> None:
         if sid not in self.closed:
             self.closed[sid] = error
+            self.undone = {one for one in self.undone if one[0] != sid}
             if sid in self._managed:
                 self.emit("unacknowledged", sid, [], 0)
             self.emit("closed", sid, "closed")

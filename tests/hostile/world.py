@@ -92,6 +92,7 @@ class World(House):
         self.counts: Counter[str] = Counter()
         self._next_sid = 0
         self._next_id = 0
+        self._heard_messages = 0
         self._calm: set[asyncio.Task[Any]] = set()
         self._taken = self._far_taken = 0
         self._ended = 0
@@ -203,7 +204,13 @@ class World(House):
         """Somebody of another domain sends; the stream it comes on has shown that it speaks for the sender's domain."""
         speaker = Jid.parse(sender)
         self._heard |= {str(speaker), str(speaker.bare)}
-        self.service.remote_stanza(stanza.with_attrs({"from": sender}))
+        if stanza.name != "message":
+            self.service.remote_stanza(stanza.with_attrs({"from": sender}))
+            return
+        self._heard_messages += 1
+        number = (-1, self._heard_messages)
+        self.engine.undone.add(number)
+        self.service.remote_stanza(stanza.with_attrs({"from": sender}), lambda kept: self.engine.undone.discard(number))
 
     # --- until nothing moves ------------------------------------------------------------------------------------------
 
@@ -215,15 +222,19 @@ class World(House):
         while quiet < 3:
             await asyncio.sleep(0)
             busy = [task for task in asyncio.all_tasks() - self._calm if task is not current and not _resting(task)]
-            if not busy and self.engine.idle and not self.engine.tickets:
+            waits = self.engine.tickets or self.engine.undone
+            if not busy and self.engine.idle and not waits:
                 await self.store.write(lambda connection: None)
                 quiet += 1
                 continue
+            if waits and (parts := self.service._parts) is not None and parts.archive is not None:
+                await parts.archive.settled()
             quiet = 0
             if time.monotonic() > deadline:
-                self.findings.all.append(f"work that does not end: {busy} {self.engine.tickets}")
+                self.findings.all.append(f"work that does not end: {busy} {waits}")
                 self._calm.update(busy)
                 self.engine.tickets.clear()
+                self.engine.undone.clear()
                 return
             if busy:
                 await asyncio.wait(busy, timeout=0.05)

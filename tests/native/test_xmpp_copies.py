@@ -277,14 +277,15 @@ def test_python_delivers_as_a_session_would(plane: Manager, trio: tuple[Phone, P
     theirs = Element("stanza-id", "urn:xmpp:sid:0", {"by": "romeo@other.test", "id": "2"})
     lost = message(f"nobody@{DOMAIN}")
     group = message(ALICE).with_attrs({"type": "groupchat"})
-    missed = plane.server.deliver([message(ALICE, "romeo@other.test/x", forged, theirs), lost, group])
+    missed, ticket = plane.server.deliver([message(ALICE, "romeo@other.test/x", forged, theirs), lost, group])
     assert missed == [lost, group]
+    assert plane.event("records")[1] == ticket
     [(identifier, _, _, owners, _)] = records(plane, 1)
     assert owners == [f"alice@{DOMAIN}"]
     stamps = [child.attrs for child in next_message(phone).elements() if child.name == "stanza-id"]
     assert stamps == [{"by": "romeo@other.test", "id": "2"}, {"by": f"alice@{DOMAIN}", "id": str(identifier)}]
     assert unwrapped(next_message(laptop), "received").get("from") == "romeo@other.test/x"
-    assert plane.server.deliver([message(BOB, ALICE)]) == []
+    assert plane.server.deliver([message(BOB, ALICE)])[0] == []
     next_message(bob)
     assert unwrapped(next_message(laptop), "sent").get("to") == BOB
 

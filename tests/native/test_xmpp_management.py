@@ -340,3 +340,71 @@ def test_a_client_that_does_not_answer_is_taken_for_gone() -> None:
         alice.close()
     finally:
         plane.server.stop()
+
+
+# --- what Python handles ----------------------------------------------------------------------------------------------
+
+
+def undone(plane: Manager, count: int) -> list[tuple[int, int]]:
+    """So many messages that came up and whose senders wait, each by its session and number."""
+
+    def found() -> list[tuple[int, int]]:
+        return [(e[1], e[3]) for e in plane.seen if e[0] == "stanza" and e[3]]
+
+    return plane.until(lambda: len(found()) >= count and found())[:count]  # type: ignore[no-any-return]
+
+
+def test_a_message_that_python_handles_counts_when_it_is_done_with(plane: Manager, port: int) -> None:
+    plane.holding = True
+    alice, bob = pair(plane, port)
+    alice.send("<iq type='get' id='q'/>")
+    say(alice, f"nobody@{DOMAIN}", 1, 2)
+    alice.send(R)
+    first, second = undone(plane, 2)
+    plane.server.done([second, second, (second[0], 99)])
+    alice.until(f"<a xmlns='{SM}' h='1'/>")
+    plane.server.gather(False)
+    say(alice, BOB, "delivered by the table")
+    bob.until("by the table")
+    plane.server.done([first])
+    alice.until(f"<a xmlns='{SM}' h='4'/>")  # it does not have to ask again
+
+
+def test_what_is_not_done_with_is_sent_again_by_a_client_that_comes_back(plane: Manager, port: int) -> None:
+    plane.holding = True
+    alice, _ = pair(plane, port)
+    say(alice, f"nobody@{DOMAIN}", 1, 2)
+    first, second = undone(plane, 2)
+    plane.server.done([first])
+    cut(plane, alice, ALICE)
+    alice = Phone(plane, port).authenticate("alice")
+    assert "h='1'" in alice.resume(ALICE, 0)
+    say(alice, f"nobody@{DOMAIN}", 2)
+    again = undone(plane, 3)[2]
+    plane.server.done([second])
+    assert alice.acknowledged() == 1, "what is said of the first time does not count for the second"
+    plane.server.done([again])
+    assert alice.until("/>") == f"<a xmlns='{SM}' h='2'/>"
+
+
+def test_a_session_that_ends_counts_what_was_done_with(plane: Manager, port: int) -> None:
+    plane.holding = True
+    alice, _ = pair(plane, port)
+    say(alice, f"nobody@{DOMAIN}", 1, 2)
+    first, _ = undone(plane, 2)
+    plane.server.done([first])
+    sid = cut(plane, alice, ALICE)
+    plane.server.close(sid)
+    assert plane.event("unacknowledged", sid)[3] == 1
+
+
+def test_a_session_leaves_the_engine_with_what_was_done_with(plane: Manager, port: int) -> None:
+    plane.holding = True
+    alice, _ = pair(plane, port)
+    say(alice, f"nobody@{DOMAIN}", 1, 2)
+    first, second = undone(plane, 2)
+    plane.server.done([first])
+    sid = cut(plane, alice, ALICE)
+    plane.server.move_out(sid)
+    assert plane.event("moved", sid)[2:4] == (1, 0)
+    plane.server.done([second])

@@ -161,12 +161,17 @@ def test_what_a_peer_sends_is_counted(a: Side) -> None:
         a.server.pair(sid, A, B)
         peer.send(f"{message}<enable xmlns='{NS_SM}'/>{message}{message}<r xmlns='{NS_SM}'/>")
         peer.until(COUNTED)
+        assert a.next("stanza")[3] == 0, "what came before nobody counts"
+        first, second = a.next("stanza")[3], a.next("stanza")[3]
+        a.server.done([(sid, second)])
+        peer.until(f"<a xmlns='{NS_SM}' h='0'/>")
+        a.server.done([(sid, first)])
         peer.until(f"<a xmlns='{NS_SM}' h='2'/>")
         peer.send(f"<enable xmlns='{NS_SM}'/>")
         peer.until("<unexpected-request")
-        peer.send(f"{message}</stream:stream>")
-        for _ in range(4):
-            a.next("stanza")
+        peer.send(f"{message}{message}</stream:stream>")
+        a.server.done([(sid, a.next("stanza")[3])])
+        a.next("stanza")
         a.next("close")
         a.server.close(sid)
         peer.until(f"<a xmlns='{NS_SM}' h='3'/></stream:stream>")
@@ -177,4 +182,6 @@ def test_on_a_stream_for_both_ways_both_are_counted(a: Side) -> None:
     with called(a) as (peer, sid):
         a.server.pair(sid, A, B)
         peer.send(f"{message}{COUNTED}{message}<r xmlns='{NS_SM}'/>")
+        assert a.next("stanza")[3] == 0
+        a.server.done([(sid, a.next("stanza")[3])])
         peer.until(f"<a xmlns='{NS_SM}' h='1'/>")

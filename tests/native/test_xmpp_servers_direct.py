@@ -176,3 +176,22 @@ def test_domains_are_checked(link: Link) -> None:
     for bad in ("", "u@b.test", "b.test/r"):
         with pytest.raises(UsageError):
             link.server.route_domain(link.sid, DOMAIN, bad, True)
+
+
+def plane_records(link: Link) -> list[tuple[Any, ...]]:
+    link.plane.event("records")
+    return [event for event in link.plane.seen if event[0] == "records"]
+
+
+def test_a_server_whose_messages_are_never_kept_hears_so(link: Link) -> None:
+    link.server.archive(BARE, True)
+    link.server.manage(link.sid, Element("enable", "urn:xmpp:sm:3"), resume=False)
+    say(link.phone, FAR, "it has agreed to count when it has this")
+    link.far.next("stanza")
+    link.plane.seen.clear()
+    link.send(message(ALICE))
+    next_message(link.phone)
+    for event in plane_records(link):
+        link.server.committed(event[1], kept=False)
+    assert link.far.next("undelivered")[2] == [message(ALICE)]
+    assert link.far.next("closed")[2].startswith("the peer reported the stream error resource-constraint")

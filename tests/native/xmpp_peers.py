@@ -81,6 +81,8 @@ class Host:
         self.users: dict[int, str] = {}
         self.bound: dict[int, str] = {}
         self.answering = True
+        self.holding = False
+        """Whether messages that come up are not dealt with yet."""
         self.features: list[Element | str] = []
 
     def listen(self, mode: str = "starttls", address: str = "127.0.0.1", **options: Any) -> int:
@@ -121,8 +123,10 @@ class Host:
                 server.send(sid, [Element("features", NS_STREAMS, {}, self.features)])
             case ("close", sid):
                 server.close(sid)
-            case ("stanza", sid, element):
+            case ("stanza", sid, element, number):
                 self.stanza(sid, element)
+                if number and not self.holding:
+                    server.done([(sid, number)])
 
     def stanza(self, sid: int, element: Element) -> None:
         server = self.server

@@ -58,6 +58,9 @@ class FakePlane:
         self._events: deque[Event] = deque()
         self._wake = False
         self._listeners = itertools.count(1)
+        self._given = itertools.count(1)
+        self.done_with: list[int] = []
+        """Numbers of messages that were dealt with here."""
 
     def attach(self, handle: Callable[[Sequence[Event]], None]) -> None:
         self._handle = handle
@@ -153,7 +156,8 @@ class FakePlane:
                     end.other.plane._end(end.other, "invalid-from: no such pair")
                     self._end(end, "the peer reported the stream error invalid-from: no such pair")
                     return
-            end.other.plane._tell("stanza", end.other.sid, element)
+            number = next(self._given) if element.name == "message" and element.ns == ns.CLIENT else 0
+            end.other.plane._tell("stanza", end.other.sid, element, number)
 
     def start_tls(self, sid: int) -> None:
         end = self.ends.get(sid)
@@ -162,7 +166,7 @@ class FakePlane:
         if end.client:
             self._handshake(end)
         else:
-            end.other.plane._tell("stanza", end.other.sid, Element("proceed", ns.TLS))
+            end.other.plane._tell("stanza", end.other.sid, Element("proceed", ns.TLS), 0)
 
     def restart(self, sid: int) -> None:
         pass
@@ -181,6 +185,9 @@ class FakePlane:
     def route(self, sid: int, local: str, remote: str) -> None:
         if (end := self.ends.get(sid)) is not None:
             end.ways.add((local, remote))
+
+    def done(self, sid: int, number: int) -> None:
+        self.done_with.append(number)
 
     def close(self, sid: int, error: Element | None = None) -> None:
         end = self.ends.get(sid)

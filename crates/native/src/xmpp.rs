@@ -397,17 +397,23 @@ impl XmppServer {
         Ok(())
     }
 
-    fn committed(&self, ticket: u64) {
-        self.0.committed(ticket);
+    #[pyo3(signature = (ticket, kept=true))]
+    fn committed(&self, ticket: u64, kept: bool) {
+        self.0.committed(ticket, kept);
+    }
+
+    fn done(&self, done: Vec<(u64, u64)>) {
+        self.0.done(done);
     }
 
     fn next_id(&self) -> u64 {
         self.0.next_id()
     }
 
-    fn deliver(&self, messages: Vec<Bound<'_, PyElement>>) -> Vec<PyElement> {
+    fn deliver(&self, messages: Vec<Bound<'_, PyElement>>) -> (Vec<PyElement>, Option<u64>) {
         let messages = messages.iter().map(|message| message.get().0.clone()).collect();
-        self.0.deliver(messages).into_iter().map(PyElement).collect()
+        let (missed, ticket) = self.0.deliver(messages);
+        (missed.into_iter().map(PyElement).collect(), ticket)
     }
 
     fn copy(&self, messages: Vec<Bound<'_, PyElement>>) {
@@ -443,9 +449,9 @@ impl XmppServer {
 
 fn event_to<'py>(py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>> {
     match event {
-        Event::Stanza { sid, element, .. } => {
-            (intern!(py, "stanza"), sid, Bound::new(py, PyElement(element))?).into_pyobject(py)
-        }
+        Event::Stanza {
+            sid, element, number, ..
+        } => (intern!(py, "stanza"), sid, Bound::new(py, PyElement(element))?, number).into_pyobject(py),
         Event::Connected {
             sid,
             listener,

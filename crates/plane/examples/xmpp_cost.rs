@@ -276,7 +276,7 @@ fn answer(server: &Server, running: &AtomicBool) {
                     let enabled = Element::build("enabled", ns::SM, &attrs, Vec::new());
                     server.manage(sid, Some(enabled.into()), true);
                 }
-                Event::Records { ticket, .. } => server.committed(ticket),
+                Event::Records { ticket, .. } => server.committed(ticket, true),
                 Event::Stanza { sid, element, .. } if element.name() == "iq" => {
                     server.bind(sid, &format!("{}/r", users.remove(&sid).unwrap()));
                     let text = vec![Node::Text(Str::value("."))];

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from moim.proto.xmpp import Element, Jid
 
 if TYPE_CHECKING:
+    from moim.chat.custody import Custody
     from moim.chat.negotiation import Negotiation
     from moim.chat.rosters import Roster
 
@@ -42,8 +43,10 @@ class Session:
     """Whether it asked for the roster, and so gets roster pushes (RFC 6121 section 2.1.6)."""
     directed: dict[str, None] = field(default_factory=dict)
     """Addresses that directed presence was sent to, besides subscribers."""
-    inbox: list[Element] = field(default_factory=list)  # an empty deque takes ten times the memory
+    inbox: list[tuple[Element, Custody | None]] = field(default_factory=list)  # a deque takes ten times the memory
     """Stanzas that wait for an earlier one."""
+    undone: int = 0
+    """Messages that came up and are not dealt with."""
     busy: bool = False
     """Whether a stanza is being worked on."""
     leaving: bool = False

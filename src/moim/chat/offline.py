@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from moim.chat import tables
 from moim.chat.accounts import Accounts, Session
+from moim.chat.custody import hold_until
 from moim.chat.feature import Feature
 from moim.chat.moving.tables import adopted_messages
 from moim.chat.owners import Owners
@@ -128,6 +129,7 @@ class OfflineMessages:
         self._count += 1
         self._owners.add(owner)
         self._writing[owner].add(task)
+        hold_until(task)
         task.add_done_callback(lambda done: self._written(owner, done))
 
     async def adopt(self, owner: str, messages: Sequence[tuple[datetime, Element]]) -> tuple[int, int]:
@@ -196,6 +198,10 @@ class OfflineMessages:
         except MoimError as error:
             _log.error("a message for %s could not be kept: %s", owner, error.message)
             bounce(message, StanzaError("internal-server-error", "the message could not be stored", kind="wait"))
+            return
+        except Exception:
+            _log.exception("a message for %s could not be kept", owner)
+            bounce(message, StanzaError("internal-server-error"))
             return
         if not kept:
             bounce(message, StanzaError("service-unavailable", "the recipient's offline messages are full"))

@@ -481,9 +481,15 @@ class Parts:
             waiting=settings.resume_waiting,
             end=lambda session, error: self.sessions.end(session, error),
             again=lambda stanzas: self.undelivered.take(stanzas),
+            dealt_with=self._dealt_with,
             detached=tell(lambda feature: feature.on_detached),
             resumed=tell(lambda feature: feature.on_resumed),
         )
+
+    async def _dealt_with(self, session: Session) -> None:
+        await self.sessions.dealt_with(session)
+        if self.archive is not None:
+            await self.archive.settled()  # what the plane delivered of it
 
     def _make_external(self, hosts: Hosts, attachments: Attachments) -> ExternalComponents:
         for host in attachments.secrets:

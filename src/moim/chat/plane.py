@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from moim._native import XmppServer
+from moim.chat import custody
+from moim.chat.custody import Custody, Word
 from moim.chat.s2s_plane import ServerPlane
 from moim.errors import ConfigError, MoimError
 from moim.net.pump import Pump
@@ -79,7 +81,9 @@ class Plane:
         self._engine = XmppServer(
             domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout, node=node
         )
-        self.servers = ServerPlane(self._engine)
+        self._word = Word(self._engine.done)
+        self.servers = ServerPlane(self._engine, self._word)
+        self._delivered: dict[int, Custody] = {}
         self._pump: Pump[PlaneEvent] | None = None
         self.elsewhere: Elsewhere | None = None
         self._end_point = b""
@@ -102,6 +106,7 @@ class Plane:
             try:
                 split(batch)
             finally:
+                self._word.say()
                 engine.gather(False)
 
         self._pump = Pump(engine, gathered)
@@ -231,17 +236,31 @@ class Plane:
         """Makes records of the messages that are delivered from and to an account, or not."""
         self._engine.archive(bare, on)
 
-    def committed(self, ticket: int) -> None:
-        """The records of a ticket are on disk, or never will be: their senders may be acknowledged."""
-        self._engine.committed(ticket)
+    def committed(self, ticket: int, kept: bool = True) -> None:
+        """The records of a ticket are on disk: their senders may be acknowledged. Or they never will be ``kept``: then
+        the streams of servers that sent some of them end, and the sessions of clients have been ended."""
+        held = self._delivered.pop(ticket, None)
+        if held is not None:
+            held.release() if kept else held.refuse()
+        self._engine.committed(ticket, kept=kept)
+
+    def done(self, sid: int, number: int) -> None:
+        """A message that came up with this number is dealt with: its sender may be acknowledged."""
+        self._word.done(sid, number)
 
     def next_id(self) -> int:
         """The next id of an archived message: records get theirs from the same source."""
         return self._engine.next_id()
 
     def deliver(self, messages: Sequence[Element]) -> list[Element]:
-        """Delivers messages as if local sessions had sent them; those that the table does not decide come back."""
-        return self._engine.deliver(messages)
+        """Delivers messages as if local sessions had sent them; those that the table does not decide come back.
+
+        The message that is being worked on is held until the records that this makes are on disk.
+        """
+        missed, ticket = self._engine.deliver(messages)
+        if ticket is not None and (held := custody.hold()) is not None:
+            self._delivered[ticket] = held
+        return missed
 
     def copy(self, messages: Sequence[Element]) -> None:
         """Sends the carbons (XEP-0280) of messages that are delivered otherwise."""
@@ -290,6 +309,7 @@ class Plane:
 
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream."""
+        self._word.say()
         self._engine.close(sid, error)
 
     def channel_bindings(self, sid: int) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Protocol
 
 from moim.chat.contacts import People
+from moim.chat.custody import Custody, hold, working_on
 from moim.chat.presence import Presence
 from moim.chat.routing import Component, Router
 from moim.chat.subscribing import Subscriptions
@@ -86,12 +87,26 @@ class RemoteStanzas:
         self._hears = hears
         self._gates = gates
         self._lists = lists
-        self._inboxes: dict[tuple[str, Jid], deque[tuple[Jid, Jid, Element]]] = {}
+        self._inboxes: dict[tuple[str, Jid], deque[tuple[Jid, Jid, Element, Custody | None]]] = {}
         self._waiting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def take(self, stanza: Element) -> None:
-        """One stanza, or the error that answers one of ours. Never raises."""
+    def take(self, stanza: Element, over: Callable[[bool], None] | None = None) -> None:
+        """One stanza, or the error that answers one of ours. Never raises.
+
+        ``over`` is called once when a message is dealt with: it may be acknowledged, or else the stream has to end.
+        """
+        if over is None:
+            self._take(stanza)
+            return
+        held = Custody(over)
+        try:
+            with working_on(held):
+                self._take(stanza)
+        finally:
+            held.release()
+
+    def _take(self, stanza: Element) -> None:
         try:
             sender, to = Jid.parse(stanza.get("from") or ""), Jid.parse(stanza.get("to") or "")
         except ProtocolError as error:
@@ -120,24 +135,29 @@ class RemoteStanzas:
                 self._router.reply(stanza, refusal)
                 return
             self._waiting[sender.domain] += 1
-            inbox.append((sender, to, stanza))
+            inbox.append((sender, to, stanza, hold()))
             return
         if len(self._tasks) >= _MAX_TASKS:
             self._router.reply(stanza, StanzaError("resource-constraint", "this server is too busy", kind="wait"))
             return
         self._inboxes[key] = deque()
-        task = asyncio.create_task(self._work_off(key, sender, to, stanza), name="chat:remote")
+        task = asyncio.create_task(self._work_off(key, sender, to, stanza, hold()), name="chat:remote")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work_off(self, key: tuple[str, Jid], sender: Jid, to: Jid, stanza: Element) -> None:
+    async def _work_off(
+        self, key: tuple[str, Jid], sender: Jid, to: Jid, stanza: Element, held: Custody | None
+    ) -> None:
         inbox = self._inboxes[key]
         try:
             while True:
-                await self._one(sender, to, stanza)
+                with working_on(held):
+                    await self._one(sender, to, stanza)
+                if held is not None:
+                    held.release()
                 if not inbox:
                     break
-                sender, to, stanza = inbox.popleft()
+                sender, to, stanza, held = inbox.popleft()
                 self._forget(sender.domain)
         finally:
             for _ in inbox:

@@ -18,6 +18,7 @@ from moim.chat.audience import Audience
 from moim.chat.block_lists import BlockLists, matches
 from moim.chat.blocking import blocked_error
 from moim.chat.contacts import People
+from moim.chat.custody import hold_until
 from moim.chat.feature import Feature, Iq, Payload, hooks, iq_table
 from moim.chat.offline import OfflineMessages, worth_keeping
 from moim.chat.plane import Plane
@@ -264,6 +265,7 @@ class Router:
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name="chat:component")
+        hold_until(task)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -327,6 +329,9 @@ class Router:
                 go_on(stamped, sender, to, owners)
             except StanzaError as error:
                 self.reply(message, error)
+            except Exception:
+                _log.exception("an archived message could not go on")
+                self.reply(message, StanzaError("internal-server-error"))
 
         def failed(error: StanzaError) -> None:
             self.reply(message, error)

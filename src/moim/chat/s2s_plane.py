@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moim._native import XmppServer
+from moim.chat.custody import Word
 from moim.errors import ConfigError, MoimError
 from moim.proto.xmpp import Element, ns
 
@@ -24,8 +25,9 @@ Handler = Callable[[Sequence[Any]], None]
 class ServerPlane:
     """Streams between servers of one engine. Every call returns at once."""
 
-    def __init__(self, engine: XmppServer) -> None:
+    def __init__(self, engine: XmppServer, word: Word) -> None:
         self._engine = engine
+        self._word = word
         self._handle: Handler | None = None
         self._pairs: dict[str, dict[tuple[int, str], None]] = {}
         self.short_way: Callable[[str], bool] = lambda remote: True
@@ -131,6 +133,10 @@ class ServerPlane:
         """Lets messages of sessions of ``local`` to ``remote`` out at once, where nobody has to look at them."""
         if self.open(local):
             self._engine.route_domain(sid, local, remote, True)
+
+    def done(self, sid: int, number: int) -> None:
+        """A stanza that came with this number is dealt with: the peer may be acknowledged."""
+        self._word.done(sid, number)
 
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream, then the connection."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moim.bus import Bus, BusChanged
-from moim.chat import limits
+from moim.chat import custody, limits
 from moim.chat.bosh import Bosh, BoshBounds
 from moim.chat.cluster import Cluster, Steering, shared_secret
 from moim.chat.external import Attachments
@@ -355,10 +355,21 @@ class Service:
         """The plane's half for streams between servers. Raises UsageError while stopped."""
         return self._started().plane.servers
 
-    def remote_stanza(self, stanza: Element) -> None:
-        """Takes a stanza of another domain whose addresses are proven, or the error that answers one to it."""
+    def remote_stanza(self, stanza: Element, over: Callable[[bool], None] | None = None) -> None:
+        """Takes a stanza of another domain whose addresses are proven, or the error that answers one to it.
+
+        ``over`` is called once when a message is dealt with: with True when its server may be told so, with False when
+        it cannot be kept, and the stream has to end. While chat is stopped it is not called.
+        """
         if self._parts is not None:
-            self._parts.remote_stanzas.take(stanza)
+            self._parts.remote_stanzas.take(stanza, over)
+
+    @staticmethod
+    def hold() -> Callable[[], None] | None:
+        """Lets the message that is being worked on count as not dealt with until the result is called; None when nobody
+        waits for it."""
+        held = custody.hold()
+        return held.release if held is not None else None
 
     def _started(self) -> Parts:
         if self._parts is None:

@@ -11,11 +11,13 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from moim import log
 from moim.chat.accounts import Accounts, Connection, Session
 from moim.chat.archive.rows import Record
+from moim.chat.custody import Custody, working_on
 from moim.chat.feature import Feature, hooks
 from moim.chat.negotiation import Negotiation, Policy
 from moim.chat.plane import Listener, Plane
@@ -163,7 +165,7 @@ class Sessions:
         if event[0] == "stanza":
             session = self._sessions.get(event[1])
             if session is not None and not session.gone:
-                self._element(session, event[2])
+                self._element(session, event[2], self._taken(session, event[3]))
         elif event[0] == "connected":
             self._connected(*event[1:])
         elif event[0] == "unacknowledged":
@@ -231,7 +233,23 @@ class Sessions:
             if session is not None:
                 self._management.resumed(session, connection)
 
-    def _element(self, session: Session, element: Element) -> None:
+    def _taken(self, session: Session, number: int) -> Custody | None:
+        """The custody of what came with a number; 0 is for what nobody waits for."""
+        if not number:
+            return None
+        session.undone += 1
+        return Custody(partial(self._dealt_with, session, session.sid, number))
+
+    def _dealt_with(self, session: Session, sid: int, number: int, kept: bool) -> None:
+        session.undone -= 1
+        if kept:
+            self._plane.done(sid, number)
+        elif session.sid == sid:
+            self.end(session, stream_error("resource-constraint", "the server cannot store messages at the moment"))
+        if not session.undone:
+            self._grew_quiet(session)
+
+    def _element(self, session: Session, element: Element, held: Custody | None) -> None:
         if not session.negotiation.bound:
             session.negotiation.stanza(element)
             self._signing_in.go_on(session)
@@ -242,9 +260,9 @@ class Sessions:
                 _log.warning("%s sent more than can be worked on; it is disconnected", session.jid)
                 self.end(session, stream_error("policy-violation", "too many stanzas at once"))
             else:
-                session.inbox.append(element)
+                session.inbox.append((element, held))
         else:
-            self._work(session, element)
+            self._work(session, element, held)
 
     # --- sign-in ------------------------------------------------------------------------------------------------
 
@@ -254,7 +272,7 @@ class Sessions:
         work = self._on_bound(session)
         if work is not None:
             session.busy = True
-            self._spawn(self._work_off(session, work, None))
+            self._spawn(self._work_off(session, work, None, None))
 
     def _sweep(self) -> None:
         limit = self._clock() - self._bind_timeout
@@ -269,33 +287,39 @@ class Sessions:
 
     # --- stanzas ------------------------------------------------------------------------------------------------
 
-    def _work(self, session: Session, element: Element) -> None:
+    def _work(self, session: Session, element: Element, held: Custody | None) -> None:
         work: Awaitable[None] | None = None
-        try:
-            work = self._router.stanza(session, element)
-        except Exception as error:
-            self._refuse(session, element, error)
-        if work is not None:
-            session.busy = True
-            self._spawn(self._work_off(session, work, element))
+        with working_on(held):
+            try:
+                work = self._router.stanza(session, element)
+            except Exception as error:
+                self._refuse(session, element, error)
+            if work is not None:
+                session.busy = True
+                self._spawn(self._work_off(session, work, element, held))
+            elif held is not None:
+                held.release()
 
-    async def _work_off(self, session: Session, work: Awaitable[None], element: Element | None) -> None:
+    async def _work_off(
+        self, session: Session, work: Awaitable[None], element: Element | None, held: Custody | None
+    ) -> None:
         """Finishes ``work``, then everything that came meanwhile."""
         waiting: Awaitable[None] | None = work
         while True:
-            try:
-                if waiting is not None:
-                    await waiting
-            except Exception as error:
-                self._refuse(session, element, error)
-            waiting = None
+            with working_on(held):
+                try:
+                    if waiting is None and element is not None:
+                        waiting = self._router.stanza(session, element)
+                    if waiting is not None:
+                        await waiting
+                except Exception as error:
+                    self._refuse(session, element, error)
+            if held is not None:
+                held.release()
             if session.gone or not session.inbox:
                 break
-            element = session.inbox.pop(0)
-            try:
-                waiting = self._router.stanza(session, element)
-            except Exception as error:
-                self._refuse(session, element, error)
+            waiting = None
+            element, held = session.inbox.pop(0)
         session.busy = False
         self._grew_quiet(session)
         if session.leaving and not session.gone:
@@ -344,10 +368,18 @@ class Sessions:
     # --- between nodes ------------------------------------------------------------------------------------------
 
     async def quiet(self, session: Session) -> None:
-        """Returns when the session has no connection and nothing of it is worked on, or when it is gone."""
-        while not session.gone and (session.busy or not session.detached):
-            waiting = self._quiet.setdefault(session, asyncio.get_running_loop().create_future())
-            await asyncio.shield(waiting)
+        """Returns when the session has no connection and all that came of it is dealt with, or when it is gone."""
+        while not session.gone and (session.busy or session.undone or not session.detached):
+            await self._next_quiet(session)
+
+    async def dealt_with(self, session: Session) -> None:
+        """Returns when the messages that came of a session are dealt with, or when it is gone."""
+        while not session.gone and session.undone:
+            await self._next_quiet(session)
+
+    async def _next_quiet(self, session: Session) -> None:
+        waiting = self._quiet.setdefault(session, asyncio.get_running_loop().create_future())
+        await asyncio.shield(waiting)
 
     def _grew_quiet(self, session: Session) -> None:
         waiting = self._quiet.pop(session, None)

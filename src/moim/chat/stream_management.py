@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,8 @@ from moim.proto.xmpp import Element, Jid, ns, stream_error
 
 _REMEMBERED: Final = 10_000
 _MAX_COUNT: Final = 2**32 - 1
+_PATIENCE: Final = 3.0
+"""Seconds that a client which comes back waits for what it sent before to be dealt with."""
 
 _log = logging.getLogger("moim.chat.sessions")
 
@@ -41,7 +44,8 @@ class StreamManagement:
     """Every session of this node that asked for it.
 
     ``longest`` is how many seconds a session may wait for its client, 0 for not at all; ``waiting`` how many sessions
-    may wait at once. ``end`` ends a session; ``again`` routes stanzas anew that nobody got.
+    may wait at once. ``end`` ends a session; ``again`` routes stanzas anew that nobody got; ``dealt_with`` returns when
+    what a session sent is where it belongs.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class StreamManagement:
         waiting: int,
         end: Callable[[Session, Element | None], None],
         again: Callable[[Sequence[Element]], None],
+        dealt_with: Callable[[Session], Awaitable[None]],
         detached: Callable[[Session], None],
         resumed: Callable[[Session], None],
     ) -> None:
@@ -60,6 +65,7 @@ class StreamManagement:
         self._most = waiting
         self._end = end
         self._again = again
+        self._dealt_with = dealt_with
         self._on_detached = detached
         self._on_resumed = resumed
         self._sids: dict[int, _Managed] = {}
@@ -182,6 +188,12 @@ class StreamManagement:
             old = self.named(jid, token)
         if old is None:
             return Resumed(failed("item-not-found", handled))
+        # What the plane cannot answer for then, the client sends once more.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self._dealt_with(old)
+        if self.named(jid, token) is not old:
+            return Resumed(failed("item-not-found", self.handled(jid, token)))
 
         def go_on(answer: Sequence[Element]) -> None:
             self._plane.resume(session.sid, old.sid, int(count), token, answer)

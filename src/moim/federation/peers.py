@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from moim.errors import LimitExceeded, MoimError, NotFound, PeerError
 from moim.federation.connecting import Connector
-from moim.federation.outbox import Outbox, returned
+from moim.federation.outbox import Outbox, Release, returned
 from moim.federation.policies import Policies
 from moim.federation.stream import Pair, Stream, StreamFailed
 from moim.proto.xmpp import Element, Jid
@@ -50,7 +50,7 @@ class Peer:
 
 
 class Peers:
-    """``bounce`` takes error stanzas for local senders."""
+    """``bounce`` takes error stanzas for local senders; ``hold`` is the chat room's."""
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Peers:
         outbox: Outbox,
         *,
         bounce: Callable[[Element], None],
+        hold: Callable[[], Release | None],
         first_pause: float,
         longest_pause: float,
         queue_seconds: float,
@@ -68,6 +69,7 @@ class Peers:
         self._policies = policies
         self._outbox = outbox
         self._bounce = bounce
+        self._hold = hold
         self._first_pause = first_pause
         self._longest_pause = longest_pause
         self._queue_seconds = queue_seconds
@@ -109,7 +111,7 @@ class Peers:
             self._return(stanza, peer.condition, peer.last_error)
             return
         try:
-            self._outbox.put(local, remote, stanza)
+            self._outbox.put(local, remote, stanza, self._hold)
         except LimitExceeded as error:
             self._return(stanza, "resource-constraint", error.message)
             return
@@ -181,9 +183,10 @@ class Peers:
         peer.failures, peer.retry_at = 0, 0.0
         peer.awaited_until.pop(local, None)
         waiting = self._outbox.take(local, remote)
-        if waiting:
-            peer.sent += len(waiting)
-            stream.send(waiting, self._clock())
+        if waiting.stanzas:
+            peer.sent += len(waiting.stanzas)
+            stream.send(waiting.stanzas, self._clock())
+        waiting.release()
         if peer.streams[pair] is stream:
             stream.route(pair)
         how = stream.sends[pair]
@@ -242,8 +245,10 @@ class Peers:
             peer.retry_at, peer.failures = 0.0, 0
 
     def _return_all(self, local: str, peer: Peer, condition: str, text: str) -> None:
-        for stanza in self._outbox.take(local, peer.domain):
+        waiting = self._outbox.take(local, peer.domain)
+        for stanza in waiting.stanzas:
             self._return(stanza, condition, text)
+        waiting.release()
 
     def _return(self, stanza: Element, condition: str, text: str) -> None:
         error = returned(stanza, condition, text)

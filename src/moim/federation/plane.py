@@ -74,6 +74,10 @@ class ServerPlane(Protocol):
         """Lets messages from ``local`` to ``remote`` out without a word from here, until the stream ends."""
         ...
 
+    def done(self, sid: int, number: int) -> None:
+        """A stanza that came with this number is dealt with: the peer may be acknowledged."""
+        ...
+
     def close(self, sid: int, error: Element | None = None) -> None:
         """Ends the stream, then the connection."""
         ...
@@ -97,6 +101,15 @@ class Chat(Protocol):
         """The plane. Raises UsageError while chat is not started."""
         ...
 
-    def remote_stanza(self, stanza: Element) -> None:
-        """Takes a stanza of another domain, or the error that answers one to it; addresses are proven."""
+    def remote_stanza(self, stanza: Element, over: Callable[[bool], None] | None = None) -> None:
+        """Takes a stanza of another domain, or the error that answers one to it; addresses are proven.
+
+        ``over`` is called when a message is dealt with: True when its server may be told so, False when the stream has
+        to end because it cannot be kept.
+        """
+        ...
+
+    def hold(self) -> Callable[[], None] | None:
+        """Lets the message that is being worked on count as not dealt with until the result is called; None when nobody
+        waits for it."""
         ...

@@ -95,6 +95,7 @@ class Running:
             policies,
             self.outbox,
             bounce=chat.remote_stanza,
+            hold=chat.hold,
             first_pause=settings.retry_first_seconds,
             longest_pause=settings.retry_most_seconds,
             queue_seconds=settings.queue_seconds,
@@ -111,12 +112,12 @@ class Running:
 
     # What streams tell (see ``Events``).
 
-    def stanza(self, stanza: Element) -> None:
+    def stanza(self, stanza: Element, over: Callable[[bool], None] | None) -> None:
         """To the chat room."""
         remote = (stanza.get("from") or "").partition("/")[0].rpartition("@")[2]
         if (peer := self.peers.known(remote)) is not None:
             peer.received += 1
-        self.chat.remote_stanza(stanza)
+        self.chat.remote_stanza(stanza, over)
 
     def opened(self, stream: Stream, pair: Pair) -> None:
         """To the peers."""

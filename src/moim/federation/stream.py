@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from moim.errors import PeerError, PeerTimeout, PeerUnreachable
@@ -12,6 +13,7 @@ from moim.proto.xmpp import Element, ns, s2s, stream_error
 
 _STANZAS = ("message", "presence", "iq")
 _REPORTED = "the peer reported the stream error "
+_PEER_IS_DONE = "the peer ended the stream"
 Pair = tuple[str, str]
 """A local domain and a remote one."""
 
@@ -39,8 +41,8 @@ class Owner(Protocol):
         """Something was refused; the stream goes on."""
         ...
 
-    def stanza(self, stream: Stream, stanza: Element) -> None:
-        """A stanza of an open pair came in."""
+    def stanza(self, stream: Stream, stanza: Element, over: Callable[[bool], None] | None) -> None:
+        """A stanza of an open pair came in; ``over`` hears when a message is dealt with, or cannot be kept."""
         ...
 
     def carried(self, stream: Stream, received: int, sent: int) -> None:
@@ -110,6 +112,8 @@ class Stream:
         self._plane = plane
         self._owner = owner
         self._wants_start = False
+        self._undone = 0
+        self._peer_is_done = False
 
     @property
     def incoming(self) -> bool:
@@ -142,7 +146,7 @@ class Stream:
         kind = event[0]
         if kind == "stanza":
             self.last_in, self.asked_at = moment, None
-            self._element(event[2])
+            self._element(event[2], event[3])
         elif kind == "connected":
             if not self.connected.done():
                 self.connected.set_result(None)
@@ -160,17 +164,30 @@ class Stream:
         elif kind == "undelivered":
             self.undelivered.extend(event[2])
         elif kind == "close":
-            self.close("the peer ended the stream")
+            # Its last messages are acknowledged first (XEP-0198 section 4); the plane does not wait for ever.
+            self._closing = self._peer_is_done = True
+            if not self._undone:
+                self.close(_PEER_IS_DONE)
         elif kind == "closed":
             self._closed(event[2])
             return
         self.carry_out()
 
-    def _element(self, element: Element) -> None:
+    def _element(self, element: Element, number: int) -> None:
         if element.ns == ns.CLIENT and element.name in _STANZAS and self.takes:
-            self._owner.stanza(self, element)
+            self._undone += number > 0
+            self._owner.stanza(self, element, partial(self._dealt_with, number) if number else None)
         else:
             self.machine.element(element)
+
+    def _dealt_with(self, number: int, kept: bool) -> None:
+        self._undone -= 1
+        if kept:
+            self._plane.done(self.sid, number)
+        else:
+            self.close("messages cannot be stored", stream_error("resource-constraint", "messages cannot be stored"))
+        if self._peer_is_done and not self._undone:
+            self.close(_PEER_IS_DONE)
 
     def tick(self, moment: float) -> None:
         """Lets the machine's time run."""

@@ -31,8 +31,8 @@ _log = logging.getLogger("moim.federation.streams")
 class Events(Protocol):
     """Who hears what happens to streams."""
 
-    def stanza(self, stanza: Element) -> None:
-        """A stanza of another domain."""
+    def stanza(self, stanza: Element, over: Callable[[bool], None] | None) -> None:
+        """A stanza of another domain; ``over`` hears when a message is dealt with, or cannot be kept."""
         ...
 
     def opened(self, stream: Stream, pair: Pair) -> None:
@@ -235,7 +235,7 @@ class Streams:
         if stream.remote == step.remote and step.remote and not stream.incoming:
             self._events.note(step.remote, step.reason)
 
-    def stanza(self, stream: Stream, stanza: Element) -> None:
+    def stanza(self, stream: Stream, stanza: Element, over: Callable[[bool], None] | None) -> None:
         """See ``Owner``."""
         try:
             sender, to = Jid.parse(stanza.get("from") or ""), Jid.parse(stanza.get("to") or "")
@@ -248,7 +248,7 @@ class Streams:
         if not to.local and not to.resource and _answers_ping(stanza):
             self._alive(sender.domain)
         else:
-            self._events.stanza(stanza)
+            self._events.stanza(stanza, over)
 
     def _alive(self, remote: str) -> None:
         for stream in self:

@@ -34,7 +34,8 @@ class _Back(list[int]):
         super().__init__()
         self.some = asyncio.Event()
 
-    def take(self, ticket: int) -> None:
+    def take(self, ticket: int, kept: bool) -> None:
+        assert kept
         self.append(ticket)
         self.some.set()
 

@@ -28,6 +28,8 @@ pub enum Event {
         sid: u64,
         element: Arc<Element>,
         weight: u32,
+        /// Under which its acknowledgement waits for [`Server::done`](super::Server::done); 0 when none does.
+        number: u64,
         flow: Arc<Flow>,
     },
     /// Stanzas that were queued for another server and did not leave; with the memory that they take, roughly.

@@ -25,12 +25,21 @@ struct Sent {
     sole: bool,
 }
 
-/// Stanzas of the client whose records are not on disk.
+/// Stanzas of the peer that it must not be told are handled.
 #[derive(Debug)]
 struct Wait {
-    ticket: u64,
-    /// What was taken from the client before the first of them.
+    on: On,
+    /// What was taken from the peer before the first of them.
     before: u32,
+}
+
+/// What stanzas wait for.
+#[derive(Debug, PartialEq, Eq)]
+enum On {
+    /// Their records are not on disk.
+    Ticket(u64),
+    /// Python is not done with one, by this number.
+    Python(u64),
 }
 
 /// What a client's count means.
@@ -63,7 +72,11 @@ pub struct Managed {
     owing: Option<u32>,
     /// The same, when it asked for the last time since.
     again: Option<u32>,
+    /// The count that it was told because patience ended, and that was not all it had asked for.
+    told: Option<u32>,
     waits: VecDeque<Wait>,
+    /// Stanzas that Python was given to handle.
+    given: u64,
 }
 
 impl Managed {
@@ -81,7 +94,9 @@ impl Managed {
             unasked: 0,
             owing: None,
             again: None,
+            told: None,
             waits: VecDeque::new(),
+            given: 0,
         }
     }
 
@@ -94,25 +109,26 @@ impl Managed {
         }
     }
 
-    /// Whether something that the client sent is not on disk yet.
-    pub fn waits(&self) -> bool {
-        !self.waits.is_empty()
+    /// Whether the records of something that the client sent are not on disk yet.
+    pub fn waits_for_disk(&self) -> bool {
+        self.waits.iter().any(|wait| matches!(wait.on, On::Ticket(_)))
+    }
+
+    /// The count of what the peer may forget: everything before the first stanza that waits.
+    pub fn handled(&self) -> u32 {
+        self.waits.front().map_or(self.received, |wait| wait.before)
     }
 
     /// The counts, and what the client may not have got, each with whether nobody else has it.
     pub fn move_out(self) -> (u32, u32, Vec<(Arc<Element>, bool)>) {
+        let handled = self.handled();
         let parcels = self.queue.into_iter().map(|sent| Parcel {
             element: sent.element,
             own: sent.own,
             sole: sent.sole,
         });
         let sent = parcels.map(|parcel| (parcel.addressed(&self.full), parcel.sole));
-        (self.received, self.acknowledged, sent.collect())
-    }
-
-    /// Stanzas taken from the client.
-    pub fn received(&self) -> u32 {
-        self.received
+        (handled, self.acknowledged, sent.collect())
     }
 
     /// Counts a stanza of the client.
@@ -122,21 +138,51 @@ impl Managed {
 
     /// The stanza just counted must not be acknowledged before a ticket comes back; true for the first of a ticket.
     pub fn wait_for(&mut self, ticket: u64) -> bool {
-        let first = self.waits.back().is_none_or(|last| last.ticket != ticket);
+        let first = self.waits.back().is_none_or(|last| last.on != On::Ticket(ticket));
         if first {
-            let before = self.received.wrapping_sub(1);
-            self.waits.push_back(Wait { ticket, before });
+            self.wait(On::Ticket(ticket));
         }
         first
     }
 
+    /// The stanza just counted must not be acknowledged before Python is done with it; by this number, never 0.
+    pub fn wait_for_python(&mut self) -> u64 {
+        self.given += 1;
+        self.wait(On::Python(self.given));
+        self.given
+    }
+
+    fn wait(&mut self, on: On) {
+        let before = self.received.wrapping_sub(1);
+        self.waits.push_back(Wait { on, before });
+    }
+
     /// A ticket came back.
     pub fn committed(&mut self, ticket: u64) {
-        self.waits.retain(|wait| wait.ticket != ticket);
+        self.waits.retain(|wait| wait.on != On::Ticket(ticket));
+    }
+
+    /// Python is done with a stanza.
+    pub fn done(&mut self, number: u64) {
+        // Most are done in the order in which they came.
+        if let Some(place) = self.waits.iter().position(|wait| wait.on == On::Python(number)) {
+            self.waits.remove(place);
+        }
+        if self.waits.is_empty() && self.waits.capacity() > KEEP {
+            self.waits = VecDeque::new();
+        }
+    }
+
+    /// The client comes back, and is told of so many stanzas; those behind them it sends once more, so they count anew.
+    pub fn begin_again(&mut self) -> u32 {
+        self.received = self.handled();
+        self.waits.clear();
+        self.received
     }
 
     /// The client wants to know our count.
     pub fn ask(&mut self) {
+        self.told = None;
         match self.owing {
             None => self.owing = Some(self.received),
             Some(_) => self.again = Some(self.received),
@@ -144,14 +190,18 @@ impl Managed {
     }
 
     /// The count to tell the client now; `None` when it did not ask, or when a little patience makes it one of everything
-    /// that it had sent when it asked. What it sent since may wait for the disk for ever.
+    /// that it had sent when it asked. What it sent since may wait for ever. Without patience it is told what there is, and
+    /// again when that has become more.
     pub fn answer(&mut self, patient: bool) -> Option<u32> {
         let asked = self.owing?;
-        let count = self.waits.front().map_or(self.received, |wait| wait.before);
-        if patient && is_behind(count, asked) {
-            return None;
+        let count = self.handled();
+        if is_behind(count, asked) {
+            let news = !patient && self.told != Some(count);
+            self.told = if news { Some(count) } else { self.told };
+            return news.then_some(count);
         }
         self.owing = self.again.take().filter(|again| is_behind(count, *again));
+        self.told = None;
         Some(count)
     }
 
@@ -233,6 +283,7 @@ impl Managed {
         self.asked_since = None;
         self.owing = None;
         self.again = None;
+        self.told = None;
         self.unasked = 0;
         self.nudged = false;
     }
@@ -263,6 +314,7 @@ impl Managed {
 
     /// What somebody has to hear of when the session is over, and our count.
     pub fn end(self) -> (Vec<Arc<Element>>, u32) {
+        let handled = self.handled();
         let parcels = self.queue.into_iter().map(|sent| Parcel {
             element: sent.element,
             own: sent.own,
@@ -271,7 +323,7 @@ impl Managed {
         let missed = parcels
             .filter(Parcel::is_missed)
             .map(|parcel| parcel.addressed(&self.full));
-        (missed.collect(), self.received)
+        (missed.collect(), handled)
     }
 }
 
@@ -411,10 +463,65 @@ mod tests {
             Some(1),
             "the first is not on disk yet, the one before it needs none"
         );
-        managed.ask();
+        assert_eq!(managed.answer(false), None, "that was said");
         managed.committed(7);
-        assert_eq!(managed.answer(true), Some(4));
+        assert_eq!(managed.answer(true), Some(4), "and this is what was asked for");
         assert_eq!(managed.answer(false), None);
+    }
+
+    #[test]
+    fn every_question_is_answered_in_time_however_little_there_is_to_say() {
+        let mut managed = managed();
+        managed.receive();
+        let number = managed.wait_for_python();
+        managed.ask();
+        assert_eq!((managed.answer(true), managed.answer(false)), (None, Some(0)));
+        managed.ask();
+        assert_eq!((managed.answer(true), managed.answer(false)), (None, Some(0)));
+        managed.done(number);
+        assert_eq!((managed.answer(true), managed.owes()), (Some(1), false));
+    }
+
+    #[test]
+    fn nothing_counts_before_what_came_first_is_done() {
+        let mut managed = managed();
+        let mut numbers = Vec::new();
+        for _ in 0..3 {
+            managed.receive();
+            numbers.push(managed.wait_for_python());
+        }
+        managed.receive();
+        managed.wait_for(9);
+        managed.done(numbers[1]);
+        managed.committed(9);
+        managed.done(77);
+        assert_eq!(managed.handled(), 0);
+        managed.done(numbers[0]);
+        managed.done(numbers[0]);
+        assert_eq!(managed.handled(), 2, "the second was done before");
+        assert!(!managed.waits_for_disk());
+        managed.done(numbers[2]);
+        assert_eq!(managed.handled(), 4);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_sends_again_what_is_not_done() {
+        let mut managed = managed();
+        managed.receive();
+        managed.receive();
+        let early = managed.wait_for_python();
+        managed.receive();
+        assert_eq!(managed.begin_again(), 1);
+        managed.receive();
+        let late = managed.wait_for_python();
+        managed.done(early);
+        assert_eq!(
+            managed.handled(),
+            1,
+            "a late word about the first time says nothing about the second"
+        );
+        managed.done(late);
+        assert_eq!((managed.handled(), managed.end().1), (2, 2));
     }
 
     #[test]

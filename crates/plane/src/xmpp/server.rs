@@ -259,6 +259,7 @@ impl Server {
                 flow,
                 weight,
                 element,
+                ..
             } = event
             {
                 if *sid < FIRST_SERVER_SID && flow.has_messages() && element.is("message", ns::CLIENT) {
@@ -412,17 +413,25 @@ impl Server {
         self.shared.routes.archive(bare, on);
     }
 
-    /// The records of a ticket are on disk, or never will be.
-    pub fn committed(&self, ticket: u64) {
+    /// The records of a ticket are on disk, or never will be when they are not `kept`: servers that sent some of them
+    /// lose their streams, and Python has ended the sessions of clients that did.
+    pub fn committed(&self, ticket: u64, kept: bool) {
         let Some(open) = self.shared.tickets.take_back(ticket) else {
             return;
         };
         if open.awaited {
             let owner = (ticket % self.shared.inboxes.len() as u64) as usize;
-            self.shared.inboxes[owner].extend([Command::Committed(ticket)]);
+            self.shared.inboxes[owner].extend([Command::Committed(ticket, kept)]);
         }
         if self.shared.gauge.take(open.cost) {
             self.shared.resume_all();
+        }
+    }
+
+    /// Python is done with these stanzas, each named by its session and the number that came with it.
+    pub fn done(&self, done: Vec<(u64, u64)>) {
+        for (owner, part) in self.by_owner(done, |(sid, _)| *sid) {
+            self.hand_in(owner, Command::Done(part));
         }
     }
 
@@ -431,21 +440,21 @@ impl Server {
         self.shared.ids.next()
     }
 
-    /// Delivers messages that Python answers for; those that no row decides come back.
-    pub fn deliver(&self, messages: Vec<Arc<Element>>) -> Vec<Arc<Element>> {
+    /// Delivers messages that Python answers for; those that no row decides come back, and the ticket of the records.
+    pub fn deliver(&self, messages: Vec<Arc<Element>>) -> (Vec<Arc<Element>>, Option<u64>) {
         let mut sorter = Sorter::default();
         let missed = messages
             .into_iter()
             .filter(|message| !sorter.sort_judged(message, &self.shared))
             .collect();
         let records = std::mem::take(&mut sorter.records);
-        if !records.is_empty() {
-            let ticket = self.shared.tickets.draw(0, self.shared.inboxes.len());
+        let ticket = (!records.is_empty()).then(|| self.shared.tickets.draw(0, self.shared.inboxes.len()));
+        if let Some(ticket) = ticket {
             let event = self.shared.record_event(ticket, records, false);
             self.shared.events.push(event);
         }
         self.hand_out(sorter);
-        missed
+        (missed, ticket)
     }
 
     /// Sends the carbon copies of messages that are delivered otherwise.
@@ -534,7 +543,11 @@ impl Server {
     }
 
     fn command(&self, sid: u64, command: Command) {
-        let inbox = &self.shared.inboxes[self.shared.owner(sid)];
+        self.hand_in(self.shared.owner(sid), command);
+    }
+
+    fn hand_in(&self, owner: usize, command: Command) {
+        let inbox = &self.shared.inboxes[owner];
         if self.gathering.load(Ordering::Relaxed) {
             inbox.add(command);
         } else {

@@ -295,7 +295,8 @@ impl Shard {
             Command::MoveOut(sid) => self.move_out(sid),
             Command::MoveIn(detached) => self.keep(*detached),
             Command::Restore(sid, parcels) => self.restore(sid, &parcels),
-            Command::Committed(ticket) => self.committed(ticket),
+            Command::Committed(ticket, kept) => self.committed(ticket, kept),
+            Command::Done(done) => self.done(&done),
             Command::Close(sid, _) if self.end_detached(sid, "the server ended the session") => {}
             Command::Close(sid, error) => self.with(sid, |session, context| session.close(error.as_deref(), context)),
             Command::Resume(sid) => self.with(sid, Session::resume),

@@ -61,8 +61,10 @@ pub enum Command {
     /// A session that comes from another engine, without a connection; and what its client may not have got.
     MoveIn(Box<Detached>),
     Restore(u64, Vec<Parcel>),
-    /// The records of a ticket are on disk.
-    Committed(u64),
+    /// The records of a ticket are on disk, or never will be.
+    Committed(u64, bool),
+    /// Python is done with stanzas of sessions.
+    Done(Vec<(u64, u64)>),
     Close(u64, Option<Arc<Element>>),
     /// A session whose events were taken may read again.
     Resume(u64),

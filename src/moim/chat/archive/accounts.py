@@ -47,8 +47,8 @@ class Plane(Protocol):
         """Makes records of the account's delivered messages, or not."""
         ...
 
-    def committed(self, ticket: int) -> None:
-        """The senders of a batch of records may be acknowledged."""
+    def committed(self, ticket: int, kept: bool) -> None:
+        """The senders of a batch of records may be acknowledged, if it was kept."""
         ...
 
     def tap(self, sid: int, on: bool, why: str) -> None:

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from moim.chat.archive import keeping
 from moim.chat.archive.rows import Record, rows
+from moim.chat.custody import Custody, hold, working_on
 from moim.errors import MoimError, Unavailable
 from moim.proto.xmpp import StanzaError
 from moim.store import Store
@@ -45,27 +46,29 @@ class Entry:
     failed: Callable[[StanzaError], None]
     author: str | None = None
     decide: Callable[[], Awaitable[Record | None]] | None = None
+    held: Custody | None = None
+    """Set by ``Intake.add``."""
 
 
 @dataclass(slots=True)
 class _Tickets:
     """Records of the plane that are not on disk yet, and since when that fails."""
 
-    waiting: deque[tuple[int, Sequence[Record]]] = field(default_factory=deque)
+    waiting: deque[tuple[int, Sequence[Record], Custody | None]] = field(default_factory=deque)
     failing_since: float | None = None
 
 
 class Intake:
-    """One writer. ``committed`` tells the plane that a ticket is done with, ``refuse`` ends the streams of senders
-    whose messages cannot be kept, ``state`` hears on each change whether the disk takes messages, and ``kept`` what
-    it took. ``patience`` is how many seconds the plane's records are tried again.
+    """One writer. ``committed`` tells the plane that a ticket is done with, and whether it was kept; ``refuse`` ends
+    the streams of senders whose messages cannot be kept, ``state`` hears on each change whether the disk takes
+    messages, and ``kept`` what it took. ``patience`` is how many seconds the plane's records are tried again.
     """
 
     def __init__(
         self,
         store: Store,
         *,
-        committed: Callable[[int], None],
+        committed: Callable[[int, bool], None],
         refuse: Callable[[Collection[str]], None],
         state: Callable[[bool], None],
         kept: Callable[[Sequence[Record]], None],
@@ -104,7 +107,10 @@ class Intake:
 
     def records(self, ticket: int, records: Sequence[Record]) -> None:
         """A batch of the plane."""
-        self._tickets.waiting.append((ticket, records))
+        self._record(ticket, records, None)
+
+    def _record(self, ticket: int, records: Sequence[Record], held: Custody | None) -> None:
+        self._tickets.waiting.append((ticket, records, held))
         self._accepted += 1
         self._wake.set()
 
@@ -113,12 +119,13 @@ class Intake:
         if self._late >= _MAX_WAITING or self._closing:
             raise StanzaError("resource-constraint", "the server cannot store messages this fast")
         self._late += 1
-        self.records(_NO_TICKET, (record,))
+        self._record(_NO_TICKET, (record,), hold())
 
     def add(self, entry: Entry) -> None:
         """A message that waits for its commit. Raises StanzaError when too many do, or none is accepted any more."""
         if len(self._entries) >= _MAX_WAITING or self._closing:
             raise StanzaError("resource-constraint", "the server cannot store messages this fast")
+        entry.held = hold()
         self._entries.append(entry)
         self._accepted += 1
         self._wake.set()
@@ -165,12 +172,12 @@ class Intake:
 
     async def _write(self) -> None:
         entries = await self._taken()
-        tickets: list[tuple[int, Sequence[Record]]] = []
+        tickets = 0
         records: list[Record] = []
-        for ticket, batch in self._tickets.waiting:
+        for _, batch, _ in self._tickets.waiting:
             if len(records) >= _BATCH:
                 break
-            tickets.append((ticket, batch))
+            tickets += 1
             records += batch
         single = [(entry.record, entry.author) for entry in entries if entry.record is not None]
 
@@ -212,20 +219,20 @@ class Intake:
                     entry.record = await entry.decide()
                 except MoimError as error:
                     _log.error("a message's archives cannot be told: %s", error)
-                    self._call(entry.failed, _later())
+                    self._call(entry, entry.failed, _later())
                     self._tried += 1
                     continue
             taken.append(entry)
         return taken
 
-    def _done(self, tickets: Sequence[tuple[int, Sequence[Record]]], entries: Sequence[Entry]) -> None:
-        for ticket, _ in tickets:
-            self._tickets.waiting.popleft()
-            self._over(ticket)
+    def _done(self, tickets: int, entries: Sequence[Entry]) -> None:
+        for _ in range(tickets):
+            ticket, _, held = self._tickets.waiting.popleft()
+            self._over(ticket, held, kept=True)
         self._tickets.failing_since = None
-        self._tried += len(tickets) + len(entries)
+        self._tried += tickets + len(entries)
         for entry in entries:
-            self._call(entry.then)
+            self._call(entry, entry.then)
 
     def _refused(self, error: Unavailable, entries: Sequence[Entry]) -> None:
         now = asyncio.get_running_loop().time()
@@ -244,26 +251,28 @@ class Intake:
         self._tried += len(entries)
         for entry in entries:
             if entry.record is None:
-                self._call(entry.then)
+                self._call(entry, entry.then)
             else:
-                self._call(entry.failed, _later())
+                self._call(entry, entry.failed, _later())
 
     def _give_up(self) -> None:
         """The senders of what the plane delivered lose their streams before the plane may acknowledge anything."""
         waiting, self._tickets = self._tickets.waiting, _Tickets()
-        senders = {record[1] for _, records in waiting for record in records}
-        amount = sum(len(records) for _, records in waiting)
+        senders = {record[1] for _, records, _ in waiting for record in records}
+        amount = sum(len(records) for _, records, _ in waiting)
         _log.error("%d delivered messages are not archived; the streams of %d senders end", amount, len(senders))
         self._refuse(senders)
-        for ticket, _ in waiting:
-            self._over(ticket)
+        for ticket, _, held in waiting:
+            self._over(ticket, held, kept=False)
         self._tried += len(waiting)
 
-    def _over(self, ticket: int) -> None:
-        if ticket == _NO_TICKET:
-            self._late -= 1
-        else:
-            self._committed(ticket)
+    def _over(self, ticket: int, held: Custody | None, *, kept: bool) -> None:
+        if ticket != _NO_TICKET:
+            self._committed(ticket, kept)
+            return
+        self._late -= 1
+        if held is not None:
+            held.release() if kept else held.refuse()
 
     def _settle(self) -> None:
         """Whoever waits goes on once its messages were tried: those that fail wait longer than anybody should."""
@@ -275,11 +284,14 @@ class Intake:
                 future.set_result(None)
 
     @staticmethod
-    def _call(function: Callable[..., None], *arguments: object) -> None:
+    def _call(entry: Entry, function: Callable[..., None], *arguments: object) -> None:
         try:
-            function(*arguments)
+            with working_on(entry.held):
+                function(*arguments)
         except Exception:
             _log.exception("what follows an archived message failed")
+        if entry.held is not None:
+            entry.held.release()
 
 
 def _later() -> StanzaError:

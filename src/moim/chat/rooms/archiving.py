@@ -69,11 +69,13 @@ class RoomArchive(Protocol):
         ...
 
 
-def keep(archive: RoomArchive, room: Room, entry: Entry) -> None:
-    """Gives a message to the archive; what it does not take is logged."""
+def keep(archive: RoomArchive, room: Room, entry: Entry, refuse: Callable[[Element, StanzaError], None]) -> None:
+    """Gives a message to the archive; who wrote one that it does not take hears so, by ``refuse``."""
 
     def failed(error: StanzaError) -> None:
         _log.error("a message of %s could not be archived: %s", room.address, error)
+        if entry.author is not None:
+            refuse(entry.message.with_attrs({"from": str(entry.author), "to": room.address}), error)
 
     try:
         archive.say(room.address, entry.message, entry.author or room.jid, entry.identifier, failed=failed)

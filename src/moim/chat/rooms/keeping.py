@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from moim.chat.custody import hold_until
 from moim.chat.rooms import tables
 from moim.chat.rooms.config import Bounds, RoomConfig
 from moim.chat.rooms.hat_list import Hats
@@ -103,6 +104,7 @@ class RoomStore:
             return
         name, keep = self.key(room), min(room.config.history, room.bounds.history)
         task = self._spawn(lambda connection: _append(connection, name, entries, keep))
+        hold_until(task)
         task.add_done_callback(lambda done: _report(done, room.address))
 
     def _spawn(self, work: Callable[[sa.Connection], None]) -> asyncio.Task[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from moim.chat.rooms import archiving
 from moim.chat.rooms.archiving import RoomArchive
@@ -11,18 +12,29 @@ from moim.chat.rooms.keeping import RoomStore
 from moim.chat.rooms.room import Room
 from moim.chat.rooms.tasks import Tasks
 from moim.errors import MoimError
+from moim.proto.xmpp import Element, StanzaError
 
 _log = logging.getLogger("moim.chat.rooms")
 
 
 class Lasting:
-    """Knows which rooms the store has. ``temporary``: also those that end when everybody has left."""
+    """Knows which rooms the store has. ``temporary``: also those that end when everybody has left; ``refuse`` tells the
+    author of a message that it could not be kept."""
 
-    def __init__(self, store: RoomStore, archive: RoomArchive | None, tasks: Tasks, *, temporary: bool) -> None:
+    def __init__(
+        self,
+        store: RoomStore,
+        archive: RoomArchive | None,
+        tasks: Tasks,
+        *,
+        temporary: bool,
+        refuse: Callable[[Element, StanzaError], None],
+    ) -> None:
         self._store = store
         self._archive = archive
         self._tasks = tasks
         self._temporary = temporary
+        self._refuse = refuse
         self._kept: set[str] = set()
         self._unsure: set[str] = set()
         """Rooms of which the store may have an older state than what was written last."""
@@ -43,7 +55,7 @@ class Lasting:
             self._store.rewrite(room, rewritten)
         if self._archive is not None:
             for entry in archived:
-                archiving.keep(self._archive, room, entry)
+                archiving.keep(self._archive, room, entry, self._refuse)
             if tombstones:
                 self._tasks.spawn(archiving.bury_all(self._archive, room.address, tombstones))
 

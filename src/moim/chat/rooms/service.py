@@ -132,7 +132,7 @@ class Rooms:
         self._inbox: deque[Element] = deque()
         self._working = False
         self._tasks = Tasks()
-        self._lasting = Lasting(self._store, archive, self._tasks, temporary=seats is not None)
+        self._lasting = Lasting(self._store, archive, self._tasks, temporary=seats is not None, refuse=self.refuse)
         self._answers = Answers(
             self,
             name=settings.name,

@@ -120,6 +120,25 @@ impl Session {
         }
     }
 
+    /// Python is done with a stanza.
+    pub fn done(&mut self, number: u64) {
+        if let Some(managed) = &mut self.managed {
+            managed.done(number);
+        }
+    }
+
+    /// The records of a ticket never come to disk: a server that sent one of them hears so by the end of its stream. A
+    /// client's session is Python's to end.
+    pub fn refused(&mut self, context: &mut Context) {
+        if self.is_server() {
+            self.fail(
+                Condition::ResourceConstraint,
+                "the server cannot store messages at the moment",
+                context,
+            );
+        }
+    }
+
     /// Patience has ended for what the session owes or wants.
     pub fn nudge(&mut self, context: &mut Context) {
         if let Some(managed) = &mut self.managed {
@@ -249,7 +268,7 @@ impl Session {
         self.tapped = tapped;
         // It was checked before.
         managed.acknowledge(resumption.handled);
-        let answer = resumed(&resumption.previd, managed.received());
+        let answer = resumed(&resumption.previd, managed.begin_again());
         match resumption.answer.split_first() {
             Some((around, more)) => {
                 let mut whole = Element::clone(around);

@@ -36,6 +36,7 @@ impl Session {
     /// One element at the top level of a stream between servers.
     pub(super) fn peer_element(&mut self, mut element: Element, weight: u32, context: &mut Context) {
         let (outgoing, counts) = (self.is_outgoing(), self.peer_counts());
+        let mut number = 0;
         match element.ns().as_str() {
             ns::SERVER => {
                 let direct = match self.check_peer_stanza(&element) {
@@ -52,6 +53,11 @@ impl Session {
                         None => return,
                         Some(miss) => element = miss,
                     }
+                }
+                if let Some(managed) = self.managed.as_deref_mut().filter(|_| counts) {
+                    number = (element.name() == "message")
+                        .then(|| managed.wait_for_python())
+                        .unwrap_or_default();
                 }
             }
             ns::STREAMS if outgoing && element.name() == "features" => {}
@@ -72,7 +78,7 @@ impl Session {
             ns::SASL | ns::SASL2 if !outgoing && !self.authenticated => self.hold = Hold::Sasl,
             _ => {}
         }
-        self.report(element, weight, context);
+        self.report(element, weight, number, context);
     }
 
     /// Sorts a message of another server's; gives it back when no row decides, and when it has something that only Python

@@ -6,6 +6,7 @@ use moim_wire::xml::{ns, Attr, Condition, Element, Str};
 
 use super::super::domains::Opener;
 use super::super::event::Event;
+use super::super::managed::Managed;
 use super::super::shared::Context;
 use super::super::sorting::{clean, split};
 use super::super::traits::Traits;
@@ -119,6 +120,7 @@ impl Session {
             ns::CSI if self.authenticated => return self.client_state(&element, context),
             _ => {}
         }
+        let mut number = 0;
         if self.identity.is_some() && element.ns() == ns::CLIENT {
             if let Some(managed) = &mut self.managed {
                 managed.receive();
@@ -129,9 +131,10 @@ impl Session {
                     Some(miss) => element = miss,
                 }
                 self.flow.add_message();
+                number = self.managed.as_deref_mut().map_or(0, Managed::wait_for_python);
             }
         }
-        self.report(element, weight, context);
+        self.report(element, weight, number, context);
     }
 
     /// Sorts a message; gives it back when no row of the table decides.
@@ -182,12 +185,13 @@ impl Session {
         self.leave(reason, context);
     }
 
-    /// Passes an element to Python.
-    pub(super) fn report(&mut self, element: Element, weight: u32, context: &mut Context) {
+    /// Passes an element to Python; its acknowledgement waits under a number, if that is not 0.
+    pub(super) fn report(&mut self, element: Element, weight: u32, number: u64, context: &mut Context) {
         let event = Event::Stanza {
             sid: self.sid,
             element: Arc::new(element),
             weight,
+            number,
             flow: self.flow.clone(),
         };
         context.emit(event);

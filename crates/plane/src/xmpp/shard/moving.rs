@@ -189,7 +189,11 @@ impl Shard {
 
     /// Gives a session without a connection away, once what its client sent is on disk.
     pub(super) fn move_out(&mut self, sid: u64) {
-        if self.detached.get(&sid).is_some_and(|detached| detached.managed.waits()) {
+        if self
+            .detached
+            .get(&sid)
+            .is_some_and(|detached| detached.managed.waits_for_disk())
+        {
             self.moving_out.insert(sid);
         } else if let Some(detached) = self.take_detached(sid) {
             detached.move_out(&mut self.context);
@@ -203,8 +207,18 @@ impl Shard {
         }
     }
 
+    /// Python is done with stanzas: whoever sent them may be acknowledged.
+    pub(super) fn done(&mut self, done: &[(u64, u64)]) {
+        for &(sid, number) in done {
+            match self.detached.get_mut(&sid) {
+                Some(detached) => detached.managed.done(number),
+                None => self.with(sid, |session, _| session.done(number)),
+            }
+        }
+    }
+
     /// Records are on disk: whoever sent them may be acknowledged.
-    pub(super) fn committed(&mut self, ticket: u64) {
+    pub(super) fn committed(&mut self, ticket: u64, kept: bool) {
         for sid in self.awaiting.remove(&ticket).unwrap_or_default() {
             if let Some(detached) = self.detached.get_mut(&sid) {
                 detached.managed.committed(ticket);
@@ -212,7 +226,12 @@ impl Shard {
                     self.move_out(sid);
                 }
             } else {
-                self.with(sid, |session, _| session.committed(ticket));
+                self.with(sid, |session, context| {
+                    if !kept {
+                        session.refused(context);
+                    }
+                    session.committed(ticket);
+                });
             }
         }
     }
