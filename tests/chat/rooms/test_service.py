@@ -14,6 +14,7 @@ from moim.chat import rooms
 from moim.chat.audience import Audience
 from moim.chat.rooms import Rooms, RoomSettings, Share
 from moim.chat.rooms.history import Tombstone
+from moim.chat.rooms.ranks import Role
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.store import Store
 from room_machine import codes, element, form, item
@@ -609,6 +610,9 @@ async def test_settings_of_a_room_outlive_the_service(new_world: NewWorld) -> No
     (identifier,) = world.archive.kept[HALL]
     retract = f"<retract xmlns='{ns.RETRACTION}' id='{identifier}'/>"
     world.put(FAR, f"<message type='groupchat' id='r' to='{HALL}'>{retract}</message>")
+    world.put(OWNER, f"<message type='groupchat' id='s' to='{HALL}'><subject>차</subject></message>")
+    mute = f"<query xmlns='{ns.MUC_ADMIN}'><item nick='Far' role='visitor'/></query>"
+    assert (await world.ask(OWNER, mute, kind="set")).get("type") == "result"
     await world.rooms.stop()
     assert 332 in codes(world.take(FAR)[-1])
     again = new_world()
@@ -618,5 +622,11 @@ async def test_settings_of_a_room_outlive_the_service(new_world: NewWorld) -> No
     assert after.affiliations == before.affiliations
     assert after.nicks == {"far@y.test": "멀리"}
     assert after.hats.to_json() == before.hats.to_json()
+    assert after.voices == {"far@y.test": Role.VISITOR}
+    assert after.subject == before.subject
+    *_, subject = again.enter(FAR, "Far")
+    mark = subject.find("occupant-id", ns.OCCUPANT_ID)
+    assert mark is not None
+    assert mark.get("id") == before.identifier(Jid.parse("owner@x.test"))
     assert [entry.message for entry in after.history.entries()] == [entry.message for entry in before.history.entries()]
     assert "oops" not in "".join(entry.message.to_xml() for entry in after.history.entries())

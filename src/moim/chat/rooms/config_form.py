@@ -43,7 +43,9 @@ def config_form(config: RoomConfig, room: str, bounds: Bounds, admins: Sequence[
         Field("muc#roomconfig_roomsecret", "text-private", (config.password,), "Password"),
         _one("whois", "anyone" if config.non_anonymous else "moderators", "Who sees real addresses", _WHOIS),
         _flag("changesubject", config.change_subject, "Participants may change the subject"),
-        _flag("allowinvites", config.invitations, "Participants may invite others"),
+        _flag(
+            "allowinvites", config.invitations, "Participants may invite others; into a members-only room admins alone"
+        ),
         _one("allowpm", config.private_messages, "Who may send private messages", PRIVATE),
         _many("presencebroadcast", config.broadcast, "Roles whose presence is shown"),
         _many("getmemberlist", config.member_list, "Roles that may read the list of members"),

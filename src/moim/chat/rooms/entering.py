@@ -141,6 +141,8 @@ def subject_message(room: Room) -> Element:
             attrs["from"] = f"{room.address}/{subject.nick}"
         children.append(Element("subject", ns.CLIENT, {}, (subject.text,)))
         children.append(delay(subject.set_at, room.address))
+        if subject.by:
+            children.append(Element("occupant-id", ns.OCCUPANT_ID, {"id": subject.by}))
     return Element("message", ns.CLIENT, attrs, tuple(children))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -17,7 +18,7 @@ from moim.chat.rooms.config import Bounds, RoomConfig
 from moim.chat.rooms.hat_list import Hats
 from moim.chat.rooms.history import Entry
 from moim.chat.rooms.occupants import Subject
-from moim.chat.rooms.ranks import Affiliation
+from moim.chat.rooms.ranks import Affiliation, Role
 from moim.chat.rooms.room import Room
 from moim.errors import ProtocolError, Unavailable
 from moim.proto.xmpp import Element, Jid
@@ -158,10 +159,12 @@ class RoomStore:
                 continue
             subject = None
             if row.subject is not None:
-                subject = Subject(row.subject, row.subject_nick or "", datetime.fromtimestamp(row.subject_at, UTC))
+                set_at = datetime.fromtimestamp(row.subject_at, UTC)
+                subject = Subject(row.subject, row.subject_nick or "", set_at, row.subject_by)
             try:
                 config, hats = RoomConfig.from_json(row.config), Hats.from_json(row.hats)
                 vcard = Element.parse(row.vcard) if row.vcard else None
+                voices = {bare: Role(role) for bare, role in json.loads(row.voices or "{}").items()}
             except (ValueError, TypeError, KeyError, ProtocolError) as error:
                 raise Unavailable(f"the configuration of the room {row.room} cannot be read: {error}") from error
             found.append(
@@ -179,6 +182,7 @@ class RoomStore:
                     history=said[row.room],
                     hats=hats,
                     vcard=vcard,
+                    voices=voices,
                 )
             )
         return found
@@ -199,8 +203,10 @@ def _row(room: Room, name: str) -> dict[str, Any]:
         "subject": subject.text if subject is not None else None,
         "subject_nick": subject.nick if subject is not None else None,
         "subject_at": subject.set_at.timestamp() if subject is not None else None,
+        "subject_by": subject.by if subject is not None else "",
         "hats": room.hats.to_json(),
         "vcard": room.vcard.to_xml("") if room.vcard is not None else "",
+        "voices": json.dumps(room.voices) if room.voices else "",
     }
 
 

@@ -244,6 +244,8 @@ def forget(room: Room, bare: str) -> bool:
     Without this, whoever gets the address next would get its rights. A room left without owner goes to its admins.
     """
     room.applicants.pop(bare, None)
+    if room.voices.pop(bare, None) is not None:
+        room.changed = True
     had_hats = room.hats.forget(bare)
     if had_hats:
         room.changed = True

@@ -131,7 +131,7 @@ def _set_subject(
         raise StanzaError("forbidden", "the subject is not yours to change")
     if len(subject.text) > _MAX_SUBJECT:
         raise StanzaError("not-acceptable", f"a subject has at most {_MAX_SUBJECT} characters")
-    room.subject = Subject(subject.text, occupant.nick, now)
+    room.subject = Subject(subject.text, occupant.nick, now, occupant.identifier)
     room.changed = True
     identifier, sent = _stamped(room, occupant, message)
     room.broadcast(sent)

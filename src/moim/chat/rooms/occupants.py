@@ -11,11 +11,12 @@ from moim.proto.xmpp import Element, Jid
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A subject, who set it, and when."""
+    """A subject, who set it, and when; ``by`` is the occupant-id of who did, where it is known."""
 
     text: str
     nick: str
     set_at: datetime
+    by: str = ""
 
 
 @dataclass(eq=False, slots=True)

@@ -91,6 +91,7 @@ class Room:
         history: Sequence[Entry] = (),
         hats: Hats | None = None,
         vcard: Element | None = None,
+        voices: Mapping[str, Role] | None = None,
         locked: bool = False,
     ) -> None:
         self.jid = jid
@@ -120,7 +121,7 @@ class Room:
         """The sessions of those who see real addresses, and of those who do not."""
         self.invited: dict[tuple[str, str], Invitation] = {}
         """Invitations passed on lately, by the bare JIDs of who was invited and by whom."""
-        self.voices: dict[str, Role] = {}
+        self.voices = dict(voices or {})
         """Roles that moderators decided on, by bare JID, where they are not those that everybody gets on entry."""
         self.whispers: dict[tuple[Jid, str], None] = {}
         """Private messages passed on lately, by receiver and id: their errors are for who wrote them."""
@@ -212,12 +213,13 @@ class Room:
 
     def give_voice(self, occupant: Occupant, role: Role) -> None:
         """A moderator decides on a role. Whoever was given or refused voice keeps that when it comes back."""
-        bare = str(occupant.bare)
+        bare, before = str(occupant.bare), dict(self.voices)
         self.voices.pop(bare, None)
         if role not in (Role.MODERATOR, initial_role(self.affiliation(occupant.bare), moderated=self.config.moderated)):
             self.voices[bare] = role
             if len(self.voices) > MAX_VOICES:
                 del self.voices[next(iter(self.voices))]
+        self.changed = self.changed or self.voices != before
         self.set_role(occupant, role)
 
     def reserve(self, bare: str, nick: str) -> None:

@@ -21,6 +21,8 @@ rooms = sa.Table(
     sa.Column("subject_at", sa.Float, nullable=True),  # seconds since the epoch
     sa.Column("hats", sa.Text, nullable=False, server_default=""),  # JSON, or empty
     sa.Column("vcard", sa.Text, nullable=False, server_default=""),  # XML, or empty
+    sa.Column("voices", sa.Text, nullable=False, server_default=""),  # JSON, or empty
+    sa.Column("subject_by", sa.Text, nullable=False, server_default=""),  # an occupant-id, or empty
 )
 
 affiliations = sa.Table(
