@@ -40,11 +40,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Result:
-    """What a suite found: tests, the names of those that did not pass, and its own words."""
+    """What a suite found: tests, the names of those that did not pass, and its own words.
+
+    ``impossible`` are tests, not among these, that the suite found it cannot make with this server or client.
+    """
 
     tests: int
     failed: tuple[str, ...]
     report: str
+    impossible: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager

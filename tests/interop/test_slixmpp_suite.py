@@ -12,7 +12,6 @@ from interop.conformance import outside
 @pytest.mark.interop
 @pytest.mark.timeout(300)
 def test_the_whole_suite_passes(tmp_path: Path) -> None:
-    tests, failed = outside("moim", "slixmpp", tmp_path)
-    report = (tmp_path / "report.txt").read_text()
-    assert tests >= 39, report
-    assert not failed, report
+    result = outside("moim", "slixmpp", tmp_path)
+    assert result.tests >= 39, result.report
+    assert not result.failed, result.report

@@ -223,6 +223,8 @@ def test_a_bounce_takes_a_ghost_out() -> None:
     assert not messages.bounced(room, PEOPLE[2], element(f"<message type='error'>{gone}</message>"))
     refusal = gone.replace("service-unavailable", "policy-violation")
     assert not messages.bounced(room, PEOPLE[1], element(f"<message type='error'>{refusal}</message>"))
+    assert not messages.bounced(room, PEOPLE[1], element("<message type='error'/>"))
+    assert messages.bounced(room, PEOPLE[1], element("<presence type='error'/>"))
     entering.vanished(room, PEOPLE[1])
     assert list(room.occupants) == ["O"]
     assert [codes(stanza) for _, stanza in unfolded(room.output)] == [[333], [333, 110]]

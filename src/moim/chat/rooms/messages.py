@@ -63,11 +63,13 @@ def _form(room: Room, sender: Jid, form: Element, now: datetime) -> None:
         voice.ask(room, room.occupant(sender), values, now)
 
 
-def bounced(room: Room, sender: Jid, message: Element) -> bool:
-    """Whether an error that came back says that ``sender`` cannot be reached any more."""
-    error = message.find("error")
-    if sender not in room.by_session or error is None:
+def bounced(room: Room, sender: Jid, stanza: Element) -> bool:
+    """Whether an error that came back says that ``sender`` cannot be reached any more; presence need not say why."""
+    error = stanza.find("error")
+    if sender not in room.by_session:
         return False
+    if error is None:
+        return stanza.name == "presence"
     return any(child.ns == ns.STANZA_ERRORS and child.name in _UNREACHABLE for child in error.elements())
 
 
