@@ -203,3 +203,27 @@ async def test_people_of_several_domains(store: Store, bus: Bus, files: Any, tmp
         io.BytesIO(b"address,password\nbob@example.net,long enough\nbob@example.org,long enough\n")
     )
     assert (report.added, [error.address for error in report.errors]) == (1, ["bob@example.org"])
+
+
+async def test_a_policy_has_to_be_there_when_it_is_given(site: settings.Site, store: Store, bus: Bus) -> None:
+    users = directory.Service(site, store, bus, credential=lambda _: None, policies=("sales", "영업")).users  # type: ignore[arg-type,return-value]
+    await users.add(ALICE, PASSWORD, policy="sales")
+    await users.add("bob@example.com", PASSWORD, department="Kitchen")
+    await users.add("carol@example.com", PASSWORD)
+    assert await users.policies(departments=False) == [(ALICE, "sales", "")]
+    both = [(ALICE, "sales", ""), (Address("bob", "example.com"), "", "Kitchen")]
+    assert sorted(await users.policies(departments=True)) == both
+    for work in (users.update(ALICE, {"policy": "gone"}), users.add("dave@example.com", PASSWORD, policy="Sales")):
+        with pytest.raises(UsageError, match="there is no policy") as caught:
+            await work
+        assert "there are: sales, 영업" in caught.value.hint
+    assert (await users.get(ALICE)).policy == "sales"
+    assert (await users.update(ALICE, {"policy": ""})).policy == ""
+    without = directory.Service(site, store, bus, credential=lambda _: None).users  # type: ignore[arg-type,return-value]
+    with pytest.raises(UsageError, match="there is no policy 'sales'") as caught:
+        await without.update(ALICE, {"policy": "sales"})
+    assert "there is none yet" in caught.value.hint
+    rows = b"address,password,policy\ne@example.com,long enough,sales\nf@example.com,long enough,gone\n"
+    report = await Importer(users, users._hasher, password_min_length=8).run(io.BytesIO(rows))
+    assert (report.added, [(one.line, one.reason) for one in report.errors]) == (1, [(3, "there is no policy 'gone'")])
+    assert (await users.get("e@example.com")).policy == "sales"

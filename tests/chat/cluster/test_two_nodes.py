@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from moim.bus import Hub
 from moim.chat import tables
+from moim.model import Address, UserChanged
 from moim.proto.xmpp import Element, Jid, ns
 
 Pair = tuple[Any, Any]
@@ -328,3 +329,22 @@ async def test_changes_of_one_contact_at_both_nodes_at_once_add_up(pair: Pair) -
                 break
             await asyncio.sleep(0.01)
         assert row.name == f"Bob {n}"
+
+
+async def test_policies_that_were_given_while_the_bus_was_away(new_pair: Any, hub: Hub) -> None:
+    here, there = await new_pair(policies={"small": {"uploads": False}})
+    alice, bob = await here.online("alice"), await there.online("bob")
+
+    async def refused(client: Any) -> bool:
+        request = f"<request xmlns='{ns.HTTP_UPLOAD}' filename='a.txt' size='1'/>"
+        return bool((await client.request(request, to="upload.chat.test")).get("type") == "error")
+
+    await here.bus.publish(UserChanged(Address("alice", "chat.test")))
+    assert not await refused(alice)
+    here.users.given |= {"alice": "small", "bob": "small"}
+    await hub.cut()
+    await here.bus.publish(UserChanged(Address("bob", "chat.test")))
+    assert not await refused(bob)
+    await hub.heal()
+    assert await refused(alice)
+    assert await refused(bob)
