@@ -51,7 +51,7 @@ def ending(machine: ComponentStream) -> str:
 def test_the_handshake() -> None:
     machine = stream()
     machine.receive(b"<?xml version='1.0'?>" + HEADER.encode())
-    assert b"id='id1'" in machine.take_output().replace(b'"', b"'")
+    assert b" from='irc.test' id='id1'>" in machine.take_output().replace(b'"', b"'")
     machine.receive(proof("s3cret").upper().replace("HANDSHAKE", "handshake").encode())
     assert events(machine) == [Proven("irc.test")]
     machine.accept()

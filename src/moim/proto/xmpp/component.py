@@ -104,23 +104,23 @@ class ComponentStream:
                 self.end("", "")
 
     def _open(self, attrs: dict[str, str]) -> None:
+        try:
+            # Whether there is such a component is told only to those who have its secret.
+            self.name = prepare_domain(attrs.get("to", ""))
+        except ProtocolError:
+            pass
         self._write_header()
         if attrs.get("xmlns") != ns.COMPONENT:
             self.end("invalid-namespace", "the stream is not one of a component")
             return
-        try:
-            name = prepare_domain(attrs.get("to", ""))
-        except ProtocolError:
-            name = ""
-        # Whether there is such a component is told only to those who have its secret.
-        self.name = name
         self._stage = "handshake"
 
     def _write_header(self) -> None:
         if not self._opened:
             self._opened = True
+            name = f" from={quoteattr(self.name)}" if self.name else ""
             self._output += (
-                f"<?xml version='1.0'?><stream:stream xmlns='{ns.COMPONENT}' xmlns:stream='{ns.STREAMS}'"
+                f"<?xml version='1.0'?><stream:stream xmlns='{ns.COMPONENT}' xmlns:stream='{ns.STREAMS}'{name}"
                 f" id={quoteattr(self._id)}>"
             ).encode()
 
