@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import quoteattr
@@ -104,11 +105,9 @@ class ComponentStream:
                 self.end("", "")
 
     def _open(self, attrs: dict[str, str]) -> None:
-        try:
+        with suppress(ProtocolError):
             # Whether there is such a component is told only to those who have its secret.
             self.name = prepare_domain(attrs.get("to", ""))
-        except ProtocolError:
-            pass
         self._write_header()
         if attrs.get("xmlns") != ns.COMPONENT:
             self.end("invalid-namespace", "the stream is not one of a component")
