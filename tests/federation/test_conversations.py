@@ -350,3 +350,44 @@ async def test_too_many_streams_of_one_address(make: Any) -> None:
     await b.hears()
     a.say(f"v@{B}", sender=f"room@rooms.{A}")
     assert "too many streams" in error_of((await a.hears())[0])[1]
+
+
+async def test_what_waits_for_a_stream_is_held_until_it_is_under_way_or_back(make: Any, network: Network) -> None:
+    a, b = await make(A), await make(B)
+    a.say(f"v@{B}", "out")
+    assert a.held == 1
+    await b.hears()
+    assert a.held == 0
+    a.say(f"v@{B}", "on the open stream")
+    assert a.held == 0
+    network.down.add("10.0.0.3")
+    a.say("v@other.example", "back")
+    assert a.held == 1
+    assert error_of((await a.hears())[0])[0].startswith("remote-server")
+    await a.until(lambda: not a.held)
+
+
+async def test_what_came_is_acknowledged_when_the_chat_room_has_dealt_with_it(make: Any) -> None:
+    a, b = await make(A), await make(B)
+    for number in range(2):
+        a.say(f"v@{B}", str(number))
+    await b.hears(2)
+    assert b.servers.done_with == []
+    first, second = b.overs
+    second(True)
+    (stream,) = [one for one in b.running.streams if one.incoming]
+    stream.event(("close", stream.sid), 0.0)
+    assert not stream.over
+    assert not stream.usable
+    first(True)
+    assert len(b.servers.done_with) == 2
+    await b.until(lambda: stream.over)
+
+
+async def test_a_stream_ends_whose_message_cannot_be_kept(make: Any) -> None:
+    a, b = await make(A), await make(B)
+    a.say(f"v@{B}")
+    await b.hears()
+    b.overs[0](False)
+    assert b.servers.done_with == []
+    await a.until(lambda: any("resource-constraint" in row["lastError"] or not row["streams"] for row in _rows(a)))
