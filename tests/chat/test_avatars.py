@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moim.chat.pep_config import Config
 from moim.proto.xmpp import Element, ns
 from stanza_parts import child
 
@@ -171,3 +172,21 @@ async def test_what_has_not_the_hash_that_it_is_called_by_is_no_avatar(new_house
         item = f"<publish node='{node}'><item id='{'0' * 40}'>{payload}</item></publish>"
         await alice.request(f"<pubsub xmlns='{ns.PUBSUB}'>{item}</pubsub>", kind="set")
     assert await binval(alice, "alice@chat.test") is None
+
+
+async def test_an_avatar_that_moved_in_is_seen_at_once(new_house: Any) -> None:
+    house = await new_house()
+    alice, bob = await house.online("alice"), await house.online("bob")
+    parts, owner = house.service._parts, "alice@chat.test"
+    info = f"<info id='{NUMBER}' type='image/png' bytes='{len(PICTURE)}'/>"
+    for node, payload in (
+        (ns.AVATAR_DATA, f"<data xmlns='{ns.AVATAR_DATA}'>{DATA}</data>"),
+        (ns.AVATAR_METADATA, f"<metadata xmlns='{ns.AVATAR_METADATA}'>{info}</metadata>"),
+    ):
+        await parts.pep_store.publish(owner, node, NUMBER, payload, {}, Config())
+    await bob.sync()
+    assert hashes(bob) == [], "nobody was told yet"
+    await parts.pep.taken_over(owner)
+    await bob.sync()
+    assert hashes(bob) == [NUMBER]
+    await alice.sync()
