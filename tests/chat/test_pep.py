@@ -112,6 +112,11 @@ async def test_a_group_of_the_roster(contacts: Any) -> None:
     assert await heard(bob) == ["x"]
     assert "not-in-roster-group" in await read(carol, "alice@chat.test")
     assert await heard(carol) == []
+    asked = await alice.request(f"<pubsub xmlns='{ns.PUBSUB_OWNER}'><configure node='{NODE}'/></pubsub>")
+    form = child(asked, ("pubsub", ns.PUBSUB_OWNER), ("configure", ns.PUBSUB_OWNER), ("x", ns.DATA_FORMS))
+    (field,) = (field for field in form.elements() if field.get("var") == "pubsub#roster_groups_allowed")
+    assert field.get("type") == "list-multi"
+    assert {option.elements()[0].text for option in field.elements() if option.name == "option"} == {"가족"}
 
 
 async def test_who_is_blocked_hears_nothing(contacts: Any) -> None:

@@ -296,8 +296,8 @@ class Pep:
 
     async def _configuration(self, iq: Iq, request: Element) -> Payload:
         node = node_name(request)
-        config = await self._existing(iq.owner.bare, node)
-        return (_answer(ns.PUBSUB_OWNER, Element("configure", ns.PUBSUB_OWNER, {"node": node}, (config.element(),))),)
+        form = (await self._existing(iq.owner.bare, node)).element(await self._events.groups(iq.owner.bare))
+        return (_answer(ns.PUBSUB_OWNER, Element("configure", ns.PUBSUB_OWNER, {"node": node}, (form,))),)
 
     async def _configure(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, node_name(request)

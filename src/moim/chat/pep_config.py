@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, cast
 
@@ -63,8 +63,8 @@ class Config:
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()}
         return Config(**values)
 
-    def element(self) -> Element:
-        """The form to change it."""
+    def element(self, groups: Collection[str] = ()) -> Element:
+        """The form to change it; ``groups`` are those of the owner's contacts."""
 
         def flag(var: str, value: bool) -> Field:
             return Field(f"pubsub#{var}", "boolean", ("1" if value else "0",))
@@ -85,7 +85,12 @@ class Config:
                 choice("publish_model", "publishers", ("publishers",)),
                 Field("pubsub#title", "text-single", (self.title,)),
                 Field("pubsub#type", "text-single", (self.type,)),
-                Field("pubsub#roster_groups_allowed", "text-multi", self.roster_groups_allowed),
+                Field(
+                    "pubsub#roster_groups_allowed",
+                    "list-multi",
+                    self.roster_groups_allowed,
+                    options=tuple((group, group) for group in sorted({*groups, *self.roster_groups_allowed})),
+                ),
             ],
         )
 

@@ -55,6 +55,10 @@ class PepEvents:
         self.elsewhere: Elsewhere | None = None
         """The clients of other domains; there are none without it."""
 
+    async def groups(self, owner: str) -> set[str]:
+        """The groups of an account's contacts."""
+        return {group for item in (await self._rosters.get(owner)).items() for group in item.groups}
+
     async def check(self, owner: str, config: Config, reader: Jid) -> None:
         """Whether somebody may read a node. Raises StanzaError as XEP-0060 section 6.5.9 has it."""
         bare = str(reader.bare)

@@ -28,8 +28,8 @@ _SERVICE: Final = (
     ns.MUC_STABLE_ID,
 )
 _ROOM: Final = (
-    *_COMMON, ns.COMMANDS, ns.HATS, ns.MODERATION, ns.MODERATION_0, ns.MUC_STABLE_ID, ns.OCCUPANT_ID, ns.REGISTER,
-    ns.RETRACTION, f"{ns.RETRACTION}#tombstone", ns.RSM, ns.SELF_PING, ns.STANZA_IDS,
+    *_COMMON, ns.COMMANDS, ns.HATS, ns.MODERATION, ns.MODERATION_0, ns.MUC_REQUEST, ns.MUC_STABLE_ID, ns.OCCUPANT_ID,
+    ns.REGISTER, ns.RETRACTION, f"{ns.RETRACTION}#tombstone", ns.RSM, ns.SELF_PING, ns.STANZA_IDS,
 )  # fmt: skip
 ARCHIVE: Final = (ns.ARCHIVE, f"{ns.ARCHIVE}#extended")
 
