@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -127,6 +128,22 @@ class Listed:
         return [(Address.parse(address), policy, department) for address, policy, department in self.rows]
 
 
+class Slow(Listed):
+    """One that gives what it had when it was asked, later; in the meantime somebody else was given the policy."""
+
+    def __init__(self) -> None:
+        super().__init__(("a@first.test", "sales", ""))
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def policies(self, *, departments: bool) -> list[tuple[Address, str, str]]:
+        self.asked.set()
+        await self.go_on.wait()
+        return await super().policies(departments=departments)
+
+    async def profile(self, address: str) -> Any:
+        return SimpleNamespace(policy="sales", department="")
+
+
 async def test_reading_anew_tells_for_whom_something_else_counts(caplog: Any) -> None:
     users = Listed(("a@first.test", "sales", ""), ("b@first.test", "", "Kitchen"), ("c@second.test", "gone", ""))
     found = policies(users, policies={"sales": {"push": False}, "food": {"departments": ["kitchen"]}})
@@ -138,6 +155,18 @@ async def test_reading_anew_tells_for_whom_something_else_counts(caplog: Any) ->
     assert await found.load() == {"a@first.test", "c@second.test"}
     assert sorted(found) == ["b@first.test", "c@second.test"]
     assert await found.load() == frozenset()
+
+
+async def test_a_change_while_everybody_is_read_is_not_undone() -> None:
+    users = Slow()
+    found = policies(users, policies={"sales": {"push": False}})
+    reading = asyncio.create_task(found.load())
+    await users.asked.wait()
+    assert await found.changed("b@first.test")
+    assert not found.of("b@first.test").push
+    users.go_on.set()
+    assert await reading == {"a@first.test"}
+    assert sorted(found) == ["a@first.test", "b@first.test"]
 
 
 # --- where it matters ---------------------------------------------------------------------------------------------

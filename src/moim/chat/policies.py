@@ -6,6 +6,7 @@ memory, so that each part asks at the moment when it matters, and a change count
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -59,6 +60,8 @@ class Policies:
         }
         self._resolved: dict[tuple[str, str], Settings] = {}
         self._given: dict[str, Settings] = {}
+        self._changing = asyncio.Lock()
+        self._touched: set[str] | None = None
 
     def of(self, address: str) -> Settings:
         """What counts for a bare JID, or in a domain; either is of this site."""
@@ -110,35 +113,40 @@ class Policies:
 
     async def load(self) -> frozenset[str]:
         """Reads who has a policy: the bare JIDs for whom something else counts now. Raises Unavailable."""
-        before, self._given = self._given, {}
+        touched = self._touched = set()
+        found: dict[str, Settings] = {}
         missing: Counter[str] = Counter()
         for address, policy, department in await self._users.policies(departments=bool(self._departments)):
             given = self.which(policy, department)
-            bare = bare_jid(address)
-            if bare is not None and given.name and (domain := bare.rpartition("@")[2]) in self._hosts:
-                self._given[bare] = self.resolved(domain, given.name)
+            if given.name and (bare := bare_jid(address)) is not None and bare.rpartition("@")[2] in self._hosts:
+                found[bare] = self.resolved(bare.rpartition("@")[2], given.name)
             if given.missing:
                 missing[given.missing] += 1
+        self._touched = None
+        for bare in touched:  # changed while everybody was read: known better already
+            found.pop(bare, None)
+            if bare in self._given:
+                found[bare] = self._given[bare]
+        before, self._given = self._given, found
         for name, people in missing.items():
             _log.warning(
                 "%d people have the policy '%s', which moim.toml does not have: what their domain has counts for them",
                 people,
                 name,
             )
-        return frozenset(
-            bare for bare in before.keys() | self._given.keys() if before.get(bare) is not self._given.get(bare)
-        )
+        return frozenset(bare for bare in before.keys() | found.keys() if before.get(bare) is not found.get(bare))
 
     async def changed(self, bare: str) -> bool:
         """The directory told that a person has changed: whether something else counts for them. Raises Unavailable."""
         if not self.named:
             return False
-        before, profile = self._given.get(bare), await self._users.profile(bare)
-        given = self.which(profile.policy, profile.department) if profile is not None else Given()
-        if given.name:
-            self._given[bare] = self.resolved(bare.rpartition("@")[2], given.name)
-        else:
-            self._given.pop(bare, None)
+        async with self._changing:  # of two changes the later one is read last
+            profile = await self._users.profile(bare)
+            given = self.which(profile.policy, profile.department) if profile is not None else Given()
+            before = self._given.pop(bare, None)
+            if given.name:
+                self._given[bare] = self.resolved(bare.rpartition("@")[2], given.name)
+            self._touch(bare)
         if self._given.get(bare) is before:
             return False
         _log.info("%s has %s from now on", bare, f"the policy '{given.name}'" if given.name else "no policy")
@@ -147,10 +155,18 @@ class Policies:
     def removed(self, bare: str) -> None:
         """Forgets an account that is gone."""
         self._given.pop(bare, None)
+        self._touch(bare)
+
+    def _touch(self, bare: str) -> None:
+        if self._touched is not None:
+            self._touched.add(bare)
 
 
 def bare_jid(address: Address) -> str | None:
     """The bare JID of an address of the directory; None for one that cannot be used in chat."""
+    text = str(address)
+    if text.isascii() and text == text.lower() and "xn--" not in address.domain:
+        return text  # the directory has prepared it
     try:
         return str(Jid(prepare_local(address.local), prepare_domain(address.domain)))
     except ProtocolError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -261,6 +262,7 @@ class Settings(DomainSettings):
         return value
 
 
+@lru_cache(maxsize=4096)
 def department_key(text: str) -> str:
     """A department's name in the form in which names are compared."""
     return unicodedata.normalize("NFC", text).strip().casefold()
