@@ -19,6 +19,7 @@ from moim.chat.cluster import codec
 from moim.chat.cluster.membership import View
 from moim.chat.cluster.seats import Seats
 from moim.chat.cluster.service import Cluster
+from moim.chat.custody import Custody, hold, working_on
 from moim.chat.rooms import RoomServices
 from moim.errors import MoimError
 from moim.proto.xmpp import Element, Jid, StanzaError
@@ -57,7 +58,7 @@ class RoomsHome:
         self._rooms: RoomServices | None = None
         self._seats: Seats | None = None
         self._holder = ""
-        self._waiting: deque[Element] = deque()
+        self._waiting: deque[tuple[Element, Custody | None]] = deque()
         self._lock = asyncio.Lock()
         self._stopped = False
         cluster.home = self
@@ -113,12 +114,15 @@ class RoomsHome:
         if len(self._waiting) >= _MAX_WAITING or self._stopped:
             self._refuse(stanza, StanzaError("resource-constraint", "group chat moves to another node", kind="wait"))
         else:
-            self._waiting.append(stanza)
+            self._waiting.append((stanza, hold()))
 
     def _go_on(self) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for stanza in waiting:
-            self.send(stanza)
+        for stanza, held in waiting:
+            with working_on(held):
+                self.send(stanza)
+            if held is not None:
+                held.release()
 
     # --- who runs it --------------------------------------------------------------------------------------------
 

@@ -54,10 +54,12 @@ impl Session {
                         Some(miss) => element = miss,
                     }
                 }
-                if let Some(managed) = self.managed.as_deref_mut().filter(|_| counts) {
-                    number = (element.name() == "message")
-                        .then(|| managed.wait_for_python())
-                        .unwrap_or_default();
+                if let Some(managed) = self
+                    .managed
+                    .as_deref_mut()
+                    .filter(|_| counts && element.name() == "message")
+                {
+                    number = managed.wait_for_python();
                 }
             }
             ns::STREAMS if outgoing && element.name() == "features" => {}
