@@ -124,6 +124,18 @@ def test_what_came_with_starttls_ends_the_stream(plane: Host) -> None:
     assert all(stanza.name != "iq" for stanza in plane.stanzas())
 
 
+def test_starttls_fails_without_a_certificate() -> None:
+    with host() as plane:
+        plane.server.stop()
+        plane.server = XmppServer(DOMAIN)
+        client = Client(plane, plane.listen())
+        client.send(HEADER)
+        client.until("<stream:features/>")
+        client.send(f"<starttls xmlns='{NS_TLS}'/>")
+        assert client.rest() == f"<failure xmlns='{NS_TLS}'/></stream:stream>"
+        assert plane.event("closed")[2] == "there is no certificate yet"
+
+
 def test_what_follows_starttls_later_is_not_taken_as_xml(plane: Host) -> None:
     plane.answering = False
     client = Client(plane, plane.listen())
