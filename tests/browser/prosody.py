@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from prosody_server import answers, free_port
 
 PROSODY = shutil.which("prosody") or "/usr/bin/prosody"
 
@@ -52,7 +53,7 @@ class Prosody:
 
     def __init__(self, root: Path, domain: str, accounts: Mapping[str, str]) -> None:
         self.root = root
-        self.port = _free_port()
+        self.port = free_port("127.0.0.1")
         self.url = f"ws://127.0.0.1:{self.port}/xmpp-websocket"
         self._process: subprocess.Popen[bytes] | None = None
         (root / "data").mkdir()
@@ -69,10 +70,7 @@ class Prosody:
         self._process = subprocess.Popen([PROSODY, "-F", "--config", str(self._config)], stdout=log, stderr=log)
         log.close()
         until = time.monotonic() + timeout
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+        while not answers("127.0.0.1", self.port):
             text = (self.root / "stdout.log").read_text(errors="replace")
             running = self._process.poll() is None and time.monotonic() < until
             assert running, f"Prosody did not start:\n{text}"
@@ -84,10 +82,3 @@ class Prosody:
             self._process.kill()
             self._process.wait()
             self._process = None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

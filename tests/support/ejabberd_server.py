@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prosody_server import free_port
+from prosody_server import answers, free_port
 
 _CONFIG = """
 hosts: [{hosts}]
@@ -112,7 +111,7 @@ class EjabberdServer:
                 env=environment, cwd=self.root, stdout=log, stderr=log,
             )  # fmt: skip
         until = time.monotonic() + timeout
-        while not (self.root / "ready").exists() or not _answers(self.address, self.s2s_port):
+        while not (self.root / "ready").exists() or not answers(self.address, self.s2s_port):
             running = self._process.poll() is None and time.monotonic() < until
             assert running, f"ejabberd did not start:\n{self.log()}"
             time.sleep(0.05)
@@ -132,8 +131,3 @@ class EjabberdServer:
         """The end of its log."""
         parts = [self.root / "stdout.log", self.root / "ejabberd.log"]
         return "\n".join(path.read_text(errors="replace")[-6000:] for path in parts if path.exists())
-
-
-def _answers(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((address, port)) == 0

@@ -69,6 +69,12 @@ def free_port(address: str) -> int:
         return port
 
 
+def answers(address: str, port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
+
+
 class ProsodyServer:
     """One server in a process of its own; ``stop`` and ``start`` again as often as wanted.
 
@@ -125,7 +131,7 @@ class ProsodyServer:
         with (self.root / "stdout.log").open("ab") as log:
             self._process = subprocess.Popen([PROSODY, "-F", "--config", str(self._config)], stdout=log, stderr=log)
         until = time.monotonic() + timeout
-        while not all(_answers(self.address, port) for port in (self.c2s_port, self.s2s_port)):
+        while not all(answers(self.address, port) for port in (self.c2s_port, self.s2s_port)):
             running = self._process.poll() is None and time.monotonic() < until
             assert running, f"Prosody did not start:\n{self.log()}"
             time.sleep(0.05)
@@ -153,8 +159,3 @@ class ProsodyServer:
         """The end of its log."""
         parts = [self.root / "stdout.log", self.root / "prosody.log"]
         return "\n".join(path.read_text(errors="replace")[-6000:] for path in parts if path.exists())
-
-
-def _answers(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((address, port)) == 0

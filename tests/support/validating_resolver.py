@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dns.dnssectypes import Algorithm
 
 from moim.net.resolver import Resolver
+from prosody_server import answers
 
 UNBOUND = shutil.which("unbound") or "/usr/sbin/unbound"
 
@@ -85,14 +86,10 @@ class ValidatingResolver:
                 [UNBOUND, "-d", "-c", str(self._folder / "unbound.conf")], stdout=log, stderr=log
             )
         until = time.monotonic() + timeout
-        while not self._answers():
+        while not answers(self.address, self.port):
             running = self._process.poll() is None and time.monotonic() < until
             assert running, f"Unbound did not start:\n{self.log()}"
             time.sleep(0.02)
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((self.address, self.port)) == 0
 
     def stop(self) -> None:
         """Stops the process."""

@@ -17,7 +17,7 @@ from moim.directory.profile import FIELDS, Profile
 from moim.directory.users import PAGE, Match, Users
 from moim.errors import LimitExceeded, MoimError, UsageError
 from moim.net import http_errors
-from moim.net.http_json import json_object
+from moim.net.http_json import json_object, query_number
 
 _CSV = 64 * 1024 * 1024
 _IN_MEMORY = 1024 * 1024
@@ -55,13 +55,6 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
-def _number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, "")
-    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise UsageError(f"'{name}' is not a number")
-    return int(text) if text else default
-
-
 def _flag(request: Request, name: str) -> bool:
     return request.query_params.get(name, "").lower() in ("1", "true", "yes")
 
@@ -73,7 +66,7 @@ def admin_routes(service: Directory) -> list[BaseRoute]:
         query = request.query_params.get("query", "").strip()[:128]
         matches = [Match(("local", "display_name", "email", "last_name", "first_name"), "part", query)] if query else []
         found, total = await service.users.page(
-            offset=_number(request, "offset", 0), limit=_number(request, "limit", PAGE), matches=matches
+            offset=query_number(request, "offset", 0), limit=query_number(request, "limit", PAGE), matches=matches
         )
         return JSONResponse({"users": [as_json(one) for one in found], "total": total})
 

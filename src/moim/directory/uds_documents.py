@@ -105,6 +105,33 @@ def single_sign_on() -> Element:
     return element("Response", element("SingleSignOn", element("Status", enabled=False), version="1.0"))
 
 
+def _named(links: Links, one: Profile) -> tuple[Element, ...]:
+    return (
+        element("id", one.id),
+        element("userName", _user_name(links, one)),
+        element("firstName", one.first_name),
+        element("lastName", one.last_name),
+        element("middleName"),
+        element("nickName"),
+        element("displayName", one.name),
+        element("phoneNumber", one.phone),
+        element("homeNumber"),
+        element("mobileNumber", one.mobile),
+    )
+
+
+def _described(one: Profile) -> tuple[Element, ...]:
+    return (
+        element("email", one.email or str(one.address)),
+        element("directoryUri", str(one.address)),
+        element("msUri"),
+        element("department", one.department),
+        element("manager", one.manager),
+        element("title", one.title),
+        element("pager"),
+    )
+
+
 def users(links: Links, found: Sequence[Profile], *, start: int, requested: int, total: int) -> Element:
     """``users``: one page of a search."""
     return element(
@@ -112,23 +139,8 @@ def users(links: Links, found: Sequence[Profile], *, start: int, requested: int,
         *(
             element(
                 "user",
-                element("id", one.id),
-                element("userName", _user_name(links, one)),
-                element("firstName", one.first_name),
-                element("lastName", one.last_name),
-                element("middleName"),
-                element("nickName"),
-                element("displayName", one.name),
-                element("phoneNumber", one.phone),
-                element("homeNumber"),
-                element("mobileNumber", one.mobile),
-                element("email", one.email or str(one.address)),
-                element("directoryUri", str(one.address)),
-                element("msUri"),
-                element("department", one.department),
-                element("manager", one.manager),
-                element("title", one.title),
-                element("pager"),
+                *_named(links, one),
+                *_described(one),
                 uri=_user_url(links, one),
             )
             for one in found
@@ -147,26 +159,11 @@ def user(links: Links, one: Profile) -> Element:
     own = _user_url(links, one)
     return element(
         "user",
-        element("id", one.id),
-        element("userName", _user_name(links, one)),
-        element("firstName", one.first_name),
-        element("lastName", one.last_name),
-        element("middleName"),
-        element("nickName"),
-        element("displayName", one.name),
-        element("phoneNumber", one.phone),
-        element("homeNumber"),
-        element("mobileNumber", one.mobile),
+        *_named(links, one),
         element("mobileConnect", False),
         element("remoteDestinationLimit", 0),
         element("userLocale", uri=f"{links.base}/options/installedLocales", value="", appliesToAllDevices=False),
-        element("email", one.email or str(one.address)),
-        element("directoryUri", str(one.address)),
-        element("msUri"),
-        element("department", one.department),
-        element("manager", one.manager),
-        element("title", one.title),
-        element("pager"),
+        *_described(one),
         element("selfServiceId"),
         element("accountType", one.account_type, useLdapAuth=one.account_type == "ldap"),
         element("homeCluster", True, enableImAndPresence=True, enableCalendarPresence=False),

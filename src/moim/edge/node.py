@@ -68,8 +68,8 @@ class EdgeNodeService:
         self._proxy = HttpProxy(limits=limits, refusals=self._refusals, open_target=self._open, names=names)
         self._tcp = TcpForwarder(refusals=self._refusals, open_target=self._open, idle_s=limits.stream_idle_s)
         self._turn = Turn(site=site, settings=self._settings.turn)
-        self._listeners = [self._https(name, port) for name, port in HTTP_LISTENERS]
-        self._listeners += [self._plain(name, port) for name, port in TCP_LISTENERS]
+        self._listeners = [self._listener(name, port, self._proxy) for name, port in HTTP_LISTENERS]
+        self._listeners += [self._listener(name, port, self._tcp) for name, port in TCP_LISTENERS]
         self._server: TunnelServer | None = None
         self._tunnel: ServerTunnel | None = None
         self._state: DesiredState | None = None
@@ -139,9 +139,9 @@ class EdgeNodeService:
 
     # -- listeners
 
-    def _https(self, name: str, port: int) -> Listener:
+    def _listener(self, name: str, port: int, proxy: HttpProxy | TcpForwarder) -> Listener:
         async def serve(stream: SocketStream) -> None:
-            await self._proxy.serve(stream, name)
+            await proxy.serve(stream, name)
 
         return Listener(
             serve,
@@ -150,20 +150,7 @@ class EdgeNodeService:
             port=self._site.settings.ports.bind(port),
             limits=self._limits(),
             on_refused=self._refusals.for_listener(name),
-            tls=lambda: self._certificate.context,
-        )
-
-    def _plain(self, name: str, port: int) -> Listener:
-        async def serve(stream: SocketStream) -> None:
-            await self._tcp.serve(stream, name)
-
-        return Listener(
-            serve,
-            name=name,
-            address=self._address,
-            port=self._site.settings.ports.bind(port),
-            limits=self._limits(),
-            on_refused=self._refusals.for_listener(name),
+            tls=(lambda: self._certificate.context) if proxy is self._proxy else None,
         )
 
     def _limits(self) -> Limits:

@@ -14,7 +14,7 @@ from moim.meetings.service import Service
 from moim.meetings.signalling import client_of
 from moim.meetings.spaces import PAGE, Space
 from moim.model import Address
-from moim.net.http_json import json_object
+from moim.net.http_json import json_object, query_number
 
 COOKIE = "moim_session"  # the web app's
 _MAX_BODY = 16 * 1024
@@ -39,13 +39,6 @@ def _text(given: dict[str, Any], name: str) -> str | None:
     return value
 
 
-def _number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, "")
-    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise UsageError(f"'{name}' is not a number")
-    return int(text) if text else default
-
-
 def _user(service: Service, connection: HTTPConnection) -> Address:
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
@@ -62,7 +55,7 @@ def public_routes(service: Service) -> list[BaseRoute]:
     async def list_own(request: Request) -> Response:
         owner = _user(service, request)
         found, total = await service.spaces.page(
-            owner=owner, offset=_number(request, "offset", 0), limit=_number(request, "limit", PAGE)
+            owner=owner, offset=query_number(request, "offset", 0), limit=query_number(request, "limit", PAGE)
         )
         spaces = [as_json(service, space) for space in found]
         return JSONResponse({"spaces": spaces, "total": total}, headers=_NO_STORE)
@@ -110,8 +103,8 @@ def admin_routes(service: Service) -> list[BaseRoute]:
         owner = request.query_params.get("owner", "")
         found, total = await service.spaces.page(
             owner=Address.parse(owner) if owner else None,
-            offset=_number(request, "offset", 0),
-            limit=_number(request, "limit", PAGE),
+            offset=query_number(request, "offset", 0),
+            limit=query_number(request, "limit", PAGE),
         )
         return JSONResponse({"spaces": [full(space) for space in found], "total": total})
 

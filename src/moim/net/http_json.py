@@ -1,4 +1,4 @@
-"""JSON bodies of requests, read within bounds."""
+"""What requests to an API bring, read within bounds: JSON bodies, and numbers in the query."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ async def json_object(request: Request, *, limit: int = _MAX_BODY) -> dict[str, 
     if not isinstance(value, dict):
         raise UsageError("the body is not a JSON object")
     return value
+
+
+def query_number(request: Request, name: str, default: int) -> int:
+    """A whole number of up to nine digits from the URL's query. Raises UsageError for anything else."""
+    text = request.query_params.get(name, "")
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UsageError(f"'{name}' is not a number")
+    return int(text) if text else default
