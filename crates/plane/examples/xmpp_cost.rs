@@ -2,7 +2,7 @@
 //! and with archive records on top; and memory per idle TLS connection.
 //!
 //! `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out chain.pem -subj /CN=moim.test`
-//! `cargo run --release -p moim-plane --example xmpp_cost -- chain.pem key.pem [pairs] [messages each] [idle]`
+//! `cargo run --release -p moim-plane --example xmpp_cost -- chain.pem key.pem [pairs] [messages each] [idle] [threads]`
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -29,13 +29,13 @@ fn main() {
         std::fs::read(&arguments[0]).unwrap(),
         std::fs::read(&arguments[1]).unwrap(),
     );
-    let (pairs, each, idle) = (number(2, 100), number(3, 2000), number(4, 5000));
+    let (pairs, each, idle, threads) = (number(2, 100), number(3, 2000), number(4, 5000), number(5, 1));
     let server = Arc::new(
         Server::start(
             "moim.test",
             &[],
             Config {
-                threads: 1,
+                threads,
                 ..Config::default()
             },
         )

@@ -7,7 +7,7 @@ mod config;
 mod connect;
 mod domains;
 mod event;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod held;
 mod listener;

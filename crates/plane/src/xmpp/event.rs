@@ -182,7 +182,7 @@ impl Gauge {
     }
 
     /// Bytes of what waits.
-    #[cfg(feature = "fuzzing")]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
-//! What the fuzz targets reach: the parsers of what comes before XMPP, the counters of stream management, and an engine
-//! whose threads are turned by hand, so that the same input does the same each time.
+//! What the fuzz targets and the tests of whole rounds reach: the parsers of what comes before XMPP, the counters of stream
+//! management, and an engine whose threads are turned by hand, so that the same input does the same each time.
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
@@ -69,9 +69,14 @@ impl ByHand {
     /// Lets every thread do what there is to do, a few rounds of it.
     pub fn turn(&mut self) {
         for _ in 0..3 {
-            for shard in &mut self.shards {
-                shard.turn(&mut self.events, Some(Duration::ZERO));
-            }
+            self.round();
+        }
+    }
+
+    /// Lets every thread do one round.
+    pub fn round(&mut self) {
+        for shard in &mut self.shards {
+            shard.turn(&mut self.events, Some(Duration::ZERO));
         }
     }
 

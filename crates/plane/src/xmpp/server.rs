@@ -537,7 +537,7 @@ impl Server {
         }
     }
 
-    #[cfg(feature = "fuzzing")]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -108,8 +108,6 @@ struct Allowance {
 
 /// Bytes that a leaving peer may still send before it is cut off.
 const MAX_FAREWELL: usize = 1 << 20;
-/// Reads of one session before the others get their turn.
-const READS_PER_TURN: usize = 4;
 
 /// One connection.
 pub struct Session {
@@ -119,8 +117,9 @@ pub struct Session {
     pub readable: bool,
     /// Whether the poll said that the peer sends no more; then only a read tells the end.
     pub hangup: bool,
-    /// Whether the session stands in the thread's list of those to read.
-    pub in_ready: bool,
+    /// Whether the session stands among those of the thread that are to be read, and in which pass it was read last.
+    pub in_turns: bool,
+    pub last_turn: u32,
     /// Whether it stands in the list of those to flush.
     pub in_dirty: bool,
     /// Nothing is left to do; the thread drops the session.
@@ -194,7 +193,8 @@ impl Session {
             transport: Transport::new(stream),
             readable: false,
             hangup: false,
-            in_ready: false,
+            in_turns: false,
+            last_turn: 0,
             in_dirty: false,
             over: false,
             authenticated: false,
@@ -254,7 +254,7 @@ impl Session {
         }
     }
 
-    /// Reads what the socket has, for one turn; true when there may be more.
+    /// Reads some of what the socket has; true when there may be more.
     pub fn read(&mut self, context: &mut Context) -> bool {
         let mut raw = std::mem::take(&mut context.raw);
         let more = self.read_into(&mut raw, context);
@@ -263,37 +263,28 @@ impl Session {
     }
 
     fn read_into(&mut self, raw: &mut [u8], context: &mut Context) -> bool {
-        for _ in 0..READS_PER_TURN {
-            if self.over || !self.readable || self.must_wait(context) {
-                return false;
-            }
-            match self.transport.stream.read(raw) {
-                Ok(0) => {
-                    self.readable = false;
-                    self.end_of_input(context);
-                    return false;
-                }
-                Ok(length) => {
-                    context.tally.bytes_in += length as u64;
-                    self.last_read = context.now;
-                    self.silent = false;
-                    self.charge(length, context);
-                    if length < raw.len() && !self.hangup {
-                        self.readable = false;
-                    }
-                    self.input(&raw[..length], context);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return false;
-                }
-                Err(error) => {
-                    self.lose(format!("the connection broke: {error}"), context);
-                    return false;
-                }
-            }
+        if self.over || !self.readable || self.must_wait(context) {
+            return false;
         }
-        self.readable
+        match self.transport.stream.read(raw) {
+            Ok(0) => {
+                self.readable = false;
+                self.end_of_input(context);
+            }
+            Ok(length) => {
+                context.tally.bytes_in += length as u64;
+                self.last_read = context.now;
+                self.silent = false;
+                self.charge(length, context);
+                if length < raw.len() && !self.hangup {
+                    self.readable = false;
+                }
+                self.input(&raw[..length], context);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+            Err(error) => self.lose(format!("the connection broke: {error}"), context),
+        }
+        self.readable && !self.over && !self.must_wait(context)
     }
 
     /// Whether the socket must not be read now.
@@ -387,7 +378,7 @@ impl Session {
 
     /// Lets the poll forget the session's thread: another one takes it, with everything that waits in it.
     pub fn leave_thread(&mut self) {
-        self.in_ready = false;
+        self.in_turns = false;
         self.in_dirty = false;
         self.readable = true;
         self.throttled = false;

@@ -1,7 +1,7 @@
 //! One thread of the engine: polls its sockets and its inbox, and does everything for its sessions in rounds.
 //!
-//! A round reads what is readable, carries messages to their recipients, then writes each recipient once: what arrives
-//! together leaves together.
+//! A round reads some of what is readable, carries messages to their recipients, then writes each recipient once: what arrives
+//! together leaves together, and nothing waits for more than a round's share of the rest.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -16,16 +16,25 @@ use super::listener::Listener;
 use super::parcel::Parcel;
 use super::session::{Detached, Session};
 use super::shared::{Command, Context, Shared, DELIVERY_COST, FIRST_SERVER_SID};
+use turns::Turns;
 
 mod accept;
 mod dial;
+#[cfg(test)]
+mod fairness;
 mod moving;
 mod timers;
+mod turns;
 
 pub const WAKER: Token = Token(usize::MAX);
 /// Listeners count down from here; sessions use their number.
 const FIRST_LISTENER: usize = usize::MAX - 1;
 const EVENTS_PER_ROUND: usize = 1024;
+/// Bytes to read in a round before what came of them is written, and others get their turn: a fraction of a millisecond.
+const READ_PER_ROUND: usize = 65_536;
+/// What a turn counts for besides its bytes; that of a session that is signing in, which is mostly arithmetic.
+const TURN: usize = 2048;
+const TURN_OF_STRANGER: usize = 8192;
 
 /// Session numbers are handed out in order by the engine itself, so nobody can choose them to collide.
 #[derive(Default)]
@@ -61,7 +70,7 @@ pub struct Shard {
     listeners: Vec<(Token, Box<Listener>, bool)>,
     next_listener: usize,
     /// Sessions to read in this round or the next.
-    ready: Vec<u64>,
+    turns: Turns,
     /// Sessions to flush at the end of the round.
     dirty: Vec<u64>,
     /// Sessions that are over.
@@ -90,7 +99,7 @@ impl Shard {
             awaiting: HashMap::new(),
             listeners: Vec::new(),
             next_listener: FIRST_LISTENER,
-            ready: Vec::new(),
+            turns: Turns::default(),
             dirty: Vec::new(),
             done: Vec::new(),
             commands: Vec::new(),
@@ -153,9 +162,9 @@ impl Shard {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             session.readable = true;
             session.hangup |= event.is_read_closed() || event.is_error();
-            if !session.in_ready {
-                session.in_ready = true;
-                self.ready.push(sid);
+            if !session.in_turns {
+                session.in_turns = true;
+                self.turns.add(sid, session.last_turn);
             }
         }
         if session.is_connecting() {
@@ -184,9 +193,9 @@ impl Shard {
             }
             return;
         }
-        if session.readable && !session.in_ready {
-            session.in_ready = true;
-            self.ready.push(sid);
+        if session.readable && !session.in_turns {
+            session.in_turns = true;
+            self.turns.add(sid, session.last_turn);
         }
         if !session.in_dirty {
             session.in_dirty = true;
@@ -195,26 +204,25 @@ impl Shard {
     }
 
     fn read_ready(&mut self) {
-        let ready = std::mem::take(&mut self.ready);
-        for sid in ready {
+        let mut left = READ_PER_ROUND;
+        while left > 0 {
+            let Some((sid, pass)) = self.turns.next() else { return };
+            let Some(session) = self.sessions.get_mut(&sid) else {
+                continue;
+            };
+            session.last_turn = pass;
+            let cost = if session.authenticated { TURN } else { TURN_OF_STRANGER };
+            let before = self.context.tally.bytes_in;
+            let mut more = false;
+            self.with(sid, |session, context| more = session.read(context));
+            // One that may not read now stands nowhere: it waits to be resumed.
             if let Some(session) = self.sessions.get_mut(&sid) {
-                session.in_ready = false;
-                let mut more = false;
-                self.with(sid, |session, context| more = session.read(context));
-                // `with` keeps readable sessions in the list; one that may not read now waits to be resumed instead.
-                if !more {
-                    self.unready(sid);
+                session.in_turns = more;
+                if more {
+                    self.turns.add(sid, pass);
                 }
             }
-        }
-    }
-
-    fn unready(&mut self, sid: u64) {
-        if self.ready.last() == Some(&sid) {
-            self.ready.pop();
-            if let Some(session) = self.sessions.get_mut(&sid) {
-                session.in_ready = false;
-            }
+            left = left.saturating_sub(cost + (self.context.tally.bytes_in - before) as usize);
         }
     }
 

@@ -246,7 +246,7 @@ impl Session {
         self.sid = sid;
         self.announced = false;
         self.silent = true;
-        self.in_ready = false;
+        self.in_turns = false;
         self.in_dirty = false;
         self.end_stream(Some(error), &context.shared.domain);
         self.leave("the session goes on without this connection".into(), context);

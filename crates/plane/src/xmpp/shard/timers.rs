@@ -13,7 +13,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 impl Shard {
     /// How long the poll may sleep.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.dirty.is_empty() || !self.done.is_empty() {
+        if !self.turns.is_empty() || !self.dirty.is_empty() || !self.done.is_empty() {
             return Some(Duration::ZERO);
         }
         let handshake = self.handshakes.front().map(|(due, _)| *due);
