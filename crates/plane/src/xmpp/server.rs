@@ -468,7 +468,7 @@ impl Server {
 
     fn hand_out(&self, sorter: Sorter) {
         for (owner, batch) in self.by_owner(sorter.deliveries, |(sid, _): &(u64, Parcel)| *sid) {
-            self.shared.hand_to(owner, batch);
+            self.shared.hand_to(owner, batch, None);
         }
     }
 

@@ -227,6 +227,7 @@ impl Shard {
     }
 
     fn run_commands(&mut self) {
+        drop(self.shared.inboxes[self.index].take_back());
         let mut commands = std::mem::take(&mut self.commands);
         self.shared.inboxes[self.index].take(&mut commands);
         for command in commands.drain(..) {
@@ -254,12 +255,17 @@ impl Shard {
                 }
             }
             Command::Send(sid, elements) => self.with(sid, |session, context| session.send(&elements, context)),
-            Command::Deliver(batch) => {
+            Command::Deliver(batch, maker) => {
                 if self.shared.gauge.take(batch.len() * DELIVERY_COST) {
                     self.shared.resume_all();
                 }
+                self.context.spent = maker.map(|_| Vec::with_capacity(batch.len()));
                 for (sid, parcel) in batch {
                     self.hand_over(sid, parcel);
+                }
+                let spent = self.context.spent.take().unwrap_or_default();
+                if let Some(maker) = maker.filter(|_| !spent.is_empty()) {
+                    self.shared.inboxes[maker].give_back(spent);
                 }
             }
             Command::FanOut(element, sids) => {
@@ -337,7 +343,7 @@ impl Shard {
             }
         }
         for (owner, batch) in elsewhere.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            self.shared.hand_to(owner, batch);
+            self.shared.hand_to(owner, batch, Some(self.index));
         }
     }
 

@@ -31,7 +31,8 @@ pub enum Command {
     Connect(Box<Outgoing>),
     OpenStream(u64, Arc<Element>),
     Send(u64, Vec<Arc<Element>>),
-    Deliver(Vec<(u64, Parcel)>),
+    /// Stanzas from the thread with this number, which takes back what is left of them; or from nobody in particular.
+    Deliver(Vec<(u64, Parcel)>, Option<usize>),
     /// One element for many sessions, each of which adds its address.
     FanOut(Arc<Element>, Vec<u64>),
     StartTls(u64),
@@ -125,7 +126,12 @@ pub struct Inbox {
     commands: Mutex<Vec<Command>>,
     signalled: AtomicBool,
     waker: mio::Waker,
+    /// Elements that this thread made and others have used up.
+    spent: Mutex<Vec<Vec<Arc<Element>>>>,
 }
+
+/// Batches of used-up elements for which a thread that sleeps is woken.
+const SPENT: usize = 64;
 
 impl Inbox {
     /// An inbox that wakes the poll of this waker.
@@ -134,7 +140,26 @@ impl Inbox {
             commands: Mutex::default(),
             signalled: AtomicBool::new(false),
             waker,
+            spent: Mutex::default(),
         }
+    }
+
+    /// Gives elements back to the thread that made them. Freed where it was allocated, memory is used again at once; freed
+    /// elsewhere, two threads fight over one arena, and that costs more than all else that a second thread does.
+    pub fn give_back(&self, spent: Vec<Arc<Element>>) {
+        let mut all = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(spent);
+        let many = all.len() >= SPENT;
+        drop(all);
+        if many && !self.signalled.swap(true, Ordering::AcqRel) {
+            // The only failure is a full counter, and then the thread is awake.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// What was given back.
+    pub fn take_back(&self) -> Vec<Vec<Arc<Element>>> {
+        std::mem::take(&mut self.spent.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Adds commands and wakes the thread if it may be asleep.
@@ -209,9 +234,9 @@ impl Shared {
     }
 
     /// Gives stanzas to another thread. One that cannot keep up stops all reading, as a slow Python would.
-    pub fn hand_to(&self, owner: usize, batch: Vec<(u64, Parcel)>) {
+    pub fn hand_to(&self, owner: usize, batch: Vec<(u64, Parcel)>, maker: Option<usize>) {
         self.gauge.add(batch.len() * DELIVERY_COST);
-        self.inboxes[owner].extend([Command::Deliver(batch)]);
+        self.inboxes[owner].extend([Command::Deliver(batch, maker)]);
     }
 
     /// The thread that owns a session.
@@ -303,6 +328,8 @@ pub struct Context {
     serialised_for: Option<(Arc<Element>, Form<'static>)>,
     /// Where the same one for one recipient is put together.
     pub addressed: Vec<u8>,
+    /// Elements of another thread that are used up, while its batch is worked through.
+    pub spent: Option<Vec<Arc<Element>>>,
     pub sorter: Sorter,
     pub events: Vec<Event>,
     pub tally: Tally,
@@ -338,6 +365,7 @@ impl Context {
             serialised: Vec::new(),
             serialised_for: None,
             addressed: Vec::new(),
+            spent: None,
             sorter: Sorter::default(),
             events: Vec::new(),
             tally: Tally::default(),
@@ -370,6 +398,13 @@ impl Context {
         let event = self.shared.record_event(ticket, records, !awaiting.is_empty());
         self.events.push(event);
         (!awaiting.is_empty()).then_some((ticket, awaiting))
+    }
+
+    /// Serialises an element that goes to nobody else into `serialised`.
+    pub fn serialise_once(&mut self, element: &Element, form: Form<'static>) {
+        self.serialised_for = None;
+        self.serialised.clear();
+        xml::serialise(&mut self.serialised, element, form);
     }
 
     /// Serialises an element into `serialised`, if it is not the last one again.
@@ -410,6 +445,13 @@ impl Context {
             if buffer.capacity() > 65_536 {
                 *buffer = Vec::new();
             }
+        }
+    }
+
+    /// Ends an element that was written; one of another thread goes back there, unless somebody keeps it.
+    pub fn spend(&mut self, element: Arc<Element>) {
+        if let Some(spent) = self.spent.as_mut().filter(|_| Arc::strong_count(&element) == 1) {
+            spent.push(element);
         }
     }
 

@@ -56,6 +56,7 @@ impl Session {
             },
         };
         self.put(&parcel, context);
+        context.spend(parcel.element);
         None
     }
 
@@ -91,7 +92,11 @@ impl Session {
                 context.addressed.len()
             }
             None => {
-                context.serialise(&parcel.element, form);
+                if parcel.sole {
+                    context.serialise_once(&parcel.element, form);
+                } else {
+                    context.serialise(&parcel.element, form);
+                }
                 self.write_piece(context.serialised());
                 context.serialised().len()
             }
