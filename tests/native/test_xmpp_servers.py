@@ -274,8 +274,8 @@ class Raw(Client):
         super().__init__(side, port)  # type: ignore[arg-type]
         self.side = side
 
-    def opened(self) -> int:
-        self.send(header())
+    def opened(self, attrs: str = f"from='{B}' version='1.0'") -> int:
+        self.send(header(attrs=attrs))
         sid: int = self.side.next("connected")[1]
         self.side.next("open")
         self.side.open(sid, B)
@@ -313,6 +313,14 @@ def test_what_a_stranger_may_not_say(a: Side, first: str, condition: str) -> Non
         assert f"<{condition} xmlns='{NS_STREAM_ERRORS}'/>" in answer
         assert answer.startswith("<?xml version='1.0'?><stream:stream xmlns='jabber:server' ")
         assert a.until(lambda: a.seen and a.seen[-1])[0] == "closed"
+
+
+def test_what_a_peer_says_in_another_language_than_ours_carries_it(a: Side) -> None:
+    with raw(a) as peer:
+        a.server.pair(peer.opened(f"from='{B}' version='1.0' xml:lang='fr'"), A, B)
+        for own, carried in (("", "fr"), (" xml:lang='de'", "de")):
+            peer.send(f"<message from='u@b.test' to='v@a.test'{own}/>")
+            assert a.next("stanza")[2].get("xml:lang") == carried
 
 
 def test_a_strangers_stanza_is_small_and_a_paired_servers_may_be_large(a: Side) -> None:
