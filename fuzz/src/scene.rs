@@ -33,6 +33,8 @@ pub struct Scene {
     ever: BTreeSet<String>,
     /// Sessions that signed in.
     entered: BTreeSet<u64>,
+    /// Streams of servers with an open pair, where no new stream may begin.
+    paired: BTreeSet<u64>,
     pub detached: BTreeSet<u64>,
     pub tickets: Vec<u64>,
     /// Messages that Python has to say it is done with: of which session, and under which number.
@@ -61,6 +63,7 @@ impl Scene {
             known: BTreeMap::new(),
             ever: BTreeSet::new(),
             entered: BTreeSet::new(),
+            paired: BTreeSet::new(),
             detached: BTreeSet::new(),
             tickets: Vec::new(),
             undone: Vec::new(),
@@ -177,7 +180,7 @@ impl Scene {
             return;
         };
         match (stanza.ns().as_str(), stanza.name().as_str()) {
-            (ns::SASL, "auth") if self.entered.insert(sid) => {
+            (ns::SASL, "auth") if !self.paired.contains(&sid) && self.entered.insert(sid) => {
                 server.send(sid, vec![element("success", ns::SASL, &[])]);
                 server.authenticated(sid);
                 server.restart(sid, None);
@@ -187,6 +190,7 @@ impl Scene {
             }
             (ns::TLS, "starttls") => server.start_tls(sid),
             (ns::DIALBACK, "result") => {
+                self.paired.insert(sid);
                 server.pair(sid, "x", "far", true);
                 server.route_domain(sid, "x", "far", true);
             }
