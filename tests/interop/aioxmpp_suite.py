@@ -73,7 +73,7 @@ async def _make_accounts(place: Place) -> list[tuple[str, str]]:
     alice = ClientXMPP(f"alice@{place.domain}", place.passwords["alice"])
     alice.ca_certs = str(place.authority)
     alice.connect(place.domain, 5222)
-    await alice.wait_until("session_start", 20)
+    await alice.wait_until("session_start", 60)
     made = [(f"aioxmpp-{secrets.token_hex(4)}", secrets.token_urlsafe(9)) for _ in range(_ACCOUNTS)]
     for name, password in made:
         (begun,) = (await _command(alice, place.domain, {})).xml.iter("{http://jabber.org/protocol/commands}command")
@@ -94,4 +94,4 @@ async def _command(alice: ClientXMPP, domain: str, filled: Mapping[str, str], se
         for var, value in {"FORM_TYPE": "http://jabber.org/protocol/admin", **filled}.items():
             field = ElementTree.SubElement(form, "{jabber:x:data}field", {"var": var})
             ElementTree.SubElement(field, "{jabber:x:data}value").text = value
-    return await iq.send(timeout=20)
+    return await iq.send(timeout=60)

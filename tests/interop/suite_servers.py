@@ -1,6 +1,7 @@
 """Servers that the conformance suites run against: Moim, and Prosody and ejabberd as Debian has them.
 
-For a host of its own (``private_host``): standard ports on 127.0.0.1; alice, bob and carol, of whom alice administers.
+For a host of its own (``private_host``): standard ports on 127.0.0.1; alice, bob and carol, of whom alice administers;
+and if asked for, a place for an external component, ``slixmpp.DOMAIN`` with the secret ``secret``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Result:
 
 
 @contextlib.contextmanager
-def moim(folder: Path, domain: str) -> Iterator[Place]:
+def moim(folder: Path, domain: str, component: bool) -> Iterator[Place]:
     """A new site of ours."""
     site = RunningSite(folder / "site")
     site.start("--domain", domain, "--ports", "standard", "--demo")
@@ -60,6 +61,7 @@ def moim(folder: Path, domain: str) -> Iterator[Place]:
     secret = site.root / "component.secret"
     secret.touch(mode=0o600)
     secret.write_text("secret")
+    components = f'{{ "slixmpp.{domain}" = "component.secret" }}' if component else "{}"
     with (site.root / "moim.toml").open("a", encoding="utf-8") as file:
         file.write(
             f"""
@@ -70,7 +72,7 @@ outage_status_addresses = ["http://127.0.0.1:8080/no-outage"]
 rooms_stanzas_per_second = 1000
 rooms_stanzas_burst = 10000
 uploads_url = "https://edge.{domain}"
-components = {{ "slixmpp.{domain}" = "component.secret" }}
+components = {components}
 """
         )
     site.start()
@@ -113,6 +115,10 @@ Component "rooms.{domain}" "muc"
 Component "upload.{domain}" "http_file_share"
   http_host = "{domain}"
   http_external_url = "https://{domain}:5281/"
+{component}
+"""
+
+_PROSODY_COMPONENT = """
 Component "slixmpp.{domain}"
   component_secret = "secret"
 """
@@ -220,21 +226,22 @@ def _listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def prosody(folder: Path, domain: str) -> Iterator[Place]:
+def prosody(folder: Path, domain: str, component: bool) -> Iterator[Place]:
     """Debian's Prosody with what it offers for these suites."""
     _, certificate = make_certificate(folder, domain)
     passwords = {name: secrets.token_urlsafe(9) for name in PEOPLE}
     for name, password in passwords.items():
         write_account(folder, domain, Account(name, password))
-    (folder / "prosody.cfg.lua").write_text(_PROSODY.format(folder=folder, domain=domain))
+    listed = _PROSODY_COMPONENT.format(domain=domain) if component else ""
+    (folder / "prosody.cfg.lua").write_text(_PROSODY.format(folder=folder, domain=domain, component=listed))
     program = shutil.which("prosody") or "/usr/bin/prosody"
     with _names(domain), _running([program, "--config", str(folder / "prosody.cfg.lua"), "-F"], folder, {}):
         yield Place(domain, f"rooms.{domain}", passwords, certificate)
 
 
 @contextlib.contextmanager
-def ejabberd(folder: Path, domain: str) -> Iterator[Place]:
-    """Debian's ejabberd with what it offers for these suites."""
+def ejabberd(folder: Path, domain: str, component: bool) -> Iterator[Place]:
+    """Debian's ejabberd with what it offers for these suites; components come unannounced."""
     key, certificate = make_certificate(folder, domain)
     (folder / "both.pem").write_text(key.read_text() + certificate.read_text())
     passwords = {name: secrets.token_urlsafe(9) for name in PEOPLE}
@@ -258,7 +265,7 @@ def ejabberd(folder: Path, domain: str) -> Iterator[Place]:
         yield Place(domain, f"rooms.{domain}", passwords, certificate)
 
 
-SERVERS: Mapping[str, Callable[[Path, str], contextlib.AbstractContextManager[Place]]] = {
+SERVERS: Mapping[str, Callable[[Path, str, bool], contextlib.AbstractContextManager[Place]]] = {
     "moim": moim,
     "prosody": prosody,
     "ejabberd": ejabberd,
