@@ -6,7 +6,8 @@ its table has no row for comes up here, in batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -111,6 +112,15 @@ class Plane:
 
         self._pump = Pump(engine, gathered)
         self._pump.start()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is asked of sessions inside is handed over when it ends."""
+        self._engine.gather(True)
+        try:
+            yield
+        finally:
+            self._engine.gather(False)
 
     def stop(self) -> None:
         """Ends every stream with system-shutdown; takes up to a second, so keep it off the event loop."""

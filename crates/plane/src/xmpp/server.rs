@@ -296,7 +296,7 @@ impl Server {
     pub fn send_many(&self, batch: Vec<(u64, Arc<Element>)>) {
         for (owner, part) in self.by_owner(batch, |(sid, _)| *sid) {
             let commands = part.into_iter();
-            self.pass(owner, commands.map(|(sid, element)| Command::Send(sid, vec![element])));
+            self.hand_in(owner, commands.map(|(sid, element)| Command::Send(sid, vec![element])));
         }
     }
 
@@ -421,7 +421,7 @@ impl Server {
         };
         if open.awaited {
             let owner = (ticket % self.shared.inboxes.len() as u64) as usize;
-            self.shared.inboxes[owner].extend([Command::Committed(ticket, kept)]);
+            self.hand_in(owner, [Command::Committed(ticket, kept)]);
         }
         if self.shared.gauge.take(open.cost) {
             self.shared.resume_all();
@@ -431,7 +431,7 @@ impl Server {
     /// Python is done with these stanzas, each named by its session and the number that came with it.
     pub fn done(&self, done: Vec<(u64, u64)>) {
         for (owner, part) in self.by_owner(done, |(sid, _)| *sid) {
-            self.hand_in(owner, Command::Done(part));
+            self.hand_in(owner, [Command::Done(part)]);
         }
     }
 
@@ -476,16 +476,7 @@ impl Server {
     pub fn fan_out(&self, element: &Arc<Element>, sids: Vec<u64>) {
         let element = unaddressed(element);
         for (owner, batch) in self.by_owner(sids, |sid| *sid) {
-            self.pass(owner, [Command::FanOut(element.clone(), batch)]);
-        }
-    }
-
-    fn pass(&self, owner: usize, commands: impl IntoIterator<Item = Command>) {
-        let inbox = &self.shared.inboxes[owner];
-        if self.gathering.load(Ordering::Relaxed) {
-            commands.into_iter().for_each(|command| inbox.add(command));
-        } else {
-            inbox.extend(commands);
+            self.hand_in(owner, [Command::FanOut(element.clone(), batch)]);
         }
     }
 
@@ -543,15 +534,15 @@ impl Server {
     }
 
     fn command(&self, sid: u64, command: Command) {
-        self.hand_in(self.shared.owner(sid), command);
+        self.hand_in(self.shared.owner(sid), [command]);
     }
 
-    fn hand_in(&self, owner: usize, command: Command) {
+    fn hand_in(&self, owner: usize, commands: impl IntoIterator<Item = Command>) {
         let inbox = &self.shared.inboxes[owner];
         if self.gathering.load(Ordering::Relaxed) {
-            inbox.add(command);
+            inbox.add(commands);
         } else {
-            inbox.extend([command]);
+            inbox.extend(commands);
         }
     }
 }

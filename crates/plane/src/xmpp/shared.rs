@@ -174,12 +174,12 @@ impl Inbox {
         }
     }
 
-    /// Adds a command without waking the thread; [`Inbox::wake`] has to follow.
-    pub fn add(&self, command: Command) {
+    /// Adds commands without waking the thread; [`Inbox::wake`] has to follow.
+    pub fn add(&self, commands: impl IntoIterator<Item = Command>) {
         self.commands
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(command);
+            .extend(commands);
     }
 
     /// Wakes the thread if commands wait and it may be asleep.

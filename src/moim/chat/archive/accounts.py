@@ -120,6 +120,7 @@ class Archive:
         self.intake = Intake(
             store,
             committed=plane.committed,
+            together=plane.together,
             refuse=refuse,
             state=self._disk,
             kept=self.retractions.look,

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,9 +59,10 @@ class _Tickets:
 
 
 class Intake:
-    """One writer. ``committed`` tells the plane that a ticket is done with, and whether it was kept; ``refuse`` ends
-    the streams of senders whose messages cannot be kept, ``state`` hears on each change whether the disk takes
-    messages, and ``kept`` what it took. ``patience`` is how many seconds the plane's records are tried again.
+    """One writer. ``committed`` tells the plane that a ticket is done with, and whether it was kept, many inside
+    ``together``; ``refuse`` ends the streams of senders whose messages cannot be kept, ``state`` hears on each change
+    whether the disk takes messages, and ``kept`` what it took. ``patience`` is how many seconds the plane's records
+    are tried again.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Intake:
         store: Store,
         *,
         committed: Callable[[int, bool], None],
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
         refuse: Callable[[Collection[str]], None],
         state: Callable[[bool], None],
         kept: Callable[[Sequence[Record]], None],
@@ -76,6 +78,7 @@ class Intake:
     ) -> None:
         self._store = store
         self._committed = committed
+        self._together = together
         self._refuse = refuse
         self._state = state
         self._kept = kept
@@ -226,9 +229,10 @@ class Intake:
         return taken
 
     def _done(self, tickets: int, entries: Sequence[Entry]) -> None:
-        for _ in range(tickets):
-            ticket, _, held = self._tickets.waiting.popleft()
-            self._over(ticket, held, kept=True)
+        with self._together():
+            for _ in range(tickets):
+                ticket, _, held = self._tickets.waiting.popleft()
+                self._over(ticket, held, kept=True)
         self._tickets.failing_since = None
         self._tried += tickets + len(entries)
         for entry in entries:
