@@ -219,11 +219,12 @@ class XmppServer:
         """Takes up to ``limit`` events, oldest first.
 
         ``('connected', sid, listener id, peer address, peer port, whether TLS is on from the start)``,
-        ``('open', sid, attributes of the stream header)``, ``('tls', sid, info)``, ``('stanza', sid, element, number)``:
-        when the number is not 0, the element is a message and not acknowledged before it is given back by ``done``;
-        ``('close', sid)`` when the peer ended its stream, ``('undelivered', sid, elements)`` with the stanzas that
-        another server did not get, ``('closed', sid, reason)`` last. ``('carried', sid, received, sent)`` counts the
-        messages that went through a stream between servers without an event, every few seconds while there are any.
+        ``('open', sid, attributes of the stream header)``, ``('tls', sid, info)``,
+        ``('stanza', sid, element, number)``: when the number is not 0, the element is a message, and not acknowledged
+        before ``done`` gives the number back; ``('close', sid)`` when the peer ended its stream,
+        ``('undelivered', sid, elements)`` with the stanzas that another server did not get, ``('closed', sid, reason)``
+        last. ``('carried', sid, received, sent)`` counts the messages that went through a stream between servers
+        without an event, every few seconds while there are any.
 
         Of sessions with stream management: ``('detached', sid, reason, messages)`` when the connection is gone and the
         session waits for its client, with the newest messages (32 at most) that the client did not acknowledge;
@@ -306,11 +307,11 @@ class XmppServer:
     def archive(self, bare: str, on: bool) -> None:
         """Keeps records of the messages of an account (prepared bare JID) from now on, or no more."""
     def committed(self, ticket: int, kept: bool = True) -> None:
-        """The records of a ticket are on disk: their senders may be acknowledged. When they never will be, not ``kept``,
-        the streams of servers that sent some of them end; end the sessions of clients before."""
+        """The records of a ticket are on disk: their senders may be acknowledged. When they never will be, not
+        ``kept``, the streams of servers that sent some of them end; end the sessions of clients before."""
     def done(self, done: Sequence[tuple[int, int]]) -> None:
-        """Messages are dealt with, each named by the session and the number of its 'stanza' event: their senders may be
-        acknowledged, each as far as everything before is dealt with too."""
+        """Messages are dealt with, each named by the session and the number of its 'stanza' event: their senders may
+        be acknowledged, each as far as everything before is dealt with too."""
     def next_id(self) -> int:
         """The next archive id, from the source that records have theirs from: milliseconds since 2020-01-01 in the
         upper bits, ever rising."""

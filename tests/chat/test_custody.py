@@ -102,11 +102,11 @@ class Disk:
 class Sender(RawXmpp):
     """Bob, who counts."""
 
-    token = ""
+    session = ""
 
     async def sign_in(self) -> Sender:
         success = await self.scram("bob", SECRET, ENABLE)
-        self.token = child(success, ("bound", ns.BIND2), ("enabled", ns.SM)).get("id") or ""
+        self.session = child(success, ("bound", ns.BIND2), ("enabled", ns.SM)).get("id") or ""
         return self
 
     async def count(self) -> int:
@@ -204,7 +204,7 @@ async def test_a_client_that_comes_back_is_told_what_is_on_disk(
     assert await bob.asks() == before
     await bob.close()
     again = await sender(house)
-    resume = f"<resume xmlns='{ns.SM}' previd='{bob.token}' h='0'/>"
+    resume = f"<resume xmlns='{ns.SM}' previd='{bob.session}' h='0'/>"
     success = await again.scram("bob", SECRET, resume)
     assert child(success, ("resumed", ns.SM)).get("h") == str(before)
     again.say(message("carol@chat.test", "again"))
