@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -45,6 +46,10 @@ class Plane(Protocol):
 
     def archive(self, bare: str, on: bool) -> None:
         """Makes records of the account's delivered messages, or not."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is asked of sessions inside is handed over when it ends."""
         ...
 
     def committed(self, ticket: int, kept: bool) -> None:
