@@ -57,17 +57,18 @@ def _run(libraries: Path, place: Place, folder: Path, further: Mapping[str, str]
         "sinttest.enabledConnections": "tcp",
         "sinttest.defaultConnection": "tcp",
     } | dict(further or {})
-    tests, failed, impossible, report = _whole(libraries, options, folder)
+    tests, failed, given_up, impossible, report = _whole(libraries, options, folder)
     if failed:
         # Some tests lose races inside the suite's own program (see docs/conformance.md): what fails twice is counted.
         again = _java(libraries, options | {"sinttest.enabledTests": ",".join(sorted(failed))}, folder)
         failed &= _named(_FAILED, again) | (failed - _named(_STARTED, again))
         report += again
+    failed |= given_up
     return Result(tests, tuple(sorted(failed)), report, tuple(sorted(impossible)))
 
 
-def _whole(libraries: Path, options: dict[str, str], folder: Path) -> tuple[int, set[str], set[str], str]:
-    """How many tests there were; those that failed, those that the suite found it cannot make, and what it said."""
+def _whole(libraries: Path, options: dict[str, str], folder: Path) -> tuple[int, set[str], set[str], set[str], str]:
+    """How many tests there were; those that failed, that ended a run, that the suite cannot make; and what it said."""
     report, given_up = _to_the_end(libraries, options, folder)
     tests, failed, impossible = _count(report) + len(given_up), _named(_FAILED, report), _named(_IMPOSSIBLE, report)
     # Newer versions leave out the whole class of a test that they are to leave out: its other tests are made by name.
@@ -86,7 +87,7 @@ def _whole(libraries: Path, options: dict[str, str], folder: Path) -> tuple[int,
         failed |= _named(_FAILED, left)
         impossible |= _named(_IMPOSSIBLE, left)
         report += left
-    return tests - len(impossible), failed | given_up, impossible, report
+    return tests - len(impossible), failed, given_up, impossible, report
 
 
 def _to_the_end(libraries: Path, options: dict[str, str], folder: Path) -> tuple[str, set[str]]:
