@@ -118,7 +118,7 @@ class Engine:
     def starttls(self, sid: int) -> None:
         self.emit("tls", sid, {"version": "TLSv1.3", "cipher": "", "sni": None, "alpn": None, "chain": []})
 
-    def restart(self, sid: int) -> None:
+    def restart(self, sid: int, attrs: Mapping[str, str] | None = None, features: Element | None = None) -> None:
         self.opened.discard(sid)
 
     def authenticated(self, sid: int, bare: str) -> None: ...
