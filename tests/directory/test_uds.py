@@ -126,7 +126,10 @@ async def test_unreadable_credentials(uds: httpx.AsyncClient, value: str) -> Non
     assert answer.status_code == 401
 
 
-async def test_locked_account_gets_401(uds: httpx.AsyncClient) -> None:
+async def test_locked_account_gets_401(
+    uds: httpx.AsyncClient, service: directory.Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.users.sign_in, "_clock", lambda: 1000.0)  # the lock lasts as long as this test
     for _ in range(5):
         assert (await uds.get("/cucm-uds/user/alice", auth=("alice", "wrong password"))).status_code == 401
     assert (await uds.get("/cucm-uds/user/alice", auth=ALICE)).status_code == 401

@@ -145,7 +145,7 @@ impl Inbox {
     }
 
     /// Gives elements back to the thread that made them. Freed where it was allocated, memory is used again at once; freed
-    /// elsewhere, two threads fight over one arena, and that costs more than all else that a second thread does.
+    /// elsewhere, two threads may contend for one arena.
     pub fn give_back(&self, spent: Vec<Arc<Element>>) {
         let mut all = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(spent);
