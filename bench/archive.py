@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -40,7 +41,11 @@ class _Plane:
     def archive(self, bare: str, on: bool) -> None:
         """Nothing is delivered here."""
 
-    def committed(self, ticket: int) -> None:
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def committed(self, ticket: int, kept: bool) -> None:
+        assert kept
         self.done = ticket
         self.wake.set()
 
