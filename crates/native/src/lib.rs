@@ -12,6 +12,10 @@ mod turn;
 #[cfg(feature = "xmpp")]
 mod xmpp;
 
+/// What Rust takes and gives back; Python has an allocator of its own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(feature = "xmpp")]

@@ -22,6 +22,10 @@ const HEADER: &[u8] = b"<stream:stream to='moim.test' version='1.0' xmlns='jabbe
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
+/// As in the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, default: usize| arguments.get(index).map_or(default, |text| text.parse().unwrap());
