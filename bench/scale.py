@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +17,14 @@ from bench.xmpp import Account, Session
 # Presence that goes to contacts is no cost of the number of users: nobody gets any by default.
 _NO_CONTACTS = "default_contacts_limit = 2"
 _PAIRS = 5
+_COUNT = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+began, number = time.perf_counter(), 0
+while time.perf_counter() < began + 1:
+    number += 1
+print(number)
+"""
 
 
 def idle(folder: Path, accounts: Sequence[Account], names: Sequence[str] = NAMES) -> list[Figure]:
@@ -127,4 +138,23 @@ def cores(folder: Path, accounts: Sequence[Account], each: int) -> list[Figure]:
         figures.append(cost(f"{what}, two processors", "Moim", two, unit, "on one: see above"))
         possible = one.whole / max(two.whole / 2, two.whole - two.rust)
         figures.append(Figure(f"{what}: throughput of two", "Moim", possible, "of one", "derived from CPU"))
+    counted = [_counted(number) for number in (1, 2, 1, 2, 1, 2)]
+    figures.append(
+        Figure(
+            "a program that only counts: throughput of two",
+            "Moim",
+            sum(counted[1::2]) / sum(counted[::2]),
+            "of one",
+            "what this machine has to give",
+        )
+    )
     return figures
+
+
+def _counted(number: int) -> float:
+    """How far so many processes count in a second of their own, each on a processor of its own, all together."""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _COUNT, str(processor)], stdout=subprocess.PIPE)
+        for processor in sorted(os.sched_getaffinity(0))[:number]
+    ]
+    return sum(float(process.communicate()[0]) for process in processes)
