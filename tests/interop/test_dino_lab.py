@@ -143,7 +143,7 @@ def test_a_file(lab: FederationLab, dino: Dino) -> None:
     picture = dino.desktop.home / "sea.png"
     picture.write_bytes(_png(64, 48, lambda x, y: (4 * x, 5 * y, 128)))
     dino.open(_BOB)
-    dino.desktop.click(*_ATTACH)
+    dino.desktop.click(*_ATTACH, opens="Select file")
     dino.desktop.point(*_DIALOG)
     dino.desktop.type(str(picture))
     dino.desktop.key("Return")
