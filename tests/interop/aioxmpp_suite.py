@@ -6,9 +6,9 @@ import asyncio
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -34,8 +34,7 @@ def run(place: Place, folder: Path) -> Result:
     with new accounts.
     """
     (archive,) = HOME.glob("*.orig.tar.gz")
-    with tarfile.open(archive) as source:
-        source.extractall(folder / "aioxmpp-source", filter="data")
+    shutil.unpack_archive(archive, folder / "aioxmpp-source")
     unpacked = folder / "aioxmpp-source"
     tests = sorted(str(path.relative_to(unpacked)) for path in unpacked.rglob("test_e2e.py"))
     ends, report = _pytest(place, folder, tests)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +18,7 @@ _LINE = re.compile(r"^(?P<name>\w+) \(itests\.(?P<where>[\w.]+)\)", re.MULTILINE
 def run(place: Place, folder: Path) -> Result:
     """Unpacks the suite into ``folder`` and runs it; every test that failed or was left out counts as not passed."""
     (archive,) = (Path(sys.prefix) / "peers").glob("slixmpp-*.tar.gz")
-    with tarfile.open(archive) as source:
-        source.extractall(folder, filter="data")
+    shutil.unpack_archive(archive, folder)
     (unpacked,) = folder.glob("slixmpp-*/")
     # The tests are to use the installed library, not the sources beside them, whose Rust part is not built.
     (unpacked / "slixmpp").rename(unpacked / "sources")

@@ -330,7 +330,8 @@ impl Shard {
             return;
         }
         // Whoever gets one of these may ask for the archive at once: its record goes up before the message goes out.
-        self.report();
+        // Stanzas go up after that: what Python sends because of them must not overtake these.
+        self.report_records();
         let mut elsewhere: Vec<Vec<(u64, Parcel)>> = Vec::new();
         let deliveries = std::mem::take(&mut self.context.sorter.deliveries);
         for (sid, parcel) in deliveries {
@@ -393,16 +394,15 @@ impl Shard {
     fn settle(&mut self) {
         self.context.tally.settle(&self.shared.counters);
         self.context.forget_serialised();
-        self.report();
-    }
-
-    /// Hands up what has come together for Python.
-    fn report(&mut self) {
-        if let Some((ticket, awaiting)) = self.context.close_ticket() {
-            self.awaiting.insert(ticket, awaiting);
-        }
+        self.report_records();
         if !self.context.events.is_empty() {
             self.shared.events.extend(self.context.events.drain(..));
+        }
+    }
+
+    fn report_records(&mut self) {
+        if let Some((ticket, awaiting)) = self.context.close_ticket() {
+            self.awaiting.insert(ticket, awaiting);
         }
     }
 

@@ -396,7 +396,7 @@ impl Context {
         let records = std::mem::take(&mut self.sorter.records);
         let awaiting = std::mem::take(&mut self.awaiting);
         let event = self.shared.record_event(ticket, records, !awaiting.is_empty());
-        self.events.push(event);
+        self.shared.events.push(event);
         (!awaiting.is_empty()).then_some((ticket, awaiting))
     }
 
