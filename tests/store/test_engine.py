@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,13 @@ async def test_a_closed_store_refuses(database: Where) -> None:
     store.close()
     with pytest.raises(Unavailable):
         await store.write(lambda c: None)
+
+
+async def test_the_writer_lets_others_go_first(file_store: Store) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert await file_store.write(lambda _: niceness()) > niceness() == await file_store.read(lambda _: niceness())
 
 
 async def test_a_full_disk_is_an_error_and_not_a_loss(file_store: Store) -> None:

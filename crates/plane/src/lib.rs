@@ -5,6 +5,8 @@
 
 pub mod events;
 
+#[cfg(feature = "xmpp")]
+mod promptness;
 #[cfg(feature = "sfu")]
 pub mod sfu;
 #[cfg(feature = "xmpp")]

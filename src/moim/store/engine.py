@@ -7,6 +7,7 @@ caller is answered only after the commit. A caller's exception undoes that calle
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -31,6 +32,7 @@ Where = Path | sa.URL
 _GROUP = 512  # writes in one commit at the most
 _READERS = 2
 _ATTEMPTS = 3
+_NICER = 5  # than the threads that carry messages
 _DOWN_SECONDS = 1.0  # how long nobody waits for a database that could not be reached
 
 __all__ = ["Store", "Where", "backend_of", "make_engine"]
@@ -103,6 +105,8 @@ class Store:
         return await asyncio.shield(asyncio.wrap_future(future))
 
     def _run_writer(self) -> None:
+        own = threading.get_native_id()  # on Linux each thread has a niceness of its own
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICER)
         while True:
             item = self._queue.get()
             if item is None:

@@ -72,7 +72,10 @@ impl Server {
         for (index, shard) in shards.into_iter().enumerate() {
             let thread = std::thread::Builder::new()
                 .name(format!("moim-xmpp-{index}"))
-                .spawn(|| shard.run())?;
+                .spawn(|| {
+                    crate::promptness::wake_soon();
+                    shard.run();
+                })?;
             server
                 .threads
                 .lock()
