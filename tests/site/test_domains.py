@@ -103,10 +103,12 @@ async def test_people_of_two_domains_with_an_ordinary_client(both: RunningSite, 
 async def test_a_wrong_domain_is_refused(both: RunningSite) -> None:
     for address, password in ((f"carol@{FIRST}", PASSWORDS[CAROL]), (NAMESAKE, both.passwords[ALICE])):
         stranger = Client(both, address, password=password)
+        gone = asyncio.Event()
+        stranger.add_event_handler("disconnected", lambda _, gone=gone: gone.set())
         stranger.enable_starttls, stranger.enable_direct_tls = True, False
         stranger.connect(*both.place("xmpp-client"))
         await asyncio.wait_for(stranger.failed.wait(), 20)
-        stranger.abort()
+        await asyncio.wait_for(gone.wait(), 20)  # slixmpp leaves by itself
 
 
 def test_the_web_app_lets_both_in(both: RunningSite) -> None:
