@@ -293,6 +293,12 @@ def test_no_password_before_tls() -> None:
     (refused,) = outputs(server)
     assert isinstance(refused, Send)
     assert refused.elements[0].find("encryption-required") is not None
+    server.stanza(Element("authenticate", ns.SASL2, {"mechanism": "PLAIN"}))
+    (refused,) = outputs(server)
+    assert isinstance(refused, Send)
+    assert refused.elements[0].ns == ns.SASL2
+    server.stanza(auth("PLAIN", b"\0alice\0x"))
+    assert [type(step) for step in outputs(server)] == [Send, Close], "whoever asks for ever is not answered for ever"
 
 
 def auth(mechanism: str, data: bytes) -> Element:

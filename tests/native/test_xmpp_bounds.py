@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import socket
 
 from moim._native import Element
 
-from .xmpp_peers import DOMAIN, HEADER, NS_CLIENT, Client, host
+from .xmpp_peers import DOMAIN, HEADER, NS_CLIENT, Client, WebClient, host
 
 BOB = f"bob@{DOMAIN}"
 
@@ -37,8 +38,18 @@ def test_signing_in_must_not_take_for_ever() -> None:
     with host(handshake_timeout=0.3) as plane:
         port, tls = plane.listen(), plane.listen("tls")
         silent, talking, handshaking = Client(plane, port), Client(plane, port), Client(plane, tls)
+        dripping, upgrading = Client(plane, port), Client(plane, plane.listen("websocket"))
         talking.send(HEADER)
         handshaking.send(b"\x16\x03\x01\x02\x00")
+
+        def over() -> bool:
+            """Whoever says a little again and again has no more time than others."""
+            for client in (dripping, upgrading):
+                with contextlib.suppress(OSError):
+                    client.send(" ")
+            return plane.server.stats()["sessions"] == 0
+
+        plane.until(over)
         assert "<connection-timeout" in talking.rest()
         assert silent.rest() == ""
         assert "<" not in handshaking.rest(), "no XML in the clear"
@@ -118,6 +129,18 @@ def test_a_reader_that_takes_nothing_is_closed_in_time() -> None:
         assert plane.event("closed", sid)[2].startswith("resource-constraint")
 
 
+def test_a_stranger_that_does_not_read_gets_little() -> None:
+    ping = b"\x89\xfd" + bytes(4) + bytes(125)
+    with host() as plane:
+        client = WebClient(plane, plane.listen("websocket"))
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.upgraded()
+        with contextlib.suppress(OSError):
+            for _ in range(200):  # 2.6 MB, much less than may wait for somebody who has signed in
+                client.send_raw(ping * 100)
+        plane.until(lambda: plane.server.stats()["slow_readers"] == 1)
+
+
 def test_a_session_is_not_read_while_python_is_behind() -> None:
     with host(pending_events=8) as plane:
         alice = Client(plane, plane.listen()).login("alice", "desk")
@@ -133,19 +156,21 @@ def test_a_session_is_not_read_while_python_is_behind() -> None:
 
 def test_memory_stays_flat_in_a_flood_before_signing_in() -> None:
     with host(threads=1, max_unauthenticated=300) as plane:
-        port, tls = plane.listen(), plane.listen("tls")
+        port, tls, web = plane.listen(), plane.listen("tls"), plane.listen("websocket")
         sockets: list[socket.socket] = []
         junk = [
-            HEADER.encode() + b"<a>" * 90,
-            HEADER.encode() + b"<a b='" + b"x" * 9000,
-            b"\x16\x03\x01\x40\x00" + bytes(9000),
+            (port, HEADER.encode() + b"<a>" * 90),
+            (port, HEADER.encode() + b"<a b='" + b"x" * 9000),
+            (tls, b"\x16\x03\x01\x40\x00" + bytes(9000)),
+            (web, b"GET /xmpp-websocket HTTP/1.1\r\nHost: " + b"x" * 8000),
         ]
 
         def flood(rounds: int) -> None:
             for number in range(rounds):
-                sock = socket.create_connection(("127.0.0.1", tls if number % 3 == 2 else port))
+                place, words = junk[number % 4]
+                sock = socket.create_connection(("127.0.0.1", place))
                 sock.setblocking(False)
-                sock.send(junk[number % 3])
+                sock.send(words)
                 sockets.append(sock)
                 if len(sockets) > 400:
                     sockets.pop(0).close()

@@ -198,13 +198,12 @@ class Negotiation:
             self._output.append(StartTls())
         elif stage == "plain" and space in (ns.SASL, ns.SASL2):
             self._send(_failure(sasl2.failure if space == ns.SASL2 else None, "encryption-required"))
+            self._tried("SASL before TLS, too often")
         elif stage == "sasl" and self._sasl is None and self._registers(element):
             self._output.append(Registration(element.with_attrs({"to": None, "from": None})))
         elif stage == "sasl" and self._sasl is None and space == ns.SM:
-            self._failures += 1
             self._send(failed("unexpected-request"))  # XEP-0198 section 3: the stream goes on
-            if self._failures >= self._policy.attempts:
-                self._close("policy-violation", "stream management before the sign-in is complete, too often")
+            self._tried("stream management before the sign-in is complete, too often")
         else:
             self._close("not-authorized", f"<{element.name[:40]}/> before the sign-in is complete")
 
@@ -316,17 +315,21 @@ class Negotiation:
         possible = self._policy.signed_in(bound=False)
         self._output.append(Authenticated(jid, success, self._mechanism, self._header(), possible))
 
+    def _tried(self, too_often: str) -> None:
+        """Counts what led nowhere; ends the stream with ``too_often`` as the reason when it was enough."""
+        self._failures += 1
+        if self._failures >= self._policy.attempts:
+            self._close("policy-violation", too_often)
+
     def _failed(self, failure: sasl.Failure) -> None:
         self._stage = "sasl"
         self._sasl = None
-        self._failures += 1
         shape = sasl2.failure if self._request is not None else None
         self._request = None
         self._output.append(Rejected(failure.local, self._mechanism[:40], failure.reason, failure.guess))
         self._send(_failure(shape, failure.condition, failure.text))
-        if self._failures >= self._policy.attempts:
-            why = f": {failure.text}" if failure.text else ""
-            self._close("policy-violation", f"too many failed attempts to authenticate{why}")
+        why = f": {failure.text}" if failure.text else ""
+        self._tried(f"too many failed attempts to authenticate{why}")
 
     def verifier(self, verifier: Verifier) -> None:
         """The verifier that ``Lookup`` asked for, or a made-up one."""

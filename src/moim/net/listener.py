@@ -11,6 +11,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from moim.errors import Unavailable
 from moim.net.streams import CHUNK, SocketStream
@@ -41,8 +42,17 @@ def client_key(address: str) -> str:
     return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
+class Lasting(Protocol):
+    """A protocol of asyncio that says when its connection is over."""
+
+    on_lost: Callable[[], None]
+    """Called once, when the connection is lost."""
+
+
 class Listener:
     """Accepts on one address and hands each stream to ``handle`` in a task of its own.
+
+    With ``protocol`` instead of ``handle``, each connection gets one of these, which reads and writes by itself.
 
     ``tls`` is asked for the context at each connection, so that a reload needs no rebind; None means that no
     certificate is there yet, and connections are closed at once. ``on_refused(address, reason)`` hears of everything
@@ -51,7 +61,7 @@ class Listener:
 
     def __init__(
         self,
-        handle: Callable[[SocketStream], Awaitable[None]],
+        handle: Callable[[SocketStream], Awaitable[None]] | None = None,
         *,
         name: str,
         address: str,
@@ -59,12 +69,14 @@ class Listener:
         limits: Limits,
         on_refused: Callable[[str, str], None],
         tls: Callable[[], ssl.SSLContext | None] | None = None,
+        protocol: Callable[[], Lasting] | None = None,
     ) -> None:
         self.name = name
         self.address = address
         self.port = port
         self.accepted = 0
         self._handle = handle
+        self._protocol = protocol
         self._limits = limits
         self._on_refused = on_refused
         self._tls = tls
@@ -107,13 +119,17 @@ class Listener:
         self._socket = listener
         self._acceptor = asyncio.get_running_loop().create_task(self._accept(listener), name=f"accept:{self.name}")
 
-    async def stop(self) -> None:
-        """Closes the port and every connection."""
+    async def close_port(self) -> None:
+        """Accepts no more; connections go on."""
         if self._acceptor is not None:
             self._acceptor.cancel()
             await asyncio.gather(self._acceptor, return_exceptions=True)
         if self._socket is not None:
             self._socket.close()
+
+    async def stop(self) -> None:
+        """Closes the port and every connection."""
+        await self.close_port()
         for task in tuple(self._serving):
             task.cancel()
         if self._serving:
@@ -158,7 +174,6 @@ class Listener:
             _log.error("a connection to %s ended in an unexpected error", self.name, exc_info=error)
 
     async def _serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        loop = asyncio.get_running_loop()
         context = self._tls() if self._tls is not None else None
         if self._tls is not None and context is None:
             connection.close()
@@ -167,10 +182,54 @@ class Listener:
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._protocol is not None:
+            await self._leave_to(self._protocol(), connection, context, peer[0])
+        elif self._handle is not None:
+            await self._handle_stream(self._handle, connection, context, peer)
+
+    async def _leave_to(
+        self, protocol: Lasting, connection: socket.socket, context: ssl.SSLContext | None, peer: str
+    ) -> None:
+        lost = asyncio.get_running_loop().create_future()
+        protocol.on_lost = lambda: None if lost.done() else lost.set_result(None)
+        transport = await self._attach(protocol, connection, context, peer)
+        if transport is not None:
+            try:
+                await lost
+            except asyncio.CancelledError:
+                transport.abort()
+                raise
+
+    async def _handle_stream(
+        self,
+        handle: Callable[[SocketStream], Awaitable[None]],
+        connection: socket.socket,
+        context: ssl.SSLContext | None,
+        peer: tuple[str, int],
+    ) -> None:
+        loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=CHUNK, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport = await self._attach(protocol, connection, context, peer[0])
+        if transport is None:
+            return
+        stream = SocketStream(reader, asyncio.StreamWriter(transport, protocol, reader, loop), peer)
         try:
-            transport, _ = await loop.connect_accepted_socket(
+            await handle(stream)
+        except asyncio.CancelledError:
+            stream.abort()
+            raise
+        except (OSError, EOFError):
+            stream.abort()  # the peer went away in the middle, which is its right
+        finally:
+            stream.close()
+
+    async def _attach(
+        self, protocol: Any, connection: socket.socket, context: ssl.SSLContext | None, peer: str
+    ) -> asyncio.Transport | None:
+        """Gives the connection to a protocol, behind TLS if there is a context; None when the handshake failed."""
+        try:
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: protocol,
                 connection,
                 ssl=context,
@@ -180,21 +239,12 @@ class Listener:
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             connection.close()
             if context is not None:
-                self._on_refused(peer[0], f"the TLS handshake with {self.name} failed: {_reason(error)}")
-            return
+                self._on_refused(peer, f"the TLS handshake with {self.name} failed: {_reason(error)}")
+            return None
         except BaseException:
             connection.close()
             raise
-        stream = SocketStream(reader, asyncio.StreamWriter(transport, protocol, reader, loop), peer)
-        try:
-            await self._handle(stream)
-        except asyncio.CancelledError:
-            stream.abort()
-            raise
-        except (OSError, EOFError):
-            stream.abort()  # the peer went away in the middle, which is its right
-        finally:
-            stream.close()
+        return transport
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -255,6 +256,25 @@ def test_keys_keep_others_off_the_session() -> None:
     assert talk.over is None
     talk.send(104, key=fresh)
     assert talk.over == "item-not-found"
+
+
+@pytest.mark.parametrize("rid", [101, 102, 104])
+@pytest.mark.parametrize("key", ["", "x"])
+def test_keys_keep_others_from_answers_by_copies(rid: int, key: str) -> None:
+    """Copies of a request that was answered, one that is held and one that waits for another before it."""
+    keys = [hashlib.sha1(b"seed").hexdigest()]
+    for _ in range(6):
+        keys.append(hashlib.sha1(keys[-1].encode()).hexdigest())
+    talk = Talk(newkey=keys[6], hold="2", limits=replace(LIMITS, hold=2))
+    talk.send(101, key=keys[5])
+    talk.push(message(1))
+    talk.send(102, key=keys[4])
+    talk.send(104, key=keys[2])
+    talk.send(rid, ticket=900, key=keys[106 - rid])
+    assert not talk.session.over, "the client itself may ask again"
+    talk.send(rid, ticket=901, key=key)
+    assert talk.over == "item-not-found"
+    assert not list(talk.answers[901].elements())
 
 
 def test_the_language_of_the_body_is_that_of_its_stanzas() -> None:

@@ -55,6 +55,11 @@ class Body:
         """Whether it ends the session."""
         return self.attrs.get("type") == "terminate"
 
+    @property
+    def key(self) -> str:
+        """What shows that it comes from whoever sent the one before; empty for none."""
+        return self.attrs.get("key", "")
+
     def number(self, name: str, default: int) -> int:
         """A small number among the attributes."""
         text = self.attrs.get(name, "")
@@ -134,6 +139,7 @@ class _Held:
     rid: int
     tickets: list[int]
     until: float
+    key: str = ""
 
 
 class Session:
@@ -158,7 +164,7 @@ class Session:
         self._next = first.rid + 1
         self._waiting: dict[int, tuple[Body, list[int]]] = {}
         self._held: deque[_Held] = deque([_Held(first.rid, [ticket], now + max(self._wait, 10))])
-        self._answered: deque[tuple[int, bytes]] = deque(maxlen=self._window)
+        self._answered: deque[tuple[_Held, bytes]] = deque(maxlen=self._window)
         self._queue: deque[str] = deque()
         self._output: deque[Output] = deque()
         self._created = False
@@ -180,13 +186,18 @@ class Session:
             self._output.append(Answer(ticket, ending("item-not-found")))
             return
         known = next((held for held in self._held if held.rid == body.rid), None)
-        if known is not None:
+        waits = self._waiting.get(body.rid)
+        answered = next((pair for pair in self._answered if pair[0].rid == body.rid), None)
+        keys = [known and known.key, waits and waits[0].key, answered and answered[0].key]
+        if any(key is not None and key != body.key for key in keys):
+            self._fail("item-not-found", ticket, now)  # whoever has no key gets no answer by asking once more
+        elif known is not None:
             self._copy(known.tickets, ticket, now)
-        elif body.rid in self._waiting:
-            self._copy(self._waiting[body.rid][1], ticket, now)
-        elif (again := next((text for rid, text in self._answered if rid == body.rid), None)) is not None:
+        elif waits is not None:
+            self._copy(waits[1], ticket, now)
+        elif answered is not None:
             self._silent_since = now
-            self._output.append(Answer(ticket, again))
+            self._output.append(Answer(ticket, answered[1]))
         elif body.rid < self._next or body.rid >= self._next + self._window:
             self._fail("item-not-found", ticket, now)
         elif len(self._held) + len(self._waiting) > self._window:
@@ -206,7 +217,7 @@ class Session:
     def _take(self, body: Body, tickets: list[int], now: float) -> None:
         self._next = body.rid + 1
         self._silent_since, self._patience = now, float(self._limits.inactivity)
-        self._held.append(_Held(body.rid, tickets, now + self._wait))
+        self._held.append(_Held(body.rid, tickets, now + self._wait, body.key))
         if not self._right_key(body):
             self._end("item-not-found", (), now)
             return
@@ -241,9 +252,9 @@ class Session:
         if not self._key:
             return True
         # SHA-1 as the protocol has it: it keeps others off a session on a connection without TLS, nothing more.
-        digest = hashlib.sha1(body.attrs.get("key", "").encode(), usedforsecurity=False).hexdigest()
+        digest = hashlib.sha1(body.key.encode(), usedforsecurity=False).hexdigest()
         right = hmac.compare_digest(digest.encode(), self._key.lower().encode())
-        self._key = body.attrs.get("newkey") or body.attrs.get("key", "")
+        self._key = body.attrs.get("newkey") or body.key
         return right
 
     def push(self, text: str, now: float) -> None:
@@ -330,7 +341,7 @@ class Session:
         return granted
 
     def _send(self, held: _Held, body: bytes, now: float) -> None:
-        self._answered.append((held.rid, body))
+        self._answered.append((held, body))
         self._silent_since = now
         self._output.extend(Answer(ticket, body) for ticket in held.tickets)
 

@@ -271,7 +271,7 @@ impl Session {
             }
             Ok(Some(websocket::Piece::Ping)) => {
                 websocket::pong(self.out.buffer(), frame);
-                if self.out.len() > context.shared.config.write_queue {
+                if self.out.len() > self.write_bound(context) {
                     self.too_slow(context);
                 }
             }

@@ -339,7 +339,7 @@ impl Session {
         let mut bytes = Vec::new();
         xml::serialise(&mut bytes, element, self.form());
         self.write_piece(&bytes);
-        if self.out.len() > context.shared.config.write_queue {
+        if self.out.len() > self.write_bound(context) {
             self.too_slow(context);
         }
     }

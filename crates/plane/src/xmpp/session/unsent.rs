@@ -16,6 +16,8 @@ use super::Session;
 
 /// Stanzas of one stream that may wait for the peer's count. The oldest of more are taken for carried.
 const UNACKNOWLEDGED: usize = 1 << 15;
+/// Bytes that may wait for a peer that has not signed in.
+const MOST_FOR_STRANGERS: usize = 1 << 16;
 
 impl Session {
     /// Offers to count what goes out, behind `<enable/>`; the peer has to agree before it is asked for its count.
@@ -85,9 +87,12 @@ impl Session {
         }
     }
 
+    /// Bytes that may wait for the peer. A stranger gets little that it did not ask for, and many may come at once.
     pub(super) fn write_bound(&self, context: &Context) -> usize {
         let config = &context.shared.config;
-        if self.server.is_some() {
+        if !self.authenticated && !self.is_outgoing() {
+            config.write_queue.min(MOST_FOR_STRANGERS)
+        } else if self.server.is_some() {
             config.server_write_queue
         } else {
             config.write_queue
