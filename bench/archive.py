@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from bench.measure import Figure, cpu_of
 from moim import chat
+from moim._native import ArchiveIds
 from moim.chat.accounts import Accounts
 from moim.chat.archive import Archive, Limits, ids, keeping, querying
 from moim.chat.archive.rows import Record, rows
@@ -24,12 +25,14 @@ from moim.store import Store, migrate
 _DOMAIN = "bench.test"
 _OWNER = f"u0@{_DOMAIN}"
 _PAGE = 50
+_NAMES = ArchiveIds(bytes(16))
 
 
 class _Plane:
     """The plane as the archive sees it: ids, and tickets that are done with."""
 
     def __init__(self) -> None:
+        self.archive_ids = _NAMES
         self.last = int(time.time() * 1000 - ids.EPOCH.timestamp() * 1000) << 22
         self.done = 0
         self.wake = asyncio.Event()
@@ -144,13 +147,16 @@ def _pages(store: Store, numbers: Sequence[int], runs: int) -> list[Figure]:
     def person() -> str:
         return f"p{draw.randrange(200)}@{_DOMAIN}"
 
+    def identifier() -> str:
+        return _NAMES.write(_OWNER, draw.choice(numbers))
+
     def moment() -> str:
         return ids.time_of(draw.choice(numbers)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     kinds: dict[str, Callable[[], Element]] = {
         "last page": lambda: query({}, before=""),
-        "before an id": lambda: query({}, before=str(draw.choice(numbers))),
-        "after an id": lambda: query({}, after=str(draw.choice(numbers))),
+        "before an id": lambda: query({}, before=identifier()),
+        "after an id": lambda: query({}, after=identifier()),
         "with somebody, last": lambda: query({"with": person()}, before=""),
         "with somebody, since": lambda: query({"with": person(), "start": moment()}),
         "between times": lambda: query(dict(zip(("start", "end"), sorted((moment(), moment())), strict=True))),
@@ -159,7 +165,7 @@ def _pages(store: Store, numbers: Sequence[int], runs: int) -> list[Figure]:
     for name, make in kinds.items():
         times: list[float] = []
         for _ in range(runs):
-            asked = querying.read(make())
+            asked = querying.read(make(), _OWNER, _NAMES)
 
             def answer(connection: sa.Connection, asked: querying.Query = asked) -> querying.Answer:
                 return querying.answer(
@@ -167,9 +173,10 @@ def _pages(store: Store, numbers: Sequence[int], runs: int) -> list[Figure]:
                     asked,
                     asked.selection(_OWNER),
                     archive=_OWNER,
+                    names=_NAMES,
                     asker=f"{_OWNER}/r",
                     bounds=Limits().bounds,
-                    forwarded=lambda found: Element.parse(found.stanza),
+                    forwarded=lambda found, _: Element.parse(found.stanza),
                 )
 
             began = time.perf_counter()

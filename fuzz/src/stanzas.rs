@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moim_plane::xmpp::fuzzing::{is_forged, Held, Parcel, Traits};
-use moim_plane::xmpp::{archivable, copied};
+use moim_plane::xmpp::{archivable, copied, ArchiveIds};
 use moim_wire::xml::{Element, Framer, Limits, XmlEvent};
 
 /// One input: any number of elements.
@@ -34,6 +34,15 @@ fn judge(message: &Element) {
     assert_eq!(traits, Traits::of(message, serves));
     if message.name() == "message" && matches!(message.attr("type"), None | Some("chat" | "normal")) {
         assert_eq!((traits.archived, traits.copied), (archivable(message), copied(message)));
+    }
+    let (ids, owner) = (
+        ArchiveIds::new(*b"what fuzzers see"),
+        message.attr("by").unwrap_or("b@x"),
+    );
+    for text in message.attrs().iter().map(|attr| attr.value.as_str()) {
+        if let Some(number) = ids.read(owner, text) {
+            assert_eq!(ids.write(owner, number), text, "nothing has two names");
+        }
     }
     let mut clean = message.clone();
     clean.retain_elements(|child| !is_forged(child, serves));

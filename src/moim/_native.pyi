@@ -111,6 +111,18 @@ _XmppEvent: TypeAlias = (
 )
 
 @final
+class ArchiveIds:
+    """What archives call their messages on the wire (XEP-0359): 22 characters that tell nobody anything, made with a
+    key of 16 bytes. Each archive has names of its own.
+    """
+
+    def __new__(cls, key: bytes) -> ArchiveIds: ...
+    def write(self, owner: str, number: int) -> str:
+        """What the archive of ``owner``, a bare JID in canonical form, calls message ``number`` (0 to 2**63 - 1)."""
+    def read(self, owner: str, text: str) -> int | None:
+        """The number of the message that the archive of ``owner`` calls so; None for what it calls nothing."""
+
+@final
 class XmppServer:
     """The XMPP engine: listeners, sessions and the route table. Every method returns at once; calls about a session
     take effect in the order they are made, and do nothing when the session is gone.
@@ -128,7 +140,8 @@ class XmppServer:
 
     ``unacked_stanzas`` and ``unacked_bytes`` bound what may wait for one client's acknowledgement; ``ack_timeout`` is
     how long a client that can resume may leave a request for one unanswered before its connection counts as broken (0:
-    for ever). ``node`` (0 to 511) is this node's number in archive ids.
+    for ever). ``node`` (0 to 511) is this node's number in those of archived messages; ``archive_ids`` is what archives
+    call them (by default something that nobody else can read).
 
     Inside Moim every stanza is in ``jabber:client``; on a stream between servers it is in ``jabber:server``, and the
     engine translates.
@@ -157,6 +170,7 @@ class XmppServer:
         unacked_bytes: int = 2097152,
         ack_timeout: float = 90.0,
         node: int = 0,
+        archive_ids: ArchiveIds | None = None,
         threads: int = 0,
     ) -> XmppServer: ...
     def listen(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from moim._native import ArchiveIds
 from moim.chat.undelivered import Undelivered
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 
@@ -33,6 +34,7 @@ class World:
         self.sent: list[tuple[int, Element]] = []
         self.kept: list[tuple[str, Element, bool]] = []
         self.refused: list[tuple[Element, str]] = []
+        self.archive_ids = ArchiveIds(bytes(16))
         this: Any = self
         self.undelivered = Undelivered("chat.test", accounts=this, plane=this, offline=this, refuse=self.refuse)
 
@@ -79,7 +81,8 @@ def test_others_of_the_account_get_it_but_those_who_leave() -> None:
 
 def test_who_gets_it_later_learns_when_it_came() -> None:
     world = World(Session(8, "one"))
-    mark = Element("stanza-id", ns.STANZA_IDS, {"by": "bob@chat.test", "id": str(86_400_000 << 22)})
+    identifier = world.archive_ids.write("bob@chat.test", 86_400_000 << 22)
+    mark = Element("stanza-id", ns.STANZA_IDS, {"by": "bob@chat.test", "id": identifier})
     world.undelivered.take([message("chat", BOB, mark)])
     ((_, late),) = world.sent
     note = late.find("delay", ns.DELAY)
@@ -89,7 +92,9 @@ def test_who_gets_it_later_learns_when_it_came() -> None:
 
 def test_nobody_is_there_and_it_waits() -> None:
     world = World(Session(10, "gone", leaving=True))
-    ours = Element("stanza-id", ns.STANZA_IDS, {"by": "bob@chat.test", "id": "1"})
+    ours = Element(
+        "stanza-id", ns.STANZA_IDS, {"by": "bob@chat.test", "id": world.archive_ids.write("bob@chat.test", 1)}
+    )
     theirs = Element("stanza-id", ns.STANZA_IDS, {"by": "alice@chat.test", "id": "2"})
     world.undelivered.take([message("chat", BOB, ours), message("normal", BOB, theirs), message("headline")])
     assert [(owner, archived) for owner, _, archived in world.kept] == [

@@ -16,7 +16,7 @@ from typing import Any
 from hostile import foreign
 from hostile.grammar import JIDS, TEXTS, Grammar, examples
 from hostile.reader import Reader
-from moim._native import copied
+from moim._native import ArchiveIds, copied
 from moim.chat import sasl2
 from moim.chat.moving.reading import Export
 from moim.errors import MoimError
@@ -46,6 +46,7 @@ _STREAM = (
     "<?xml version='1.0'?><stream:stream from='{0}' id='s1' to='{1}' version='1.0' xmlns='{2}' "
     "xmlns:stream='http://etherx.jabber.org/streams' xmlns:db='jabber:server:dialback'>"
 )
+_IDS = ArchiveIds(bytes(16))
 _FEATURES = (
     "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/><mechanisms "
     "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism></mechanisms>"
@@ -263,6 +264,7 @@ READERS = (
     Reader("tokens", _SASL, lambda data, _: hashed_token.read_initial(data)),
     Reader("base64", (b"aGFsbG8=", *_TEXTS), lambda data, _: sasl.decode(data.decode(errors="replace"))),
     Reader("addresses", (*TEXTS, *JIDS), _jid),
+    Reader("archive ids", (_IDS.write("a@chat.test", 7), *TEXTS), lambda text, _: _IDS.read("a@chat.test", text)),
     Reader("times", TEXTS, lambda text, _: read_timestamp(text), (ValueError,)),
     Reader(
         "stream headers", JIDS, lambda text, _: check_opening({"to": text, "version": text, "xmlns": text}, "chat.test")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moim._native import Element, archivable, copied
+from moim._native import ArchiveIds, Element, archivable, copied
 
 from .test_xmpp_management import ALICE, BOB, SM, Manager, Phone, R, bodies, cut, say
 from .xmpp_peers import DOMAIN, Client
@@ -17,11 +17,12 @@ from .xmpp_peers import DOMAIN, Client
 CLIENT = "jabber:client"
 CARBONS = "urn:xmpp:carbons:2"
 LAPTOP = f"alice@{DOMAIN}/laptop"
+IDS = ArchiveIds(bytes(16))
 
 
 @pytest.fixture(params=[{"threads": 1}, {"threads": 3}], ids=["one thread", "three threads"])
 def plane(request: pytest.FixtureRequest) -> Iterator[Manager]:
-    manager = Manager(node=7, **request.param)
+    manager = Manager(node=7, archive_ids=IDS, **request.param)
     try:
         yield manager
     finally:
@@ -178,10 +179,11 @@ def test_archives_are_told_and_what_is_delivered_has_its_id(plane: Manager, trio
     [(identifier, sender, to, owners, message)] = records(plane, 1)
     assert (sender, to, owners) == (BOB, ALICE, [f"alice@{DOMAIN}"])
     assert [child.name for child in message.elements()] == ["body"]
+    named = IDS.write(f"alice@{DOMAIN}", identifier)
     for shown in (got, copy):
         stamp = shown.find("stanza-id", "urn:xmpp:sid:0")
         assert stamp is not None
-        assert stamp.attrs == {"by": f"alice@{DOMAIN}", "id": str(identifier)}
+        assert stamp.attrs == {"by": f"alice@{DOMAIN}", "id": named}
     assert identifier >> 13 & 511 == 7
     plane.server.archive(f"bob@{DOMAIN}", True)
     say(phone, BOB, "both keep it")
@@ -189,10 +191,12 @@ def test_archives_are_told_and_what_is_delivered_has_its_id(plane: Manager, trio
     assert later > identifier
     assert plane.server.next_id() > later
     assert set(owners) == {f"alice@{DOMAIN}", f"bob@{DOMAIN}"}
-    assert f"by='bob@{DOMAIN}'" in bob.until("</message>")
+    named = IDS.write(f"bob@{DOMAIN}", later)
+    assert f"by='bob@{DOMAIN}' id='{named}'" in bob.until("</message>")
     sent = unwrapped(next_message(laptop), "sent").find("stanza-id", "urn:xmpp:sid:0")
     assert sent is not None
-    assert sent.get("by") == f"alice@{DOMAIN}", "each owner sees the id of their own archive"
+    named = IDS.write(f"alice@{DOMAIN}", later)
+    assert sent.attrs == {"by": f"alice@{DOMAIN}", "id": named}, "each owner sees the id of their own archive"
     bob.send(f"<message to='{ALICE}' type='chat'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>")
     assert next_message(phone).find("stanza-id", "urn:xmpp:sid:0") is None
     say(phone, f"alice@{DOMAIN}", "to myself")
@@ -283,7 +287,8 @@ def test_python_delivers_as_a_session_would(plane: Manager, trio: tuple[Phone, P
     [(identifier, _, _, owners, _)] = records(plane, 1)
     assert owners == [f"alice@{DOMAIN}"]
     stamps = [child.attrs for child in next_message(phone).elements() if child.name == "stanza-id"]
-    assert stamps == [{"by": "romeo@other.test", "id": "2"}, {"by": f"alice@{DOMAIN}", "id": str(identifier)}]
+    named = IDS.write(f"alice@{DOMAIN}", identifier)
+    assert stamps == [{"by": "romeo@other.test", "id": "2"}, {"by": f"alice@{DOMAIN}", "id": named}]
     assert unwrapped(next_message(laptop), "received").get("from") == "romeo@other.test/x"
     assert plane.server.deliver([message(BOB, ALICE)])[0] == []
     next_message(bob)

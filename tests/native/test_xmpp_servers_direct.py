@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moim._native import Element
+from moim._native import ArchiveIds, Element
 from moim.errors import UsageError
 from stanza_parts import body, child
 
@@ -18,6 +18,7 @@ from .xmpp_peers import DOMAIN, NS_CLIENT
 
 FAR = f"v@{B}/far"
 BARE = f"alice@{DOMAIN}"
+IDS = ArchiveIds(bytes(16))
 
 
 def message(to: str, *children: Element, **attrs: str) -> Element:
@@ -64,7 +65,7 @@ class Link:
 
 @pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
 def link(request: pytest.FixtureRequest) -> Iterator[Link]:
-    plane = Manager(threads=request.param)
+    plane = Manager(threads=request.param, archive_ids=IDS)
     try:
         with side(B) as far:
             yield Link(plane, far)
@@ -94,14 +95,14 @@ def test_copies_and_records_of_both_directions(link: Link) -> None:
     inner = unwrapped(sent, "sent")
     out = link.plane.event("records")[2]
     assert [(record[1], record[2], record[3]) for record in out] == [(ALICE, FAR, [BARE])]
-    assert child(inner, ("stanza-id", "urn:xmpp:sid:0")).get("id") == str(out[0][0])
+    assert child(inner, ("stanza-id", "urn:xmpp:sid:0")).get("id") == IDS.write(BARE, out[0][0])
     link.plane.seen.clear()
     link.send(message(ALICE))
     got = next_message(link.phone)
     assert unwrapped(next_message(link.laptop), "received") == got
     records = link.plane.event("records")[2]
     assert [(record[1], record[2], record[3]) for record in records] == [(FAR, ALICE, [BARE])]
-    assert child(got, ("stanza-id", "urn:xmpp:sid:0")).attrs == {"by": BARE, "id": str(records[0][0])}
+    assert child(got, ("stanza-id", "urn:xmpp:sid:0")).attrs == {"by": BARE, "id": IDS.write(BARE, records[0][0])}
 
 
 @pytest.mark.parametrize(

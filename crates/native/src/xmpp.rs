@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use std::net::IpAddr;
 
-use moim_plane::xmpp::{Config, ConnectOptions, Event, ListenError, ListenerOptions, Mode, Server};
+use moim_plane::xmpp::{ArchiveIds, Config, ConnectOptions, Event, ListenError, ListenerOptions, Mode, Server};
 use moim_wire::xml::{ns, Attr, Element, Str};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -18,6 +18,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyElement>()?;
     module.add_class::<PyXmlStream>()?;
     module.add_class::<XmppServer>()?;
+    module.add_class::<PyArchiveIds>()?;
     module.add_function(wrap_pyfunction!(archivable, module)?)?;
     module.add_function(wrap_pyfunction!(copied, module)?)?;
     Ok(())
@@ -33,6 +34,28 @@ fn archivable(message: &Bound<'_, PyElement>) -> bool {
 #[pyfunction]
 fn copied(message: &Bound<'_, PyElement>) -> bool {
     moim_plane::xmpp::copied(&message.get().0)
+}
+
+/// What archives call their messages.
+#[pyclass(module = "moim._native", name = "ArchiveIds", frozen)]
+pub struct PyArchiveIds(ArchiveIds);
+
+#[pymethods]
+impl PyArchiveIds {
+    #[new]
+    fn new(key: &[u8]) -> PyResult<Self> {
+        let key = key.try_into();
+        let key = key.map_err(|_| raise(Fault::Usage, "the key of archive ids has 16 bytes"))?;
+        Ok(Self(ArchiveIds::new(key)))
+    }
+
+    fn write(&self, owner: &str, number: u64) -> String {
+        self.0.write(owner, number)
+    }
+
+    fn read(&self, owner: &str, text: &str) -> Option<u64> {
+        self.0.read(owner, text)
+    }
 }
 
 /// Listeners, sessions and routes.
@@ -74,7 +97,7 @@ impl XmppServer {
         linger=3.0, write_queue=4_194_304, write_timeout=60.0, idle_timeout=0.0, pending_events=64, rate=0, burst=1_048_576,
         max_sessions=200_000, max_unauthenticated=4096, server_write_queue=33_554_432,
         max_unauthenticated_servers=1024, unacked_stanzas=2000, unacked_bytes=2_097_152, ack_timeout=90.0, node=0,
-        threads=0,
+        archive_ids=None, threads=0,
     ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -98,6 +121,7 @@ impl XmppServer {
         unacked_bytes: usize,
         ack_timeout: f64,
         node: u16,
+        archive_ids: Option<&Bound<'_, PyArchiveIds>>,
         threads: usize,
     ) -> PyResult<Self> {
         if domain.is_empty() || max_stanza < 1024 || max_stanza_unauthenticated < 1024 || pending_events < 2 {
@@ -126,6 +150,7 @@ impl XmppServer {
             unacked_bytes,
             ack_timeout: seconds(ack_timeout, "ack_timeout")?,
             node,
+            archive_ids: archive_ids.map(|ids| ids.get().0.clone()).unwrap_or_default(),
             threads,
         };
         let server = Server::start(domain, &domains, config)

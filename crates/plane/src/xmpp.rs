@@ -3,6 +3,7 @@
 //! A few threads share the sessions; each polls its own sockets and never waits. A message that a row of the table
 //! decides goes from socket to socket here, stamped and serialised anew; everything else goes up as an event.
 
+mod archive_ids;
 mod config;
 mod connect;
 mod domains;
@@ -27,6 +28,7 @@ mod upgrade;
 mod ways;
 mod websocket;
 
+pub use archive_ids::ArchiveIds;
 pub use config::{Config, ListenerOptions, Mode};
 pub use event::Event;
 pub use records::Record;

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from moim._native import XmppServer
+from moim._native import ArchiveIds, XmppServer
 from moim.chat import custody
 from moim.chat.custody import Custody, Word
 from moim.chat.s2s_plane import ServerPlane
@@ -73,15 +73,28 @@ class Plane:
     """One engine. Every call returns at once; calls about a session that is gone do nothing.
 
     ``domain`` is the domain as addresses have it; ``also`` are other spellings that a stream may be opened to.
-    ``node`` is this node's number in the ids of archived messages.
+    ``node`` is this node's number in those of archived messages, which archives call by ``archive_ids``.
     """
 
     def __init__(
-        self, domain: str, *, also: Sequence[str], max_stanza: int, handshake_timeout: float, node: int = 0
+        self,
+        domain: str,
+        *,
+        also: Sequence[str],
+        max_stanza: int,
+        handshake_timeout: float,
+        archive_ids: ArchiveIds,
+        node: int = 0,
     ) -> None:
         self._engine = XmppServer(
-            domain, domains=also, max_stanza=max_stanza, handshake_timeout=handshake_timeout, node=node
+            domain,
+            domains=also,
+            max_stanza=max_stanza,
+            handshake_timeout=handshake_timeout,
+            node=node,
+            archive_ids=archive_ids,
         )
+        self.archive_ids = archive_ids
         self._word = Word(self._engine.done)
         self.servers = ServerPlane(self._engine, self._word)
         self._delivered: dict[int, Custody] = {}
@@ -259,7 +272,7 @@ class Plane:
         self._word.done(sid, number)
 
     def next_id(self) -> int:
-        """The next id of an archived message: records get theirs from the same source."""
+        """The number of the next archived message: records get theirs from the same source."""
         return self._engine.next_id()
 
     def deliver(self, messages: Sequence[Element]) -> list[Element]:

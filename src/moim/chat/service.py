@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from moim._native import ArchiveIds
 from moim.bus import Bus, BusChanged
 from moim.chat import custody, limits
 from moim.chat.bosh import Bosh, BoshBounds
@@ -100,19 +101,24 @@ class Service:
         secret = self._secret()
         if self._site.peers:
             secret = await shared_secret(self._store, "chat", secret)
-        self._parts, self._resting = self._make_parts(secret), None
+        self._parts, self._resting = self._make_parts(secret, await self._archive_ids()), None
         try:
             await self._start(self._parts)
         except BaseException:
             await self.stop()
             raise
 
-    def _make_parts(self, secret: bytes) -> Parts:
+    async def _archive_ids(self) -> ArchiveIds:
+        """Made by a key in the database: whoever has the archive calls its messages the same, on any node, for ever."""
+        return ArchiveIds(await shared_secret(self._store, "archive ids", secrets.token_bytes(16)))
+
+    def _make_parts(self, secret: bytes, archive_ids: ArchiveIds) -> Parts:
         plane = Plane(
             self._hosts.primary,
             also=self._served(),
             max_stanza=self._settings.max_stanza_bytes,
             handshake_timeout=self._settings.handshake_seconds,
+            archive_ids=archive_ids,
             node=list(self._site.inside_nodes).index(self._site.here),
         )
         if self._site.peers:
@@ -175,7 +181,7 @@ class Service:
             if self._site.peers:
                 raise Unavailable("a site of several nodes has to run for this", hint="start it with: moim up")
             if self._resting is None:
-                self._resting = self._make_parts(self._secret())
+                self._resting = self._make_parts(self._secret(), await self._archive_ids())
                 await self.policies.load()
                 await self._resting.people.refresh(time.monotonic())
                 await self._resting.block_lists.load()

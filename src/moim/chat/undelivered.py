@@ -59,7 +59,7 @@ class Undelivered:
         elif kind in ("normal", "chat"):
             account = self._accounts.get(str(to.bare))
             receiving = [other for other in account.receiving() if not other.leaving] if account is not None else []
-            since = _since(message, str(to.bare))
+            since = self._since(message, str(to.bare))
             if receiving:
                 late = message if since is None else message.with_children((*message.children, delay(since, to.domain)))
                 self._plane.send_many([(other.sid, late) for other in receiving])
@@ -74,7 +74,7 @@ class Undelivered:
         for stanza in stanzas:
             to = self._local(stanza) if stanza.name == "message" else None
             if to is not None and worth_keeping(stanza):
-                since = _since(stanza, str(to.bare))
+                since = self._since(stanza, str(to.bare))
                 try:
                     self._offline.keep(str(to.bare), stanza, archived=since is not None, since=since)
                 except StanzaError as error:
@@ -86,11 +86,10 @@ class Undelivered:
         to = Jid.parse(text) if text is not None else None
         return to if to is not None and to.local and to.domain in self._domains else None
 
-
-def _since(message: Element, owner: str) -> datetime | None:
-    """When the message came, by the id that the owner's archive gave it; None without one."""
-    for child in message.elements():
-        if (child.ns, child.name, child.get("by")) == (ns.STANZA_IDS, "stanza-id", owner):
-            identifier = ids.read(child.get("id") or "")
-            return ids.time_of(identifier) if identifier is not None else None
-    return None
+    def _since(self, message: Element, owner: str) -> datetime | None:
+        """When the message came, by what the owner's archive calls it; None without that."""
+        for child in message.elements():
+            if (child.ns, child.name, child.get("by")) == (ns.STANZA_IDS, "stanza-id", owner):
+                identifier = self._plane.archive_ids.read(owner, child.get("id") or "")
+                return ids.time_of(identifier) if identifier is not None else None
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -125,6 +126,18 @@ async def test_the_live_message_carries_its_id_in_the_archive(house: Any) -> Non
     heard = await bob.receive()
     assert stanza_id(heard, "bob@chat.test") == (await ask(bob, query())).ids[0]
     assert all(c.get("by") != "alice@chat.test" for c in heard.elements())
+
+
+async def test_ids_tell_nothing(house: Any) -> None:
+    alice, bob = await talk(house, 20)
+    hers, his = (await ask(alice, query())).ids, (await ask(bob, query())).ids
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{21}[AQgw]", found) for found in hers + his)
+    assert len({found[:6] for found in hers + his}) == 40, "neighbours and the two sides of a message share nothing"
+    assert hers != sorted(hers), "they are in no order that shows"
+    for wrong in (his[0], f"{hers[0]}A", hers[0][::-1], "0"):
+        assert (await ask(alice, query(f"<after>{wrong}</after>"))).error == "item-not-found"
+        assert (await ask(alice, query(ids=[hers[1], wrong]))).error == "item-not-found"
+    assert (await ask(bob, query(f"<after>{his[17]}</after>"))).bodies == ["18", "19"]
 
 
 async def test_messages_for_somebody_away_carry_it_too(house: Any) -> None:

@@ -44,7 +44,7 @@ class Archive:
         self.number = 1000
         self.asked: list[tuple[str, Jid, bool]] = []
 
-    def next_id(self) -> str:
+    def next_id(self, room: str) -> str:
         self.number += 1
         return str(self.number)
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::archive_ids::ArchiveIds;
+
 /// Bounds and times; sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,8 +36,10 @@ pub struct Config {
     pub unacked_bytes: usize,
     /// How long a client that can resume may leave a request for one unanswered; zero is for ever.
     pub ack_timeout: Duration,
-    /// This node's number in archive ids.
+    /// This node's number in those of archived messages.
     pub node: u16,
+    /// What archives call them: alike on all nodes that share a database.
+    pub archive_ids: ArchiveIds,
     pub threads: usize,
 }
 
@@ -60,6 +64,7 @@ impl Default for Config {
             unacked_bytes: 2 << 20,
             ack_timeout: Duration::from_secs(90),
             node: 0,
+            archive_ids: ArchiveIds::default(),
             threads: 0,
         }
     }

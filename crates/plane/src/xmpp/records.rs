@@ -17,6 +17,7 @@ const NODE_BITS: u32 = 9;
 /// One message for archives.
 #[derive(Debug)]
 pub struct Record {
+    /// Its number.
     pub id: u64,
     /// The sender's full JID.
     pub from: Str,

@@ -75,7 +75,7 @@ impl Sorter {
         let bare = (keeps || received > recipients).then(|| Str::value(bare));
         let sender_bare = (sender_keeps || self.found.len() > received).then(|| Str::value(sender_bare));
         let message = Arc::new(message);
-        let id = if keeps || sender_keeps {
+        let number = if keeps || sender_keeps {
             let keeper = |keeps: bool, bare: &Option<Str>| bare.clone().filter(|_| keeps);
             let owners = [
                 keeper(keeps, &bare),
@@ -83,10 +83,10 @@ impl Sorter {
             ];
             self.record(&message, owners.into_iter().flatten().collect(), shared)
         } else {
-            String::new()
+            0
         };
         let stamped = |owner: &Option<Str>, keeps: bool| match owner {
-            Some(owner) if keeps => with_id(&message, owner, &id),
+            Some(owner) if keeps => with_id(&message, owner, number, shared),
             _ => message.clone(),
         };
         let sole = received == 1;
@@ -165,8 +165,8 @@ impl Sorter {
         self.deliveries.extend(parcels);
     }
 
-    /// Notes a record; its id as it stands in stanzas.
-    fn record(&mut self, message: &Arc<Element>, owners: Vec<Str>, shared: &Shared) -> String {
+    /// Notes a record; the message's number.
+    fn record(&mut self, message: &Arc<Element>, owners: Vec<Str>, shared: &Shared) -> u64 {
         let id = shared.ids.next();
         let attr = |key: &str| {
             let found = message.attrs().iter().find(|attr| attr.key == key);
@@ -179,7 +179,7 @@ impl Sorter {
             owners,
             message: message.clone(),
         });
-        id.to_string()
+        id
     }
 }
 
@@ -200,8 +200,9 @@ pub fn clean(message: &mut Element, shared: &Shared) -> Traits {
 }
 
 /// The message as the owner of an archive sees it (XEP-0313 §5.1.2).
-fn with_id(message: &Arc<Element>, owner: &Str, id: &str) -> Arc<Element> {
-    let stanza_id = Element::build("stanza-id", ns::STANZA_IDS, &[("by", owner), ("id", id)], Vec::new());
+fn with_id(message: &Arc<Element>, owner: &Str, number: u64, shared: &Shared) -> Arc<Element> {
+    let id = shared.config.archive_ids.write(owner, number);
+    let stanza_id = Element::build("stanza-id", ns::STANZA_IDS, &[("by", owner), ("id", &id)], Vec::new());
     let mut stamped = Element::clone(message);
     stamped.push(stanza_id.into());
     stamped.into()

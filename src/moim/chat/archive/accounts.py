@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from moim._native import ArchiveIds
 from moim.chat.accounts import Accounts, Session
 from moim.chat.archive import ids, keeping, querying
 from moim.chat.archive.intake import Entry, Intake
@@ -40,8 +41,13 @@ _log = logging.getLogger("moim.chat.archive")
 class Plane(Protocol):
     """What the archive needs of the plane."""
 
+    @property
+    def archive_ids(self) -> ArchiveIds:
+        """What archives call the messages that ``next_id`` numbers."""
+        ...
+
     def next_id(self) -> int:
-        """The next id of an archived message."""
+        """The number of the next archived message."""
         ...
 
     def archive(self, bare: str, on: bool) -> None:
@@ -131,7 +137,14 @@ class Archive:
             kept=self.retractions.look,
             patience=limits.patience,
         )
-        self.rooms = RoomArchives(store, self.intake, self.retention, next_id=plane.next_id, bounds=limits.bounds)
+        self.rooms = RoomArchives(
+            store,
+            self.intake,
+            self.retention,
+            next_id=plane.next_id,
+            names=plane.archive_ids,
+            bounds=limits.bounds,
+        )
         """What rooms keep their messages with."""
         self.feature = Feature(
             name="XEP-0313 message archive",
@@ -286,7 +299,9 @@ class Archive:
 
         def go_on() -> None:
             target = str(to.bare)
-            marked = stamped(message, target, identifier) if target in wanting else message
+            marked = message
+            if target in wanting:
+                marked = stamped(message, target, self._plane.archive_ids.write(target, identifier))
             then(marked, kept | frozenset(wanting))
 
         entry.then = go_on
@@ -357,8 +372,8 @@ class Archive:
 
     async def _query(self, iq: Iq) -> Payload:
         session = iq.owner
-        query = querying.read(iq.payload)
-        owner = session.bare
+        owner, names = session.bare, self._plane.archive_ids
+        query = querying.read(iq.payload, owner, names)
         selection = query.selection(owner, self.retention.floor(owner))
         await self.intake.settled()
         answer = await self._store.read(
@@ -367,9 +382,10 @@ class Archive:
                 query,
                 selection,
                 archive=owner,
+                names=names,
                 asker=str(session.full),
                 bounds=self._limits.bounds,
-                forwarded=lambda found: _as_kept(found, owner),
+                forwarded=lambda found, name: _as_kept(found, owner, name),
             )
         )
         self._plane.send(session.sid, answer.messages)
@@ -390,7 +406,8 @@ class Archive:
         """``<metadata/>`` of an account's archive. Raises Unavailable."""
         selection = Selection(ids.key(owner), after=self.retention.floor(owner))
         await self.intake.settled()
-        return querying.metadata(await self._store.read(lambda connection: keeping.ends(connection, selection)))
+        ends = await self._store.read(lambda connection: keeping.ends(connection, selection))
+        return querying.metadata(ends, owner, self._plane.archive_ids)
 
     def got(self, session: Session, message: Element) -> bool:
         """Whether a session has read a message from the archive already, by the stanza id of its account."""
@@ -399,15 +416,15 @@ class Archive:
             return False
         for child in message.elements():
             if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id") and child.get("by") == session.bare:
-                identifier = ids.read(child.get("id") or "")
+                identifier = self._plane.archive_ids.read(session.bare, child.get("id") or "")
                 return identifier is not None and any(first <= identifier <= last for first, last in pages)
         return False
 
 
-def _as_kept(found: Found, owner: str) -> Element | None:
+def _as_kept(found: Found, owner: str, name: str) -> Element | None:
     """The message as its owner sees it; None when it cannot be read any more."""
     try:
-        return stamped(Element.parse(found.stanza), owner, found.id)
+        return stamped(Element.parse(found.stanza), owner, name)
     except ProtocolError as error:
         _log.error("the archived message %d of %s cannot be read any more: %s", found.id, owner, error.message)
         return None

@@ -1,7 +1,8 @@
 """The numbers of archived messages, which say when they were given, and the numbers that stand for addresses.
 
 An id is 63 bits: milliseconds since 2020, then 22 bits of the node and of a count within the millisecond. The plane
-gives all of them. On the wire it is decimal text. Greater means later.
+gives all of them. Greater means later. They stay inside: on the wire are the names that ``moim._native.ArchiveIds``
+makes of them, which tell nothing and are other ones in every archive (XEP-0359 section 7).
 """
 
 from __future__ import annotations
@@ -33,14 +34,6 @@ def first_after(moment: datetime) -> int:
     """The least id that may have been given later than ``moment``, by whole milliseconds."""
     millis = (moment - EPOCH) // timedelta(milliseconds=1)
     return min(max(millis + 1, 0), _LAST_MS) << _SHIFT
-
-
-def read(text: str) -> int | None:
-    """The id that a client names; None when it cannot be one of ours."""
-    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 19) or (len(text) > 1 and text[0] == "0"):
-        return None
-    value = int(text)
-    return value if value <= MAX else None
 
 
 @lru_cache(maxsize=65_536)

@@ -9,8 +9,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from moim._native import ArchiveIds
 from moim.chat.archive import ids, keeping
-from moim.chat.archive.keeping import Found, Page, Selection
+from moim.chat.archive.keeping import Found, Selection
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, delay, ns, read_timestamp, rsm, timestamp
 from moim.proto.xmpp.dataform import Field, form, read_boolean, read_form
@@ -19,8 +20,8 @@ MAX_IDS: Final = 200
 _MAX_QUERY_ID: Final = 256
 _FIELDS: Final = frozenset({"with", "start", "end", "before-id", "after-id", "ids", "include-groupchat"})
 
-Forwarded = Callable[[Found], Element | None]
-"""The message as whoever asks may see it; None when it is not to be shown."""
+Forwarded = Callable[[Found, str], Element | None]
+"""A message, and what the archive calls it, as whoever asks may see it; None when it is not to be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,18 @@ class Query:
         return replace(chosen, peer=ids.key(str(self.with_.bare)), full=full)
 
 
-def read(payload: Element) -> Query:
-    """The query in a request's payload. Raises StanzaError for what is not one, or asks for what does not exist."""
+def read(payload: Element, archive: str, names: ArchiveIds) -> Query:
+    """The query of an archive in a request's payload.
+
+    Raises StanzaError for what is not one, or asks for what does not exist.
+    """
+
+    def number(text: str) -> int:
+        found = names.read(archive, text)
+        if found is None:
+            raise StanzaError("item-not-found", "the archive has no message with this id")
+        return found
+
     identifier = payload.get("queryid")
     if identifier is not None and len(identifier.encode()) > _MAX_QUERY_ID:
         raise StanzaError("bad-request", "the queryid is too long")
@@ -70,17 +81,17 @@ def read(payload: Element) -> Query:
     named: set[int] = set()
     for text in (_one(fields, "after-id"), page.after):
         if text is not None:
-            named.add(lowest := _id(text))
+            named.add(lowest := number(text))
             after = max(after, lowest)
     for text in (_one(fields, "before-id"), page.before or None):
         if text is not None:
-            named.add(highest := _id(text))
+            named.add(highest := number(text))
             before = min(before, highest)
     single: tuple[int, ...] | None = None
     if "ids" in fields:
         if len(fields["ids"]) > MAX_IDS:
             raise StanzaError("bad-request", f"at most {MAX_IDS} messages are asked for by id at once")
-        single = tuple(_id(text) for text in fields["ids"])
+        single = tuple(number(text) for text in fields["ids"])
         named.update(single)
     flipped = payload.find("flip-page") is not None
     return Query(identifier, _jid(with_), after, before, single, frozenset(named), page, flipped)
@@ -112,13 +123,6 @@ def _moment(text: str) -> datetime:
         return read_timestamp(text)
     except ValueError as error:
         raise StanzaError("bad-request", str(error)) from None
-
-
-def _id(text: str) -> int:
-    found = ids.read(text)
-    if found is None:
-        raise StanzaError("item-not-found", "the archive has no message with this id")
-    return found
 
 
 def _jid(text: str | None) -> Jid | None:
@@ -173,6 +177,7 @@ def answer(
     selection: Selection,
     *,
     archive: str,
+    names: ArchiveIds,
     asker: str,
     bounds: Bounds,
     forwarded: Forwarded,
@@ -187,32 +192,39 @@ def answer(
     most = query.page.limit(bounds.usual, bounds.most)
     if most == 0:
         count = keeping.count(connection, selection)
-        return Answer((), _fin(Page((), count == 0), count), None, None)
+        return Answer((), _fin(count == 0, count=count), None, None)
     page = keeping.page(connection, selection, most=most, most_bytes=bounds.most_bytes, backwards=query.page.backwards)
-    order = reversed(page.found) if query.flipped else page.found
-    sent = [_result(found, query.identifier, archive, asker, forwarded(found)) for found in order]
+    called = [names.write(archive, found.id) for found in page.found]
+    sent = [
+        _result(found, name, query.identifier, archive, asker, forwarded(found, name))
+        for found, name in zip(page.found, called, strict=True)
+    ]
+    if query.flipped:
+        sent.reverse()
     first, last = (page.found[0].id, page.found[-1].id) if page.found else (None, None)
-    return Answer(sent, _fin(page, None), first, last)
+    return Answer(sent, _fin(page.complete, called), first, last)
 
 
-def _fin(page: Page, count: int | None) -> Element:
-    first, last = (str(page.found[0].id), str(page.found[-1].id)) if page.found else (None, None)
-    attrs = {"complete": "true"} if page.complete else {}
+def _fin(complete: bool, called: Sequence[str] = (), count: int | None = None) -> Element:
+    first, last = (called[0], called[-1]) if called else (None, None)
+    attrs = {"complete": "true"} if complete else {}
     return Element("fin", ns.ARCHIVE, attrs, (rsm.about(first, last, count=count),))
 
 
-def _result(found: Found, identifier: str | None, archive: str, asker: str, message: Element | None) -> Element:
+def _result(
+    found: Found, name: str, identifier: str | None, archive: str, asker: str, message: Element | None
+) -> Element:
     stamp = delay(ids.time_of(found.id), archive).with_attrs({"from": None})
     forwarded = Element("forwarded", ns.FORWARD, {}, (stamp,) if message is None else (stamp, message))
-    attrs = {"id": str(found.id)} | ({"queryid": identifier} if identifier is not None else {})
+    attrs = {"id": name} | ({"queryid": identifier} if identifier is not None else {})
     result = Element("result", ns.ARCHIVE, attrs, (forwarded,))
     return Element("message", ns.CLIENT, {"from": archive, "to": asker}, (result,))
 
 
-def metadata(ends: tuple[int, int] | None) -> Element:
+def metadata(ends: tuple[int, int] | None, archive: str, names: ArchiveIds) -> Element:
     """The ends of an archive (XEP-0313 section 4.4)."""
     children = [
-        Element(name, ns.ARCHIVE, {"id": str(identifier), "timestamp": timestamp(ids.time_of(identifier))})
-        for name, identifier in zip(("start", "end"), ends or (), strict=False)
+        Element(name, ns.ARCHIVE, {"id": names.write(archive, number), "timestamp": timestamp(ids.time_of(number))})
+        for name, number in zip(("start", "end"), ends or (), strict=False)
     ]
     return Element("metadata", ns.ARCHIVE, {}, tuple(children))

@@ -9,13 +9,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from moim._native import ArchiveIds
 from moim.chat.archive import ids, keeping, querying
 from moim.chat.archive.intake import Entry, Intake
 from moim.chat.archive.keeping import Found, Selection
 from moim.chat.archive.retention import Retention
 from moim.chat.archive.retraction import is_tombstone, tombstone
 from moim.chat.archive.rules import cleaned, stamped
-from moim.errors import ProtocolError
+from moim.errors import ProtocolError, UsageError
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 from moim.store import Store
 
@@ -46,17 +47,19 @@ class RoomArchives:
         retention: Retention,
         *,
         next_id: Callable[[], int],
+        names: ArchiveIds,
         bounds: querying.Bounds,
     ) -> None:
         self._store = store
         self._intake = intake
         self._retention = retention
         self._next_id = next_id
+        self._names = names
         self._bounds = bounds
 
-    def next_id(self) -> str:
-        """The stanza id of the next message of any room, in the order in which they are said."""
-        return str(self._next_id())
+    def next_id(self, room: str) -> str:
+        """The stanza id of the next message of a room; its archive has them in the order in which they are given."""
+        return self._names.write(room, self._next_id())
 
     def say(
         self,
@@ -68,12 +71,15 @@ class RoomArchives:
         then: Callable[[], None] = lambda: None,
         failed: Callable[[StanzaError], None] = lambda _: None,
     ) -> None:
-        """Keeps a groupchat message as the room sent it, under its stanza id, which ``next_id`` gave.
+        """Keeps a groupchat message as the room sent it, under its stanza id, which ``next_id`` gave for the room.
 
         Either ``then`` is called once it is on disk, or ``failed``. Raises StanzaError when too many wait.
         """
+        number = self._names.read(room, identifier)
+        if number is None:
+            raise UsageError(f"{identifier!r} is no stanza id of {room}")
         message = cleaned(message, (room,)).with_attrs({"to": None})
-        record = (int(identifier), message.get("from") or room, room, (room,), message)
+        record = (number, message.get("from") or room, room, (room,), message)
         self._intake.add(Entry(record, then, failed, author=str(author)))
 
     async def query(self, room: str, payload: Element, asker: Jid, *, real: bool) -> tuple[Sequence[Element], Element]:
@@ -81,7 +87,7 @@ class RoomArchives:
 
         ``real``: they may see real addresses. Raises StanzaError, and Unavailable.
         """
-        query = querying.read(payload)
+        query = querying.read(payload, room, self._names)
         selection = self._selection(room, query, real)
         await self._intake.settled()
         answer = await self._store.read(
@@ -90,9 +96,10 @@ class RoomArchives:
                 query,
                 selection,
                 archive=room,
+                names=self._names,
                 asker=str(asker),
                 bounds=self._bounds,
-                forwarded=lambda found: _as_said(found, room, real),
+                forwarded=lambda found, name: _as_said(found, room, name, real),
             )
         )
         return answer.messages, answer.fin
@@ -112,7 +119,8 @@ class RoomArchives:
         """``<metadata/>`` of a room's archive. Raises Unavailable."""
         selection = Selection(ids.key(room), after=self._retention.floor(room))
         await self._intake.settled()
-        return querying.metadata(await self._store.read(lambda connection: keeping.ends(connection, selection)))
+        ends = await self._store.read(lambda connection: keeping.ends(connection, selection))
+        return querying.metadata(ends, room, self._names)
 
     @staticmethod
     def fields() -> Element:
@@ -125,7 +133,7 @@ class RoomArchives:
         return found[1] if found is not None and not is_tombstone(found[1].message) else None
 
     async def _find(self, room: str, identifier: str) -> tuple[int, Said] | None:
-        number = ids.read(identifier)
+        number = self._names.read(room, identifier)
         if number is None:
             return None
         await self._intake.settled()
@@ -159,7 +167,7 @@ class RoomArchives:
         await self._retention.remove(room)
 
 
-def _as_said(found: Found, room: str, real: bool) -> Element | None:
+def _as_said(found: Found, room: str, name: str, real: bool) -> Element | None:
     """The message as somebody may see it who is allowed, or not, to know real addresses."""
     try:
         message = Element.parse(found.stanza)
@@ -170,4 +178,4 @@ def _as_said(found: Found, room: str, real: bool) -> Element | None:
     if real and found.author is not None:
         item = Element("item", ns.MUC_USER, {"jid": found.author})
         children.append(Element("x", ns.MUC_USER, {}, (item,)))
-    return stamped(message.with_children(children), room, found.id)
+    return stamped(message.with_children(children), room, name)

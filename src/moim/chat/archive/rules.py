@@ -29,7 +29,7 @@ def _claims(child: Element) -> str | None:
         return None
 
 
-def stamped(message: Element, by: str, identifier: int) -> Element:
-    """The message with the id under which the archive of ``by`` has it."""
-    mark = Element("stanza-id", ns.STANZA_IDS, {"by": by, "id": str(identifier)})
+def stamped(message: Element, by: str, identifier: str) -> Element:
+    """The message with what the archive of ``by`` calls it."""
+    mark = Element("stanza-id", ns.STANZA_IDS, {"by": by, "id": identifier})
     return message.with_children((*message.children, mark))

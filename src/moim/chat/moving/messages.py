@@ -163,11 +163,11 @@ def _archived(result: Element, domain: str, owner: str) -> tuple[int, Element] |
     return ids.first_at(at), message
 
 
-def result_element(identifier: int, message: Element) -> Element:
-    """An archived message for an export."""
+def result_element(identifier: int, name: str, message: Element) -> Element:
+    """An archived message for an export; ``name`` is what the archive calls it."""
     own = message.find("delay", ns.DELAY)
     at = ids.time_of(identifier)
     stamped = _stamp(own) if own is not None and identifier < 1 << _SHIFT else None
     note = Element("delay", ns.DELAY, {"stamp": delay(stamped or at, "x").get("stamp") or ""})
     forwarded = Element("forwarded", ns.FORWARD, {}, (note, message))
-    return Element("result", _MAM, {"id": str(identifier)}, (forwarded,))
+    return Element("result", _MAM, {"id": name}, (forwarded,))

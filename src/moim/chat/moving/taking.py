@@ -19,6 +19,7 @@ from moim.chat.moving.reading import MAM, PIE
 from moim.chat.offline import OfflineMessages
 from moim.chat.pep import Pep
 from moim.chat.pep_store import PepStore
+from moim.chat.plane import Plane
 from moim.chat.private import PrivateStorage
 from moim.chat.roster import RosterPushes
 from moim.chat.rosters import Item, Roster, Rosters
@@ -57,6 +58,8 @@ class Parts(Protocol):
     def offline(self) -> OfflineMessages: ...
     @property
     def archive(self) -> Archive | None: ...
+    @property
+    def plane(self) -> Plane: ...
     def hide(self, owner: str, addresses: frozenset[str]) -> None: ...
 
 

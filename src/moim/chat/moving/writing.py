@@ -102,6 +102,7 @@ class Giving:
 
     async def _archived(self, owner: str) -> AsyncIterator[str]:
         key, last, begun = ids.key(owner), -1, False
+        names = self._parts.plane.archive_ids
         while True:
             selection = Selection(key, after=last)
             page = await self._store.read(
@@ -115,7 +116,7 @@ class Giving:
             for found in page.found:
                 last = found.id
                 if (message := _parsed(found.stanza)) is not None:
-                    yield result_element(found.id, message).to_xml(MAM)
+                    yield result_element(found.id, names.write(owner, found.id), message).to_xml(MAM)
             if page.complete:
                 break
         if begun:

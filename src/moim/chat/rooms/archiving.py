@@ -27,8 +27,8 @@ class Said(Protocol):
 class RoomArchive(Protocol):
     """Keeps and shows what is said in rooms, each known by its bare JID. Who may ask is for the room to say."""
 
-    def next_id(self) -> str:
-        """The stanza-id of the next message of any room."""
+    def next_id(self, room: str) -> str:
+        """The stanza-id of the next message of a room."""
         ...
 
     def say(

@@ -120,7 +120,7 @@ class RoomStore:
             await asyncio.wait(tuple(self._writing))
 
     async def load(
-        self, bounds: Bounds, token: Callable[[], str], new_id: Callable[[], str] | None = None
+        self, bounds: Bounds, token: Callable[[], str], new_id: Callable[[str], str] | None = None
     ) -> list[Room]:
         """Every room on disk. A message that cannot be read is logged and passed over."""
         return await self._store.read(lambda connection: self._load(connection, bounds, token, new_id))
@@ -136,7 +136,7 @@ class RoomStore:
         connection: sa.Connection,
         bounds: Bounds,
         token: Callable[[], str],
-        new_id: Callable[[], str] | None,
+        new_id: Callable[[str], str] | None,
     ) -> list[Room]:
         held: defaultdict[str, dict[str, Affiliation]] = defaultdict(dict)
         nicks: defaultdict[str, dict[str, str]] = defaultdict(dict)

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from moim.chat.audience import Audience
 from moim.chat.rooms.config import Bounds, RoomConfig
@@ -72,7 +73,7 @@ class Invitation:
 
 class Room:
     """A room. ``salt`` makes its occupants' identifiers; ``token`` gives unpredictable identifiers of stanzas, and
-    ``new_id`` those of messages in the archive.
+    ``new_id`` those of the messages of a room in its archive.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Room:
         salt: bytes,
         creator: str,
         token: Callable[[], str],
-        new_id: Callable[[], str] | None = None,
+        new_id: Callable[[str], str] | None = None,
         affiliations: dict[str, Affiliation] | None = None,
         nicks: Mapping[str, str] | None = None,
         subject: Subject | None = None,
@@ -101,7 +102,7 @@ class Room:
         self.salt = salt
         self.creator = creator
         self.token = token
-        self.new_id = new_id or token
+        self.new_id = partial(new_id, self.address) if new_id is not None else token
         self.affiliations = affiliations if affiliations is not None else {}
         self.nicks = dict(nicks or {})
         """Reserved nicknames, by the bare JID that they are kept for."""

@@ -111,7 +111,7 @@ class Rooms:
         self._fan_out = fan_out
         self._archive = archive
         self._seats = seats
-        self._new_id = archive.next_id if archive is not None else _token
+        self._new_id = archive.next_id if archive is not None else None
         self.now = clock
         self._bounds = Bounds(
             settings.occupants,

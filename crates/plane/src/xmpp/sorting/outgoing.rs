@@ -32,8 +32,8 @@ impl Sorter {
         let bare = Str::value(bare);
         let message = Arc::new(message);
         let shown = if keeps {
-            let id = self.record(&message, vec![bare.clone()], shared);
-            super::with_id(&message, &bare, &id)
+            let number = self.record(&message, vec![bare.clone()], shared);
+            super::with_id(&message, &bare, number, shared)
         } else {
             message.clone()
         };
