@@ -22,7 +22,7 @@ async def house(new_house: Any) -> Any:
 async def ask(client: Any, command: str, *, session: str = "", action: str = "", **values: Any) -> Any:
     """Sends one request of a command; gives the whole answer."""
     fields = "".join(
-        f"<field var='{var.replace('_', '-')}'>"
+        f"<field var='{var.replace('password_', 'password-')}'>"
         + "".join(f"<value>{text}</value>" for text in ([value] if isinstance(value, str) else value))
         + "</field>"
         for var, value in values.items()
@@ -150,13 +150,41 @@ async def test_sessions_are_shown_and_ended(house: Any) -> None:
     alice, bob = await house.online("alice"), await house.online("bob", "phone")
     stats = (await do(alice, "user-stats", accountjid="bob@chat.test")).find("x", ns.DATA_FORMS)
     assert read_form(stats)[1]["onlineresources"] == ("phone",)
-    online = (await ask(alice, "get-online-users-list")).find("command", COMMANDS)
+    online = await do(alice, "get-online-users-list", max_items="none")
     assert read_form(online.find("x", ns.DATA_FORMS))[1]["onlineuserjids"] == ("alice@chat.test", "bob@chat.test")
     number = (await ask(alice, "get-registered-users-num")).find("command", COMMANDS)
     assert read_form(number.find("x", ns.DATA_FORMS))[1]["registeredusersnum"] == ("3",)
     await do(alice, "end-user-session", accountjids=["bob@chat.test"])
     ended = await bob.ended()
     assert ended.condition == "policy-violation"
+
+
+async def test_a_single_session_is_ended_by_its_full_address(house: Any) -> None:
+    alice, phone, desk = await house.online("alice"), await house.online("bob", "phone"), await house.online("bob", "b")
+    done = await do(alice, "end-user-session", accountjids=["bob@chat.test/phone"])
+    assert (done.get("status"), note(done)) == ("completed", "no longer connected: bob@chat.test/phone")
+    assert (await phone.ended()).condition == "policy-violation"
+    await desk.sync()
+    assert "is not connected" in note(await do(alice, "end-user-session", accountjids=["bob@chat.test/phone"]))
+    refused = await do(alice, "delete-user", accountjids=["bob@chat.test/b"])
+    assert "is not an account of" in note(refused)
+
+
+async def test_lists_ask_how_many_are_wanted(house: Any) -> None:
+    for number in range(30):
+        house.users.passwords[f"user{number:02}"] = "secret"
+    alice = await house.online("alice")
+    begun = (await ask(alice, "get-registered-users-list")).find("command", COMMANDS)
+    assert begun.get("status") == "executing"
+    [field] = [f for f in begun.find("x", ns.DATA_FORMS).elements() if f.get("var") == "max_items"]
+    options = [child(option, "value").text for option in field.elements() if option.name == "option"]
+    assert (field.get("type"), options) == ("list-single", ["25", "50", "75", "100", "150", "200", "none"])
+    done = await do(alice, "get-registered-users-list", max_items="25")
+    assert len(read_form(done.find("x", ns.DATA_FORMS))[1]["registereduserjids"]) == 25
+    assert note(done) == "and 8 more"
+    whole = await do(alice, "get-registered-users-list", max_items="none")
+    assert len(read_form(whole.find("x", ns.DATA_FORMS))[1]["registereduserjids"]) == 33
+    assert "max_items is one of these" in note(await do(alice, "get-registered-users-list", max_items="26"))
 
 
 async def test_everybody_online_hears_an_announcement(house: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from moim.chat.commands import COMMANDS
 from moim.chat.hosts import Hosts, hosts
 from moim.chat.settings import DomainSettings, Settings
 from moim.errors import ConfigError
@@ -238,7 +239,10 @@ async def test_administrators_see_the_domain_that_they_ask(new_house: Any) -> No
         ("chat.test", ("alice@chat.test", "bob@chat.test")),
         ("two.test", ("alice@two.test", "carol@two.test")),
     ):
-        run = f"<command xmlns='http://jabber.org/protocol/commands' node='{node}' action='execute'/>"
+        run = f"<command xmlns='{COMMANDS}' node='{node}' action='execute'/>"
+        begun: Element = (await alice.request(run, to=domain, kind="set")).elements()[0]
+        form = f"<x xmlns='{ns.DATA_FORMS}' type='submit'><field var='max_items'><value>25</value></field></x>"
+        run = f"<command xmlns='{COMMANDS}' node='{node}' sessionid='{begun.get('sessionid')}'>{form}</command>"
         done: Element = (await alice.request(run, to=domain, kind="set")).elements()[0]
         assert read_form(child(done, ("x", ns.DATA_FORMS)))[1]["registereduserjids"] == expected
 

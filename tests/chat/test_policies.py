@@ -157,6 +157,23 @@ async def test_reading_anew_tells_for_whom_something_else_counts(caplog: Any) ->
     assert await found.load() == frozenset()
 
 
+async def test_many_are_read_in_parts() -> None:
+    rows = [(f"u{number}@first.test", "sales", "") for number in range(3000)]
+    found = policies(Listed(*rows), policies={"sales": {"push": False}})
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    assert len(await found.load()) == 3000
+    beside.cancel()
+    assert turns >= 6
+
+
 async def test_a_change_while_everybody_is_read_is_not_undone() -> None:
     users = Slow()
     found = policies(users, policies={"sales": {"push": False}})
@@ -183,6 +200,10 @@ async def house(new_house: Any) -> Any:
                 "offline_messages": 0, "departments": ["Kiosk"],
             },
             "audited": {"archive_default": "always", "archive_choice": False},
+            "narrow": {
+                "pep_nodes": 1, "pep_items": 2, "pep_item_bytes": 1000, "private_items": 1, "vcard_bytes": 1000,
+                "max_blocked": 1,
+            },
             "fast": {"rooms_stanzas_per_second": 0.01, "rooms_stanzas_burst": 10},
         },
     )  # fmt: skip
@@ -211,6 +232,56 @@ async def test_uploads_have_the_persons_quota(house: Any) -> None:
     assert condition(await slot(alice, 1)) == "forbidden"
     await give(house, "alice", "")
     assert (await slot(alice, 101)).get("type") == "result"
+
+
+async def test_what_is_kept_and_blocked_has_the_persons_bounds(house: Any) -> None:
+    alice, bob = await house.client("alice").connect(), await house.client("bob").connect()
+    await give(house, "alice", "narrow")
+
+    async def publish(who: Any, node: str, item: str, text: str = "") -> Element:
+        answer: Element = await who.request(
+            f"<pubsub xmlns='{ns.PUBSUB}'><publish node='{node}'><item id='{item}'><a xmlns='urn:a'>{text}</a></item>"
+            f"</publish></pubsub>",
+            kind="set",
+        )
+        return answer
+
+    async def store(who: Any, kind: str) -> Element:
+        answer: Element = await who.request(f"<query xmlns='{ns.PRIVATE}'><{kind} xmlns='urn:a'/></query>", kind="set")
+        return answer
+
+    async def block(who: Any, name: str) -> Element:
+        answer: Element = await who.request(
+            f"<block xmlns='{ns.BLOCKING}'><item jid='{name}@chat.test'/></block>", kind="set"
+        )
+        return answer
+
+    async def describe(who: Any) -> Element:
+        answer: Element = await who.request(f"<vCard xmlns='{ns.VCARD}'><DESC>{'x' * 2000}</DESC></vCard>", kind="set")
+        return answer
+
+    for item in ("one", "two", "three"):
+        assert (await publish(alice, ns.BOOKMARKS, item)).get("type") == "result"
+    items = await alice.request(f"<pubsub xmlns='{ns.PUBSUB}'><items node='{ns.BOOKMARKS}'/></pubsub>")
+    kept_items = child(items, ("pubsub", ns.PUBSUB), ("items", ns.PUBSUB)).elements()
+    assert [one.get("id") for one in kept_items] == ["two", "three"]
+    assert condition(await publish(alice, ns.BOOKMARKS, "four", "x" * 1500)) == "not-acceptable"
+    assert condition(await publish(alice, "urn:another", "one")) == "conflict"
+    assert (await store(alice, "one")).get("type") == "result"
+    assert condition(await store(alice, "two")) == "resource-constraint"
+    assert (await block(alice, "bob")).get("type") == "result"
+    assert condition(await block(alice, "carol")) == "resource-constraint"
+    assert condition(await describe(alice)) == "not-acceptable"
+    for answer in (
+        *[await publish(bob, node, "one", "x" * 1500) for node in ("urn:one", "urn:two")],
+        *[await store(bob, kind) for kind in ("one", "two")],
+        *[await block(bob, name) for name in ("dave", "carol")],
+        await describe(bob),
+    ):
+        assert answer.get("type") == "result"
+    await give(house, "alice", "")
+    assert (await block(alice, "carol")).get("type") == "result"
+    assert (await describe(alice)).get("type") == "result"
 
 
 async def test_contacts_and_rooms_have_the_persons_bounds(house: Any) -> None:

@@ -37,11 +37,12 @@ class Door:
         self.rosters: dict[str, dict[str, Item]] = {}
         self.sessions: dict[str, Any] = {}
         self.direct: list[tuple[str, bool]] = []
+        self.own: dict[str, Shares] = {}
         self.refusals = Refusals(lambda element, error: self.answers.append(element), clock=lambda: self.now)
         accounts: Any = SimpleNamespace(get=self.sessions.get, abroad=lambda bare: False)
         self.strangers = Strangers(
             ["example.com"],
-            shares,
+            lambda whose: self.own.get(whose, shares),
             accounts=accounts,
             rosters=self,  # type: ignore[arg-type]
             refusals=self.refusals,
@@ -79,6 +80,20 @@ async def test_one_domain_and_one_account_have_shares(door: Door) -> None:
     assert to_one == [True] * 10 + [False] * 2
     to_many = [await door.admitted(message(f"m{n}@else.example", f"u{n}@example.com")) for n in range(25)]
     assert to_many == [True] * 20 + [False] * 5
+
+
+async def test_a_persons_own_share_and_a_domain_that_counts_nothing(door: Door) -> None:
+    door.own["busy@example.com"] = Shares(sender=5, domain=20, recipient=2)
+    many = [await door.admitted(message(f"m@d{number}.example", "busy@example.com")) for number in range(4)]
+    assert many == [True] * 2 + [False] * 2
+    door.own["open@example.com"] = Shares(sender=0, domain=1, recipient=1)
+    assert all([await door.admitted(message("m@else.example", "open@example.com")) for _ in range(30)])
+    assert await door.admitted(message("m@else.example"))
+
+
+async def test_each_hosted_domain_has_shares_of_its_own(door: Door) -> None:
+    assert [await door.admitted(message("m@else.example")) for _ in range(6)] == [True] * 5 + [False]
+    assert await door.admitted(message("m@else.example", "bob@example.net"))
 
 
 async def test_every_way_to_bother_somebody_counts_and_answers_do_not(door: Door) -> None:

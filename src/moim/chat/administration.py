@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from moim.chat.accounts import Account, Accounts
+from moim.chat.accounts import Account, Accounts, Session
 from moim.chat.commands import Asked, Command, Outcome, Values
 from moim.chat.plane import Plane
 from moim.chat.rosters import Rosters
@@ -19,6 +19,7 @@ from moim.proto.xmpp.dataform import Field
 _ADMIN: Final = "http://jabber.org/protocol/admin"
 _POLICY: Final = "urn:moim:policy"
 _MAX_LISTED: Final = 1000
+_LISTED: Final = ("25", "50", "75", "100", "150", "200", "none")
 _MAX_NAMED: Final = 100
 
 _log = logging.getLogger("moim.chat.administration")
@@ -40,7 +41,10 @@ def administrators(settings: Mapping[str, Sequence[str]]) -> Callable[[Jid, str]
 
 
 class Administration:
-    """The commands. ``end_account`` ends every session of a bare JID with a stream error; ``policies`` are named."""
+    """The commands. ``policies`` are named.
+
+    ``end_account`` ends every session of a bare JID with a stream error, ``end`` a single one.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Administration:
         rosters: Rosters,
         plane: Plane,
         end_account: Callable[[str, Element], None],
+        end: Callable[[Session, Element], None],
         policies: Collection[str] = (),
     ) -> None:
         self._users = users
@@ -57,6 +62,7 @@ class Administration:
         self._rosters = rosters
         self._plane = plane
         self._end_account = end_account
+        self._end_session = end
         account = Field("accountjid", "jid-single", label="Address", required=True)
         several = Field("accountjids", "jid-multi", label="Addresses", required=True)
         password = Field("password", "text-private", label="Password", required=True)
@@ -64,6 +70,13 @@ class Administration:
             "policy", "list-single", label="Policy", options=(("none", ""), *((name, name) for name in policies))
         )
         again = Field("password-verify", "text-private", label="Password once more", required=True)
+        most = Field(
+            "max_items",
+            "list-single",
+            ("none",),
+            "Show at most",
+            options=tuple(("all" if value == "none" else value, value) for value in _LISTED),
+        )
         announcement = Field("announcement", "text-multi", label="Text", required=True)
         self.commands: tuple[Command, ...] = (
             self._make("add-user", "Add a person", self._add, (account, password, again)),
@@ -73,8 +86,8 @@ class Administration:
             self._make("user-stats", "Who a person is connected as", self._stats, (account,)),
             self._make("get-registered-users-num", "Count the accounts", self._count_accounts),
             self._make("get-online-users-num", "Count who is online", self._count_online),
-            self._make("get-registered-users-list", "List the accounts", self._list_accounts),
-            self._make("get-online-users-list", "List who is online", self._list_online),
+            self._make("get-registered-users-list", "List the accounts", self._list_accounts, (most,)),
+            self._make("get-online-users-list", "List who is online", self._list_online, (most,)),
             self._make("announce", "Tell everybody who is online", self._announce, (announcement,)),
         )
         if policies:
@@ -115,11 +128,21 @@ class Administration:
         return Outcome(f"{address} has the policy '{name}'" if name else f"{address} has no policy")
 
     async def _end(self, asked: Asked, values: Values) -> Outcome:
-        named = self._several(asked, values)
-        for address in named:
-            self._end_account(address, stream_error("policy-violation", "an administrator ended the session"))
-            _log.info("%s ended the sessions of %s", asked.by, address)
-        return Outcome(f"no longer connected: {', '.join(named)}")
+        """XEP-0133 section 4.5: all sessions of an account, or with a resource that one alone."""
+        named = [self._jid(asked, name) for name in self._named(values)]
+        error = stream_error("policy-violation", "an administrator ended the session")
+        for jid in named:
+            account = self._accounts.get(str(jid.bare))
+            sessions = tuple(account.sessions.values()) if account is not None else ()
+            meant = [session for session in sessions if not jid.resource or session.full == jid]
+            if jid.resource and not meant:
+                raise StanzaError("item-not-found", f"{jid} is not connected")
+            for session in meant:  # those at other nodes as well
+                self._end_session(session, error)
+            if not jid.resource:
+                self._end_account(str(jid), error)  # what is not bound yet
+            _log.info("%s ended the %s of %s", asked.by, "session" if jid.resource else "sessions", jid)
+        return Outcome(f"no longer connected: {', '.join(map(str, named))}")
 
     async def _stats(self, asked: Asked, values: Values) -> Outcome:
         address = self._account(asked, values)
@@ -144,10 +167,10 @@ class Administration:
         return _number("onlineusersnum", len(self._online(asked)), "Online")
 
     async def _list_accounts(self, asked: Asked, values: Values) -> Outcome:
-        return _listed("registereduserjids", await self._registered(asked))
+        return _listed("registereduserjids", await self._registered(asked), values)
 
     async def _list_online(self, asked: Asked, values: Values) -> Outcome:
-        return _listed("onlineuserjids", [account.bare for account in self._online(asked)])
+        return _listed("onlineuserjids", [account.bare for account in self._online(asked)], values)
 
     async def _announce(self, asked: Asked, values: Values) -> Outcome:
         text = "\n".join(values["announcement"]).strip()
@@ -173,19 +196,30 @@ class Administration:
         return self._address(asked, _one(values, "accountjid"))
 
     def _several(self, asked: Asked, values: Values) -> list[str]:
+        return list(dict.fromkeys(self._address(asked, name) for name in self._named(values)))
+
+    @staticmethod
+    def _named(values: Values) -> list[str]:
         named = values["accountjids"]
         if len(named) > _MAX_NAMED:
             raise StanzaError("not-acceptable", f"name at most {_MAX_NAMED} addresses at once")
-        return list(dict.fromkeys(self._address(asked, name) for name in named if name.strip()))
+        return [name for name in named if name.strip()]
 
     def _address(self, asked: Asked, text: str) -> str:
+        jid = self._jid(asked, text)
+        if jid.resource:
+            raise StanzaError("not-acceptable", f"'{text}' is not an account of {asked.domain}")
+        return str(jid)
+
+    @staticmethod
+    def _jid(asked: Asked, text: str) -> Jid:
         try:
             jid = Jid.parse(text.strip())
         except ProtocolError as error:
             raise StanzaError("jid-malformed", f"'{text}' is not an address") from error
-        if jid.domain != asked.domain or not jid.local or jid.resource:
+        if jid.domain != asked.domain or not jid.local:
             raise StanzaError("not-acceptable", f"'{text}' is not an account of {asked.domain}")
-        return str(jid)
+        return jid
 
 
 def _one(values: Values, var: str) -> str:
@@ -196,8 +230,11 @@ def _number(var: str, number: int, label: str) -> Outcome:
     return Outcome(fields=(Field(var, values=(str(number),), label=label),))
 
 
-def _listed(var: str, addresses: Sequence[str]) -> Outcome:
-    shown = sorted(addresses)[:_MAX_LISTED]
+def _listed(var: str, addresses: Sequence[str], values: Values) -> Outcome:
+    wanted = next(iter(values.get("max_items", ())), "none")
+    if wanted not in _LISTED:
+        raise StanzaError("not-acceptable", f"max_items is one of these: {', '.join(_LISTED)}")
+    shown = sorted(addresses)[: _MAX_LISTED if wanted == "none" else int(wanted)]
     rest = len(addresses) - len(shown)
     note = f"and {rest} more" if rest else ""
     return Outcome(note, (Field(var, "text-multi", tuple(shown), "Addresses"),))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from moim.chat.accounts import Accounts, Session
@@ -14,6 +15,8 @@ from moim.chat.plane import Plane
 from moim.chat.spam_reports import SpamReports, read
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, iq_set, ns
+
+_MOST_NAMED: Final = 10_000
 
 
 class Visibility(Protocol):
@@ -46,7 +49,7 @@ class Blocking:
         plane: Plane,
         visibility: Visibility,
         reports: SpamReports,
-        max_items: int,
+        max_items: Callable[[str], int],
     ) -> None:
         self._lists = lists
         self._accounts = accounts
@@ -86,14 +89,16 @@ class Blocking:
         return (Element("blocklist", ns.BLOCKING, {}, _items(self._lists.of(session.bare))),)
 
     async def _block(self, iq: Iq) -> Payload:
-        owner, named = iq.owner.bare, _addresses(iq.payload, self._max_items)
+        owner = iq.owner.bare
+        most = self._max_items(owner)
+        named = _addresses(iq.payload, most)
         if not named:
             raise StanzaError("bad-request", "a block request names at least one address")
         reports = read(iq.payload)
         async with self._lock(owner):
             added = named - self._lists.of(owner)
-            if len(self._lists.of(owner)) + len(added) > self._max_items:
-                raise StanzaError("resource-constraint", f"an account may block {self._max_items} addresses")
+            if len(self._lists.of(owner)) + len(added) > most:
+                raise StanzaError("resource-constraint", f"an account may block {most} addresses")
             await self._lists.write(owner, add=added)
             self._tap(owner, True)
             self._visibility.hide(owner, added)
@@ -104,7 +109,7 @@ class Blocking:
 
     async def _unblock(self, iq: Iq) -> Payload:
         owner = iq.owner.bare
-        named = _addresses(iq.payload, self._max_items)
+        named = _addresses(iq.payload, _MOST_NAMED)
         async with self._lock(owner):
             taken = self._lists.of(owner) & named if named else self._lists.of(owner)
             await self._lists.write(owner, take=taken)

@@ -51,8 +51,8 @@ class Bookmarks:
         for child in content.elements():
             if (child.ns, child.name) == (ns.STORAGE_BOOKMARKS, "conference"):
                 wanted[_room(child)] = child
-        if len(wanted) > self._store.bounds.items:
-            raise StanzaError("resource-constraint", f"there may be {self._store.bounds.items} bookmarks")
+        if len(wanted) > (most := self._store.bounds(owner).items):
+            raise StanzaError("resource-constraint", f"there may be {most} bookmarks")
         present = {item.name: Element.parse(item.payload) for item in await self._store.items(owner, ns.BOOKMARKS)}
         for room, conference in wanted.items():
             before = present.get(room)

@@ -15,7 +15,7 @@ from moim.chat.pep_store import Bounds
 from moim.chat.policies import Policies
 from moim.chat.rooms import RoomSettings
 from moim.chat.rooms import Share as RoomShare
-from moim.chat.settings import PersonSettings, Settings
+from moim.chat.settings import DomainSettings, PersonSettings, Settings
 from moim.chat.strangers import Shares
 from moim.chat.throttle import AuthThrottle
 from moim.chat.uploads import DAY, Quotas
@@ -57,13 +57,18 @@ def throttle(settings: Settings) -> AuthThrottle:
     )
 
 
-def pep_bounds(settings: Settings) -> Bounds:
+def pep_bounds(settings: PersonSettings) -> Bounds:
     """How much each account may publish."""
     return Bounds(settings.pep_nodes, settings.pep_items, settings.pep_item_bytes, settings.pep_bytes)
 
 
-def stranger_shares(settings: Settings) -> Shares:
-    """How much of other domains reaches those who do not know the sender."""
+def private_bounds(settings: PersonSettings) -> tuple[int, int]:
+    """How many kinds of private data one account may keep, and how many bytes of them."""
+    return settings.private_items, settings.private_bytes
+
+
+def stranger_shares(settings: DomainSettings) -> Shares:
+    """How much of other domains reaches somebody who does not know the sender."""
     return Shares(
         settings.strangers_per_minute, settings.strangers_domain_per_minute, settings.strangers_account_per_minute
     )

@@ -149,11 +149,11 @@ class Parts:
             accounts=self.accounts,
             plane=self.plane,
             visibility=self,
-            max_items=settings.max_blocked,
+            max_items=lambda owner: policies.of(owner).max_blocked,
         )
         pep_store = PepStore(
             store,
-            limits.pep_bounds(settings),
+            lambda owner: limits.pep_bounds(policies.of(owner)),
             alone=cluster is None,
         )
         events = PepEvents(
@@ -170,8 +170,8 @@ class Parts:
             plane=self.plane,
             max_caps=settings.caps_cache,
             defaults={
-                ns.BOOKMARKS: bookmarks_config(settings.pep_items),
-                ns.DISPLAYED: bookmarks_config(settings.pep_items),  # XEP-0490 section 3.1 asks for the same
+                ns.BOOKMARKS: bookmarks_config,
+                ns.DISPLAYED: bookmarks_config,  # XEP-0490 section 3.1 asks for the same
             },
         )
         subscriptions.on_seen = pep.seen
@@ -180,15 +180,14 @@ class Parts:
         private = PrivateStorage(
             store,
             elsewhere={(ns.STORAGE_BOOKMARKS, "storage"): bookmarks},
-            max_items=settings.private_items,
-            max_bytes=settings.private_bytes,
+            bounds=lambda owner: limits.private_bounds(policies.of(owner)),
         )
         vcards = VCards(
             users=users,
             store=store,
             avatars=avatars,
             related=lambda owner, other: self.strangers.related(owner, other),
-            max_bytes=settings.vcard_bytes,
+            max_bytes=lambda owner: policies.of(owner).vcard_bytes,
         )
         self.pep_store, self.private, self.vcards = pep_store, private, vcards
 
@@ -203,6 +202,7 @@ class Parts:
             rosters=self.rosters,
             plane=self.plane,
             end_account=lambda bare, error: self.sessions.end_account(bare, error),
+            end=lambda session, error: self.sessions.end(session, error),
             policies=policies.named,
         )
         admins = {name: host.settings.admins for name, host in hosts.items()}
@@ -285,8 +285,8 @@ class Parts:
             remote=self._remote,
             max_directed=settings.max_directed_presence,
         )
-        self.strangers = self._make_strangers(hosts, settings, components)
-        self._counts_strangers = settings.strangers_per_minute > 0
+        self.strangers = self._make_strangers(hosts, components)
+        self._counts_strangers = any(host.settings.strangers_per_minute > 0 for host in hosts.values())
         if federation is not None:
             federation = Guarded(Watched(federation, self.strangers.wrote), self.other_domains.lets_out)
         lists = [source(uri) for uri in settings.shared_block_lists]
@@ -420,10 +420,10 @@ class Parts:
             refuse=self._unarchived,
         )
 
-    def _make_strangers(self, hosts: Hosts, settings: Settings, exempt: Collection[str]) -> Strangers:
+    def _make_strangers(self, hosts: Hosts, exempt: Collection[str]) -> Strangers:
         return Strangers(
             hosts,
-            limits.stranger_shares(settings),
+            lambda whose: limits.stranger_shares(self.policies.of(whose)),
             accounts=self.accounts,
             rosters=self.rosters,
             refusals=self.refusals,

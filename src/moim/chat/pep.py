@@ -39,7 +39,7 @@ Handler = Callable[[Iq, Element], Awaitable[Payload]]
 class Pep:
     """Answers publish-subscribe requests to accounts, and publishes for other features.
 
-    ``defaults``: how nodes of certain names are made where the client does not say.
+    ``defaults``: how nodes of certain names are made where the client does not say, for as many items as there may be.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Pep:
         *,
         plane: Plane,
         max_caps: int,
-        defaults: Mapping[str, Config] | None = None,
+        defaults: Mapping[str, Callable[[int], Config]] | None = None,
     ) -> None:
         self._store = store
         self._defaults = defaults or {}
@@ -177,13 +177,16 @@ class Pep:
     ) -> None:
         """Publishes for an account. Raises StanzaError where a bound or ``options`` as a precondition are not met."""
         text = payload.to_xml("")
-        if len(text.encode()) > self._store.bounds.item_bytes:
-            raise pubsub_error(
-                "not-acceptable", "payload-too-big", f"an item has {self._store.bounds.item_bytes} bytes"
-            )
-        config = await self._store.publish(owner, node, name, text, options or {}, self._defaults.get(node, _DEFAULT))
+        if len(text.encode()) > (most := self._store.bounds(owner).item_bytes):
+            raise pubsub_error("not-acceptable", "payload-too-big", f"an item has {most} bytes")
+        config = await self._store.publish(owner, node, name, text, options or {}, self._new(owner, node))
         change = items_element(node, ns.PUBSUB_EVENT, Item(owner, node, name, text))
         await self._tell(owner, node, config, change)
+
+    def _new(self, owner: str, node: str) -> Config:
+        """How a node is made where the client does not say."""
+        known = self._defaults.get(node)
+        return known(self._store.bounds(owner).items) if known is not None else _DEFAULT
 
     async def retract(self, owner: str, node: str, name: str, *, notify: bool = True) -> None:
         """Takes an item back for an account. Raises StanzaError item-not-found."""
@@ -210,7 +213,8 @@ class Pep:
     def _options(self, iq: Iq) -> Mapping[str, Any]:
         options = iq.payload.find("publish-options", ns.PUBSUB)
         form = options.find("x", ns.DATA_FORMS) if options is not None else None
-        return changes(form, OPTIONS, most_items=self._store.bounds.items) if form is not None else {}
+        most = self._store.bounds(iq.owner.bare).items
+        return changes(form, OPTIONS, most_items=most) if form is not None else {}
 
     async def _retract(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, node_name(request)
@@ -250,7 +254,7 @@ class Pep:
         owner = str(iq.to)
         if iq.own and node in self._defaults:
             # A list that the server knows is there before its first item: Dino 0.4 never adds to one that is not.
-            return await self._store.config(owner, node) or self._defaults[node]
+            return await self._store.config(owner, node) or self._new(owner, node)
         config = await self._existing(owner, node)
         await self._events.check(str(iq.to), config, iq.sender)
         return config
@@ -287,8 +291,8 @@ class Pep:
         check_name(node)
         configure = iq.payload.find("configure", ns.PUBSUB)
         form = configure.find("x", ns.DATA_FORMS) if configure is not None else None
-        wanted = changes(form, FORM, most_items=self._store.bounds.items) if form is not None else {}
-        await self._store.create(owner, node, with_changes(self._defaults.get(node, _DEFAULT), wanted))
+        wanted = changes(form, FORM, most_items=self._store.bounds(owner).items) if form is not None else {}
+        await self._store.create(owner, node, with_changes(self._new(owner, node), wanted))
         return (_answer(ns.PUBSUB, Element("create", ns.PUBSUB, {"node": node})),)
 
     async def _default(self, iq: Iq, request: Element) -> Payload:
@@ -306,7 +310,7 @@ class Pep:
         if form is None:
             raise StanzaError("bad-request", "a data form is expected")
         if form.get("type") != "cancel":
-            wanted = changes(form, FORM, most_items=self._store.bounds.items)
+            wanted = changes(form, FORM, most_items=self._store.bounds(owner).items)
             await self._store.configure(owner, node, with_changes(config, wanted))
             await self._tell(owner, node, config, None)
         return ()

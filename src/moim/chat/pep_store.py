@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +61,12 @@ class Item:
 
 
 class PepStore:
-    """Nodes by owner (bare JID) and name. Raises StanzaError where a bound or a precondition is not met."""
+    """Nodes by owner (bare JID) and name; ``bounds`` are those of an owner.
 
-    def __init__(self, store: Store, bounds: Bounds, *, alone: bool = True) -> None:
+    Raises StanzaError where a bound or a precondition is not met.
+    """
+
+    def __init__(self, store: Store, bounds: Callable[[str], Bounds], *, alone: bool = True) -> None:
         self._store = store
         self._owners = Owners(tables.pep_nodes.c.owner, alone=alone)
         self.bounds = bounds
@@ -90,19 +93,20 @@ class PepStore:
 
     async def create(self, owner: str, node: str, config: Config) -> None:
         """Makes a node. Raises StanzaError conflict when there is one."""
+        bounds = self.bounds(owner)
 
         def work(connection: sa.Connection) -> None:
             if _config(connection, owner, node) is not None:
                 raise StanzaError("conflict", "there is such a node already")
-            self._create(connection, owner, node, config)
+            self._create(connection, owner, node, config, bounds)
 
         await self._store.write(work)
 
-    def _create(self, connection: sa.Connection, owner: str, node: str, config: Config) -> None:
+    def _create(self, connection: sa.Connection, owner: str, node: str, config: Config, bounds: Bounds) -> None:
         table = tables.pep_nodes
         count = connection.execute(sa.select(sa.func.count()).where(table.c.owner == owner)).scalar_one()
-        if count >= self.bounds.nodes:
-            raise pubsub_error("conflict", "max-nodes-exceeded", f"an account may have {self.bounds.nodes} nodes")
+        if count >= bounds.nodes:
+            raise pubsub_error("conflict", "max-nodes-exceeded", f"an account may have {bounds.nodes} nodes")
         self._owners.add(owner)
         connection.execute(insert(table).values(owner=owner, node=node, config=config.stored()))
 
@@ -113,7 +117,7 @@ class PepStore:
         def work(connection: sa.Connection) -> None:
             where = (table.c.owner == owner, table.c.node == node)
             connection.execute(sa.update(table).where(*where).values(config=config.stored()))
-            _trim(connection, owner, node, config)
+            _trim(connection, owner, node, config.max_items)
 
         await self._store.write(work)
 
@@ -124,35 +128,21 @@ class PepStore:
 
         Raises StanzaError conflict (precondition-not-met) when the node is configured otherwise than ``options`` want.
         """
-        size = len(payload.encode())
+        size, bounds = len(payload.encode()), self.bounds(owner)
 
         def work(connection: sa.Connection) -> Config:
             config = _config(connection, owner, node)
             if config is None:
                 config = with_changes(default, options)
-                self._create(connection, owner, node, config)
-            elif self._bounded(with_changes(config, options)) != self._bounded(config):
+                self._create(connection, owner, node, config, bounds)
+            elif _bounded(with_changes(config, options), bounds) != _bounded(config, bounds):
                 raise pubsub_error("conflict", "precondition-not-met", "the node is configured in another way")
             if config.persist_items:
-                self._insert(connection, Item(owner, node, name, payload), size, config)
+                _insert(connection, Item(owner, node, name, payload), size, config, bounds)
+                _weigh(connection, owner, bounds)
             return config
 
         return await self._store.write(work)
-
-    def _bounded(self, config: Config) -> Config:
-        """With the number of items that counts: 'max' may have been another number when the node was made."""
-        return with_changes(config, {"max_items": min(config.max_items, self.bounds.items)})
-
-    def _insert(self, connection: sa.Connection, item: Item, size: int, config: Config) -> None:
-        table = tables.pep_items
-        here = (table.c.owner == item.owner, table.c.node == item.node)
-        connection.execute(sa.delete(table).where(*here, table.c.item == item.name))
-        row = {"owner": item.owner, "node": item.node, "item": item.name, "size": size, "payload": item.payload}
-        connection.execute(insert(table).values(**row))
-        _trim(connection, item.owner, item.node, config)
-        used = connection.execute(sa.select(sa.func.sum(table.c.size)).where(table.c.owner == item.owner)).scalar() or 0
-        if used > self.bounds.bytes:
-            raise StanzaError("resource-constraint", f"an account's items may have {self.bounds.bytes} bytes")
 
     async def items(self, owner: str, node: str, *, names: Sequence[str] = (), newest: int | None = None) -> list[Item]:
         """Items, oldest first: those with ``names``, or the ``newest``, or all."""
@@ -236,8 +226,31 @@ def _config(connection: sa.Connection, owner: str, node: str) -> Config | None:
     return None if text is None else Config.load(text)
 
 
-def _trim(connection: sa.Connection, owner: str, node: str, config: Config) -> None:
+def _bounded(config: Config, bounds: Bounds) -> Config:
+    """With the number of items that counts: 'max' may have been another number when the node was made."""
+    return with_changes(config, {"max_items": min(config.max_items, bounds.items)})
+
+
+def _insert(connection: sa.Connection, item: Item, size: int, config: Config, bounds: Bounds) -> None:
+    table = tables.pep_items
+    here = (table.c.owner == item.owner, table.c.node == item.node)
+    before = connection.execute(sa.select(sa.func.count()).where(*here)).scalar_one()
+    connection.execute(sa.delete(table).where(*here, table.c.item == item.name))
+    row = {"owner": item.owner, "node": item.node, "item": item.name, "size": size, "payload": item.payload}
+    connection.execute(insert(table).values(**row))
+    # Who has more than there may be now keeps as many.
+    _trim(connection, item.owner, item.node, min(config.max_items, max(bounds.items, before)))
+
+
+def _weigh(connection: sa.Connection, owner: str, bounds: Bounds) -> None:
+    table = tables.pep_items
+    used = connection.execute(sa.select(sa.func.sum(table.c.size)).where(table.c.owner == owner)).scalar() or 0
+    if used > bounds.bytes:
+        raise StanzaError("resource-constraint", f"an account's items may have {bounds.bytes} bytes")
+
+
+def _trim(connection: sa.Connection, owner: str, node: str, most: int) -> None:
     table = tables.pep_items
     here = (table.c.owner == owner, table.c.node == node)
-    kept = sa.select(table.c.id).where(*here).order_by(table.c.id.desc()).limit(config.max_items)
+    kept = sa.select(table.c.id).where(*here).order_by(table.c.id.desc()).limit(most)
     connection.execute(sa.delete(table).where(*here, table.c.id.not_in(kept)))

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from moim.chat.hosts import Hosts
 from moim.chat.settings import PersonSettings, Settings, department_key
@@ -19,6 +19,9 @@ from moim.chat.users import Users
 from moim.errors import ProtocolError
 from moim.model import Address
 from moim.proto.xmpp import Jid, prepare_domain, prepare_local
+
+_AT_ONCE: Final = 500
+"""People who are looked at before others have their turn: some milliseconds."""
 
 _log = logging.getLogger("moim.chat.policies")
 
@@ -61,6 +64,7 @@ class Policies:
         self._resolved: dict[tuple[str, str], Settings] = {}
         self._given: dict[str, Settings] = {}
         self._changing = asyncio.Lock()
+        self._reading = asyncio.Lock()
         self._touched: set[str] | None = None
 
     def of(self, address: str) -> Settings:
@@ -113,10 +117,17 @@ class Policies:
 
     async def load(self) -> frozenset[str]:
         """Reads who has a policy: the bare JIDs for whom something else counts now. Raises Unavailable."""
+        async with self._reading:
+            return await self._load()
+
+    async def _load(self) -> frozenset[str]:
         touched = self._touched = set()
         found: dict[str, Settings] = {}
         missing: Counter[str] = Counter()
-        for address, policy, department in await self._users.policies(departments=bool(self._departments)):
+        rows = await self._users.policies(departments=bool(self._departments))
+        for number, (address, policy, department) in enumerate(rows, 1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # others have their turn
             given = self.which(policy, department)
             if given.name and (bare := bare_jid(address)) is not None and bare.rpartition("@")[2] in self._hosts:
                 found[bare] = self.resolved(bare.rpartition("@")[2], given.name)

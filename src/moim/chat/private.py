@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -29,13 +29,17 @@ class Elsewhere(Protocol):
 
 
 class PrivateStorage:
-    """The private elements of every account. ``elsewhere``: those by (namespace, name) that are kept by others."""
+    """The private elements of every account. ``elsewhere``: those by (namespace, name) that are kept by others.
 
-    def __init__(self, store: Store, *, elsewhere: Mapping[Key, Elsewhere], max_items: int, max_bytes: int) -> None:
+    ``bounds`` are how many elements and bytes an account (bare JID) may keep.
+    """
+
+    def __init__(
+        self, store: Store, *, elsewhere: Mapping[Key, Elsewhere], bounds: Callable[[str], tuple[int, int]]
+    ) -> None:
         self._store = store
         self._elsewhere = elsewhere
-        self._max_items = max_items
-        self._max_bytes = max_bytes
+        self._bounds = bounds
         self.feature = Feature(
             name="XEP-0049 private XML storage",
             server_vars=(ns.PRIVATE,),
@@ -75,9 +79,11 @@ class PrivateStorage:
         for content in contents:
             other = self._elsewhere.get((content.ns, content.name))
             rest.append(content if other is None else await other.save(owner, content))
-        await self._store.write(lambda connection: self._write(connection, owner, rest))
+        bounds = self._bounds(owner)
+        await self._store.write(lambda connection: self._write(connection, owner, rest, *bounds))
 
-    def _write(self, connection: sa.Connection, owner: str, contents: list[Element]) -> None:
+    @staticmethod
+    def _write(connection: sa.Connection, owner: str, contents: list[Element], most: int, most_bytes: int) -> None:
         table = tables.private
         for content in contents:
             text = content.to_xml("")
@@ -87,8 +93,8 @@ class PrivateStorage:
             connection.execute(upsert.on_conflict_do_update(index_elements=["owner", "ns", "name"], set_=row))
         count, size = sa.func.count(), sa.func.sum(table.c.size)
         items, used = connection.execute(sa.select(count, size).where(table.c.owner == owner)).one()
-        if items > self._max_items or used > self._max_bytes:
-            raise StanzaError("resource-constraint", f"there is room for {self._max_bytes} bytes of private data")
+        if items > most or used > most_bytes:
+            raise StanzaError("resource-constraint", f"there is room for {most_bytes} bytes of private data")
 
     async def _drop(self, owner: str) -> None:
         gone = sa.delete(tables.private).where(tables.private.c.owner == owner)

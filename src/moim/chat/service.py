@@ -186,7 +186,7 @@ class Service:
                 await self._resting.people.refresh(time.monotonic())
                 await self._resting.block_lists.load()
             parts = self._resting
-        return Moving(parts, self._store, self._hosts, most_blocked=self._settings.max_blocked)
+        return Moving(parts, self._store, self._hosts)
 
     @property
     def files_origin(self) -> str:

@@ -24,6 +24,11 @@ class PersonSettings(Section):
     strangers: bool = True
     """Let people of other domains come to those who do not know them. Off, only contacts and those who were written to
     within a day get through."""
+    strangers_account_per_minute: int = Field(default=60, ge=1)
+    """Messages, requests for contact and other requests per minute that all people of other domains who never dealt
+    with an account may send to it together, if ``strangers_per_minute`` is not 0."""
+    max_blocked: int = Field(default=500, ge=1, le=10_000)
+    """Addresses that one account may block. All block lists are kept in memory."""
     offline_messages: int = Field(default=1000, ge=0, le=100_000)
     """Messages kept for one account while it is away; 0 keeps none. A sender hears when there is no room."""
     offline_bytes: int = Field(default=4_194_304, ge=0)
@@ -63,6 +68,20 @@ class PersonSettings(Section):
     """Files that one person may ask to upload in a minute."""
     push: bool = True
     """Let people's programs be woken through their makers' servers (XEP-0357)."""
+    private_items: int = Field(default=100, ge=1, le=10_000)
+    """Kinds of private data (XEP-0049) that one account's clients may keep."""
+    private_bytes: int = Field(default=524_288, ge=1000)
+    """Bytes of private data of one account."""
+    pep_nodes: int = Field(default=100, ge=1, le=10_000)
+    """Nodes of personal eventing (XEP-0163) that one account may have."""
+    pep_items: int = Field(default=1000, ge=1, le=100_000)
+    """Items that one node may keep; what its 'max' means."""
+    pep_item_bytes: int = Field(default=131_072, ge=1000, le=250_000)
+    """The largest item: an avatar needs some 100,000."""
+    pep_bytes: int = Field(default=4_194_304, ge=10_000)
+    """Bytes of all items of one account."""
+    vcard_bytes: int = Field(default=131_072, ge=1000, le=250_000)
+    """The largest vCard that a user may store, picture included."""
     password_changes: bool = True
     """Let people change their password in their chat program (XEP-0077)."""
 
@@ -93,6 +112,11 @@ class DomainSettings(PersonSettings):
     """Whom to tell of abuse from this server, likewise."""
     support_addresses: tuple[str, ...] = ()
     """Whom its users ask for help, likewise."""
+    strangers_per_minute: int = Field(default=30, ge=0)
+    """Messages, requests for contact and other requests per minute that one person elsewhere may send to people of
+    the domain who never dealt with them; 0 lets everything in, whatever the other two keys say."""
+    strangers_domain_per_minute: int = Field(default=300, ge=1)
+    """The same for all people of another domain together."""
     rooms: bool = True
     """Offer group chat (XEP-0045)."""
     rooms_host: str = ""
@@ -160,33 +184,10 @@ class Settings(DomainSettings):
     """How long the disk may refuse messages that were delivered already before the streams of their senders end."""
     outage_status_addresses: tuple[str, ...] = ()
     """Pages, best on another machine, that tell whether this server is down on purpose (XEP-0455)."""
-    max_blocked: int = Field(default=500, ge=1, le=10_000)
-    """Addresses that one account may block. All block lists are kept in memory."""
-    strangers_per_minute: int = Field(default=30, ge=0)
-    """Messages, requests for contact and other requests per minute that one person elsewhere may send to people here
-    who never dealt with them; 0 lets everything in, whatever the two keys below say."""
-    strangers_domain_per_minute: int = Field(default=300, ge=1)
-    """The same for all people of another domain together."""
-    strangers_account_per_minute: int = Field(default=60, ge=1)
-    """The same for what all strangers together send to one account."""
     shared_block_lists: tuple[str, ...] = ()
     """Lists of addresses that send spam, as pubsub nodes: ``xmpp:SERVICE?node=NODE``. Nothing of theirs is let in."""
-    private_items: int = Field(default=100, ge=1, le=10_000)
-    """Kinds of private data (XEP-0049) that one account's clients may keep."""
-    private_bytes: int = Field(default=524_288, ge=1000)
-    """Bytes of private data of one account."""
-    pep_nodes: int = Field(default=100, ge=1, le=10_000)
-    """Nodes of personal eventing (XEP-0163) that one account may have."""
-    pep_items: int = Field(default=1000, ge=1, le=100_000)
-    """Items that one node may keep; what its 'max' means."""
-    pep_item_bytes: int = Field(default=131_072, ge=1000, le=250_000)
-    """The largest item: an avatar needs some 100,000."""
-    pep_bytes: int = Field(default=4_194_304, ge=10_000)
-    """Bytes of all items of one account."""
     caps_cache: int = Field(default=2000, ge=10)
     """Kinds of clients whose verified capabilities (XEP-0115) are remembered."""
-    vcard_bytes: int = Field(default=131_072, ge=1000, le=250_000)
-    """The largest vCard that a user may store, picture included."""
     lease_seconds: float = Field(default=5.0, ge=1, le=120)
     """With several inside nodes: how long after its last word, in the database and on the bus, a node is taken for
     dead. Its users' presence ends then, and its rooms go on at another node; half a second later at the most."""

@@ -1,9 +1,9 @@
 """How much of people whom its recipient never dealt with an account has to take from other domains.
 
-Three buckets: of the sender's domain, of the sender, of the recipient. Whoever is in the recipient's contact list, was
-written to by it, or was shown its presence (rooms elsewhere) is no stranger and is never counted. Messages that the
-plane delivers by its table are counted afterwards, from their archive records: a domain that is over its limit
-loses that short way for a while, so that what comes then is judged before it is delivered.
+Three buckets: of the sender's domain and of the sender, in each hosted domain, and of the recipient. Whoever is in the
+recipient's contact list, was written to by it, or was shown its presence (rooms elsewhere) is no stranger and is never
+counted. Messages that the plane delivers by its table are counted afterwards, from their archive records: a domain that
+is over its limit loses that short way for a while, so that what comes then is judged before it is delivered.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _MAX_WAITING = 2000
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Stanzas of strangers per minute: from one of them, from one domain, to one account. A bucket holds a minute's."""
+    """Stanzas of strangers per minute: from one of them, from one domain, to one account. A bucket holds a minute's.
+
+    Without a share for ``sender`` (0) nothing is counted.
+    """
 
     sender: float
     domain: float
@@ -61,15 +64,15 @@ class Watched:
 
 
 class Strangers:
-    """``exempt`` are domains of this server's own parts. ``direct`` gives or takes a domain's short way.
+    """``shares`` are those that count for a bare JID of this site. ``exempt`` are domains of this server's own parts.
 
-    ``clock`` is monotonic, in seconds.
+    ``direct`` gives or takes a domain's short way. ``clock`` is monotonic, in seconds.
     """
 
     def __init__(
         self,
         domains: Collection[str],
-        shares: Shares,
+        shares: Callable[[str], Shares],
         *,
         accounts: Accounts,
         rosters: Rosters,
@@ -86,9 +89,8 @@ class Strangers:
         self._exempt = exempt
         self._direct = direct
         self._clock = clock
-        self._domains = Budgets(shares.domain / _MINUTE, shares.domain)
-        self._senders = Budgets(shares.sender / _MINUTE, shares.sender)
-        self._recipients = Budgets(shares.recipient / _MINUTE, shares.recipient)
+        self._shares = shares
+        self._budgets: dict[tuple[str, float], Budgets] = {}
         self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._judged: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -128,14 +130,22 @@ class Strangers:
 
     def _over(self, sender: Jid, to: Jid) -> str | None:
         """Counts one stanza: whose share is used up. A larger share is not touched for what a smaller one refuses."""
-        now = self._clock()
-        if not self._senders.take(str(sender.bare), now):
+        shares = self._shares(str(to.bare))
+        if not shares.sender:
+            return None
+        if not self._takes("one sender", shares.sender, f"{sender.bare} {to.domain}"):
             return "one sender"
-        if not self._domains.take(sender.domain, now):
+        if not self._takes("one domain", shares.domain, f"{sender.domain} {to.domain}"):
             return "one domain"
-        if not self._recipients.take(str(to.bare), now):
+        if not self._takes("all for one account", shares.recipient, str(to.bare)):
             return "all for one account"
         return None
+
+    def _takes(self, kind: str, share: float, who: str) -> bool:
+        budgets = self._budgets.get((kind, share))
+        if budgets is None:  # as many as the settings name
+            budgets = self._budgets[kind, share] = Budgets(share / _MINUTE, share)
+        return budgets.take(who, self._clock())
 
     async def related(self, owner: str, sender: Jid) -> bool:
         """Whether an account (bare JID) has to do with somebody, or they are of this site. Raises Unavailable."""

@@ -29,7 +29,7 @@ class VCards:
         store: Store,
         avatars: Avatars,
         related: Callable[[str, Jid], Awaitable[bool]],
-        max_bytes: int,
+        max_bytes: Callable[[str], int],
     ) -> None:
         self._users = users
         self._store = store
@@ -80,8 +80,8 @@ class VCards:
 
     async def store(self, owner: str, vcard: Element) -> None:
         """Takes an account's vCard; an inline picture becomes its avatar. Raises StanzaError."""
-        if len(vcard.to_xml("").encode()) > self._max_bytes:
-            raise StanzaError("not-acceptable", f"a vCard may have {self._max_bytes} bytes")
+        if len(vcard.to_xml("").encode()) > (most := self._max_bytes(owner)):
+            raise StanzaError("not-acceptable", f"a vCard may have {most} bytes")
         photo = vcard.find("PHOTO", ns.VCARD)
         inline = photo is not None and photo.find("BINVAL", ns.VCARD) is not None
         await self._avatars.set_photo(owner, photo if inline else None)

@@ -20,6 +20,7 @@ async def take_nodes(
     store: PepStore, owner: str, pieces: Sequence[Element], outcome: Outcome, *, dry_run: bool
 ) -> None:
     """Takes nodes over: configuration first, then items, oldest first. Fields that mean nothing here are left out."""
+    most = store.bounds(owner).items
     configs: dict[str, Config] = {}
     items: dict[str, dict[str, Element]] = {}
     for child in (child for piece in pieces for child in piece.elements()):
@@ -27,7 +28,7 @@ async def take_nodes(
         if not 0 < len(node) <= _MAX_NAME:
             outcome.leave("personal nodes without a usable name")
         elif child.name == "configure":
-            configs[node] = _configured(child, configs.get(node, Config()), store.bounds.items)
+            configs[node] = _configured(child, configs.get(node, Config()), most)
         elif child.name == "affiliations":
             configs[node] = _members(child, configs.get(node, Config()))
         elif child.name == "items":
@@ -49,9 +50,9 @@ async def _take_node(
     outcome: Outcome,
     dry_run: bool,
 ) -> None:
-    config = await store.config(owner, node)
+    config, bounds = await store.config(owner, node), store.bounds(owner)
     if config is None:
-        config = wanted or Config(max_items=min(max(len(items), 1), store.bounds.items))
+        config = wanted or Config(max_items=min(max(len(items), 1), bounds.items))
         outcome.new["nodes"] += 1
         if not dry_run:
             await store.create(owner, node, config)
@@ -68,8 +69,8 @@ async def _take_node(
             outcome.leave("personal items without exactly one payload")
             continue
         text = payload[0].to_xml("")
-        if len(text.encode()) > store.bounds.item_bytes:
-            outcome.leave(f"personal items of more than {store.bounds.item_bytes} bytes")
+        if len(text.encode()) > bounds.item_bytes:
+            outcome.leave(f"personal items of more than {bounds.item_bytes} bytes")
         elif name not in known:
             new.append((name, text))
         elif known[name] == text:
@@ -77,7 +78,7 @@ async def _take_node(
         else:
             outcome.conflict(f"node {node}, item {name[:100]}: is here already, otherwise")
     # The newest are kept; a node that is full takes nothing, so that taking again changes nothing.
-    room = max(config.max_items - len(known), 0)
+    room = max(min(config.max_items, bounds.items) - len(known), 0)
     if len(new) > room:
         outcome.left["older personal items than their nodes keep"] += len(new) - room
         new = new[len(new) - room :]

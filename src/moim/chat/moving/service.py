@@ -11,10 +11,9 @@ from moim.store import Store
 class Moving:
     """The two directions, over the parts of a chat service. ``hosts`` are the domains of its users."""
 
-    def __init__(self, parts: Parts, store: Store, hosts: Hosts, *, most_blocked: int) -> None:
+    def __init__(self, parts: Parts, store: Store, hosts: Hosts) -> None:
         self._parts = parts
         self._store = store
-        self._most_blocked = most_blocked
         self.hosts = hosts
 
     def taking(self, domain: str, *, dry_run: bool) -> Taking:
@@ -24,7 +23,7 @@ class Moving:
             self._store,
             domain,
             most_contacts=self.hosts.settings(domain).max_roster_items,
-            most_blocked=self._most_blocked,
+            most_blocked=self.hosts.settings(domain).max_blocked,
             dry_run=dry_run,
         )
 
