@@ -4,7 +4,7 @@ import it."""
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, final
 
-__all__ = ["Element", "Sfu", "TurnServer", "XmlStream", "XmppServer", "archivable", "copied"]
+__all__ = ["ArchiveIds", "Element", "Sfu", "TurnServer", "XmlStream", "XmppServer", "archivable", "copied"]
 
 # --- XMPP: the element tree, the framer and the server engine ---------------------------------------------------------
 
