@@ -143,6 +143,28 @@ async def test_a_node_starts_without_a_server_and_finds_it_later(monkeypatch: py
     server.remove()
 
 
+async def test_who_begins_to_listen_while_it_connects_is_heard(
+    server: PrivateNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = made(server, "inside"), made(server, "inside2")
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+    flush, subjects = there._client.flush, ["a", "b", "c"]
+
+    async def slowly(timeout: int = 10) -> None:
+        if subjects:
+            there.listen(subjects.pop(), got.put_nowait)
+        await flush(timeout)
+
+    monkeypatch.setattr(there._client, "flush", slowly)
+    for bus in (here, there):
+        await bus.start()
+    for subject in ("a", "b", "c"):
+        assert here.send(subject, subject.encode())
+        assert await got.get() == subject.encode()
+    for bus in (here, there):
+        await bus.stop()
+
+
 async def test_only_who_knows_the_password_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moim.bus.nats._FIRST_WAIT", 0.3)
     server = PrivateNats(lines='authorization { user: moim, password: "s3cret" }')

@@ -56,6 +56,7 @@ class Neighbour(World):
                 continue
             for item in event.items:
                 self._told_item(item)
+            self._link.done(event)
         self._flush()
 
     def _told_item(self, item: Item) -> None:
@@ -145,8 +146,8 @@ class Neighbour(World):
 
     def _rubbish(self) -> None:
         """Something that is no message, or one of another life."""
-        head = {"v": 1, "from": NAME, "epoch": self._link.mine, "to": self._link.theirs, "got": 0}
-        document = bent(head | {"seq": 1, "items": self._items()}, self.rng)
+        head = {"v": 1, "from": NAME, "epoch": self._link.mine, "to": self._link.theirs, "got": 0, "done": 0}
+        document = bent(head | {"besides": [1], "seq": 1, "items": self._items()}, self.rng)
         data = bytearray(json.dumps(document).encode())
         if self.rng.random() < 0.3:
             data[self.rng.randrange(len(data))] = self.rng.randrange(256)

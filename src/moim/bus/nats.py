@@ -91,9 +91,7 @@ class NatsBus(Bus):
             reconnected_cb=self._found,
         )
         await self._subscribe(f"{self._prefix}.fact", self._fact)
-        for subject in (*self._listeners, *self._answerers):
-            await self._take(subject)
-        await self._client.flush()
+        await self._arrive()
         await self._found()
 
     async def stop(self) -> None:
@@ -135,10 +133,20 @@ class NatsBus(Bus):
     async def _found(self) -> None:
         if self._stopping:
             return
+        # Whoever begins to listen meanwhile counts on this; from the moment in which it is up, ``_begin`` does it.
+        while missing := [x for x in (*self._listeners, *self._answerers) if self._full(x) not in self._subscriptions]:
+            for subject in missing:
+                await self._take(subject)
+            await self._arrive()
         self._up, self._said = True, ""
         _log.info("connected to NATS at %s", self._settings.url)
         self._first.set()
         await self.deliver(BusChanged(up=True))
+
+    async def _arrive(self) -> None:
+        """Returns when the server knows what it was told, or does not say so."""
+        with contextlib.suppress(nats.errors.Error):
+            await self._client.flush()
 
     async def _subscribe(self, subject: str, handler: Callable[[Msg], Any]) -> None:
         self._subscriptions[subject] = await self._client.subscribe(subject, cb=handler)
@@ -173,7 +181,7 @@ class NatsBus(Bus):
 
     def send(self, subject: str, body: bytes) -> bool:
         """See ``Bus``."""
-        return self._put(f"{self._prefix}.to.{subject}", body)
+        return self._put(self._full(subject), body)
 
     def listen(self, subject: str, listener: Listener) -> Callable[[], None]:
         """See ``Bus``."""
@@ -196,8 +204,11 @@ class NatsBus(Bus):
         await asyncio.gather(*(self._take(subject) for subject in (*self._listeners, *self._answerers)))
         await self._client.flush()
 
+    def _full(self, subject: str) -> str:
+        return f"{self._prefix}.to.{subject}"
+
     async def _take(self, subject: str) -> None:
-        name = f"{self._prefix}.to.{subject}"
+        name = self._full(subject)
         if name in self._subscriptions:
             return
         self._subscriptions[name] = None
@@ -223,7 +234,7 @@ class NatsBus(Bus):
         if not self._up:
             raise PeerUnreachable("there is no connection to NATS")
         try:
-            answer = await self._client.request(f"{self._prefix}.to.{subject}", body, timeout=within)
+            answer = await self._client.request(self._full(subject), body, timeout=within)
         except nats.errors.NoRespondersError:
             raise NotFound(f"nobody answers '{subject}' on the bus") from None
         except nats.errors.TimeoutError:

@@ -23,6 +23,8 @@ class Wire:
         self.got: dict[str, list[object]] = {"one": [], "two": []}
         self.began: dict[str, list[Began]] = {"one": [], "two": []}
         self.way: dict[str, deque[bytes]] = {"one": deque(), "two": deque()}
+        self.held: list[Received] | None = None
+        """What came to either side and is not dealt with; None while everything is at once."""
 
     def collect(self) -> None:
         for side, to in ((self.one, "two"), (self.two, "one")):
@@ -37,6 +39,10 @@ class Wire:
         for event in side.receive(read(body), self.now):
             if isinstance(event, Received):
                 self.got[to].extend(item[1] for item in event.items)
+                if self.held is not None:
+                    self.held.append(event)
+                else:
+                    side.done(event)
             else:
                 self.began[to].append(event)
         side.flush(self.now)
@@ -102,6 +108,101 @@ def test_a_new_life_gives_back_what_was_not_confirmed() -> None:
     assert wire.got["two"] == ["new"]
 
 
+def test_what_arrived_is_kept_until_it_is_dealt_with() -> None:
+    wire = Wire()
+    wire.settle()
+    wire.held = []
+    for number in range(4):
+        wire.one.send(["x", number])
+        wire.one.flush(wire.now)
+        wire.collect()
+        wire.deliver("two")
+    wire.now += 0.5
+    wire.two.tick(wire.now)
+    wire.collect()
+    wire.deliver("one")
+    wire.now += 5
+    wire.one.tick(wire.now)
+    assert all(b'"seq"' not in body for body in wire.one.output), "what arrived is not said again"
+    first, second, third, _ = wire.held
+    for received in (third, first):
+        wire.two.done(received)
+    wire.two.flush(wire.now)
+    wire.collect()
+    wire.deliver("one")
+    assert wire.one.bury() == (["x", 1], ["x", 3])
+    wire.two.done(second)
+
+
+def test_what_nobody_ever_deals_with_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "_MAX_OVERTAKING", 10)
+    monkeypatch.setattr(link, "_MAX_BESIDES", 0)
+    wire = Wire()
+    wire.settle()
+    wire.held = []
+    for number in range(12):
+        wire.one.send(["x", number])
+        wire.one.flush(wire.now)
+        wire.collect()
+        wire.deliver("two")
+    others = wire.held[1:]
+    for received in others:
+        wire.two.done(received)
+    wire.settle()
+
+
+def test_what_a_former_life_said_confirms_nothing_of_a_later_one() -> None:
+    wire = Wire()
+    wire.settle()
+    wire.held = []
+    wire.one.send(["x", "old"])
+    wire.one.flush(wire.now)
+    wire.collect()
+    wire.deliver("two")
+    (old,) = wire.held
+    wire.one = Link("one", "two", 3)
+    wire.one.tick(wire.now)
+    wire.collect()
+    wire.deliver("two")
+    wire.deliver("one")
+    wire.one.send(["x", "new"])
+    wire.one.flush(wire.now)
+    wire.collect()
+    while wire.way["two"]:
+        wire.deliver("two")
+    wire.two.done(old)
+    wire.two.flush(wire.now)
+    wire.two.tick(wire.now)
+    wire.collect()
+    while wire.way["one"]:
+        wire.deliver("one")
+    assert wire.got["two"][-1] == "new"
+    assert not wire.one.idle
+
+
+def test_a_node_that_begins_anew_speaks_to_the_other_at_once() -> None:
+    wire = Wire()
+    wire.settle()
+    wire.one.send(["x", "lost"])
+    wire.one, undelivered = wire.one.anew(3)
+    assert undelivered == (["x", "lost"],)
+    assert wire.one.send(["x", "new"])
+    wire.settle()
+    assert wire.got["two"] == ["new"]
+    assert len(wire.began["two"]) == 2
+    assert len(wire.began["one"]) == 1, "the other one lives as before"
+
+
+def test_a_node_that_knows_of_arrival_alone_is_understood() -> None:
+    wire = Wire()
+    wire.settle()
+    wire.one.send(["x", "confirmed"])
+    wire.one.flush(wire.now)
+    older = {"v": 1, "from": "two", "epoch": 2, "to": 1, "got": 1}
+    wire.one.receive(older, wire.now)
+    assert wire.one.idle
+
+
 def test_a_buried_life_is_not_heard_any_more() -> None:
     wire = Wire()
     wire.settle()
@@ -154,7 +255,11 @@ def test_what_no_node_says_is_refused(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"epoch": "1"}, {"epoch": -1}, {"to": None}, {"got": True}, {"seq": "1"}, {"seq": 1}, {"seq": 1, "items": [1]}],
+    [
+        *({"epoch": "1"}, {"epoch": -1}, {"to": None}, {"got": True}, {"done": None}),
+        *({"besides": 1}, {"besides": [None]}, {"besides": [1] * 5000}),
+        *({"seq": "1"}, {"seq": 1}, {"seq": 1, "items": [1]}),
+    ],
 )
 def test_messages_with_wrong_parts_are_refused(change: dict[str, object]) -> None:
     document = {"v": 1, "from": "two", "epoch": 2, "to": 1, "got": 0} | change

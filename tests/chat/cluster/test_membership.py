@@ -70,6 +70,33 @@ async def test_every_life_has_a_higher_epoch(store: Store) -> None:
     assert epochs == sorted(set(epochs))
 
 
+@pytest.mark.parametrize("ends", ["in order", "by another"])
+async def test_the_epoch_of_a_life_that_is_over_is_not_given_again(store: Store, ends: str) -> None:
+    """Others do not listen any more to the life that had it."""
+    clock = Clock()
+    a = Node(store, "a", clock)
+    await a.start()
+    epochs = [a.member.epoch]
+    for _ in range(3):
+        b = Node(store, "b", clock)
+        await b.start()
+        assert b.member.epoch > max(epochs)
+        epochs.append(b.member.epoch)
+        if ends == "in order":
+            await b.member.stop()
+        else:
+            await expire(store, "b")
+            clock.now += 100
+        await a.member.beat()
+        view = a.views[-1]
+        assert view.over("b", b.member.epoch)
+        assert not view.over("b", b.member.epoch + 1), "one that began since"
+        assert not view.over("a", a.member.epoch)
+        assert await b.member._store.write(b.member._renew) is None
+        with pytest.raises(Unavailable):
+            await b.member.acquire("rooms")
+
+
 async def test_a_lease_has_one_holder(store: Store) -> None:
     clock = Clock()
     a, b = Node(store, "a", clock), Node(store, "b", clock)

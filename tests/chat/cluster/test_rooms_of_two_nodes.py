@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from chat.cluster.conftest import Pair, Waiting, arrived, die, leave
 from moim.bus import Hub
 from moim.proto.xmpp import Element, ns
 
-Pair = tuple[Any, Any]
 ROOM = "tea@rooms.chat.test"
 
 
@@ -55,20 +55,6 @@ def say(client: Any, text: str) -> None:
 def leaves(nick: str) -> Callable[[Element], bool]:
     """Whether a presence says that somebody left the room."""
     return lambda stanza: stanza.get("from") == f"{ROOM}/{nick}" and stanza.get("type") == "unavailable"
-
-
-async def die(house: Any, hub: Hub) -> None:
-    """Ends a node as a kill does: its lease runs out, and it says nothing more."""
-    cluster = house.service._cluster
-    cluster.membership._task.cancel()
-    for task in cluster.links._tasks:
-        task.cancel()
-    hub.buses.remove(house.bus)
-
-
-async def leave(house: Any, _hub: Hub) -> None:
-    """Ends a node in good order."""
-    await house.service.stop()
 
 
 async def test_people_of_both_nodes_meet(pair: Pair) -> None:
@@ -155,3 +141,24 @@ async def test_a_node_that_was_taken_for_dead_gives_the_rooms_up(pair: Pair, hub
     say(bob, "together")
     for client in (alice, bob):
         await until(client, "message", says("together"))
+
+
+async def test_what_was_said_in_a_room_of_a_dead_node(pair: Pair, hub: Hub) -> None:
+    here, there = pair
+    alice, bob = await here.online("alice", "a"), await there.online("bob", "b")
+    await enter(alice, "Alice")
+    await open_room(alice, persistent=True)
+    await enter(bob, "Bob")
+    await here.service._parts.rooms._seats.drain()
+    say(bob, "before")
+    await until(bob, "message", says("before"))
+    waiting = here.service._parts.archive.intake._store = Waiting(here.store)
+    say(bob, "not on disk")
+    await waiting.reached.wait()
+    await bob.sync()
+    await arrived(there)
+    await die(here, hub)
+    await until(bob, "message", says("not on disk"))
+    say(bob, "after")
+    await until(bob, "message", says("after"))
+    waiting.over.set()

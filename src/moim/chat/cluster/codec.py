@@ -28,6 +28,11 @@ SENT: Final = "sent"  # [_, jid, [[xml, sole]…]]: what its client may not have
 SETTLED: Final = "settled"  # [_, jid, number]: that was all; ``number`` of what asked for it, or 0
 ECHO: Final = "echo"  # [_, jid]: to be answered by the same with a yes behind it, after what was said before
 
+OF_A_LIFE: Final = (SESSION, LIVE, WANT, MOVED, SETTLED, BYE)
+"""What means nothing once the node that said it is dead, or has begun anew."""
+LASTING: Final = (DELIVER, FAN_OUT, COPY, COMPONENT, ROSTER, BLOCKED, ARCHIVED, EVENT)
+"""What a node that begins anew says again, to those who live on."""
+
 
 def element(item: list[Any], place: int) -> Element:
     """The stanza at a place of an item. Raises ValueError."""

@@ -1,16 +1,18 @@
 """The link to one other node, as a machine: what is sent arrives once and in order, whatever the bus loses.
 
-Batches are numbered within a pair of lives (epochs) of the two nodes, kept until the other side has confirmed them,
-and repeated after a silence. When either node begins a new life, both start over: what was not confirmed is given back.
-No I/O and no clock; ``output`` is what has to go over the bus.
+Batches are numbered within a pair of lives (epochs) of the two nodes, repeated after a silence until they have arrived,
+and kept until the other side has dealt with them: with all up to one number, and, said once, with some besides. When
+either node begins a new life, both start over: what was not dealt with is given back. No I/O and no clock; ``output``
+is what has to go over the bus.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 VERSION: Final = 1
@@ -20,6 +22,8 @@ _MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 _REPEAT_SECONDS: Final = 1.0
 _REPEATED: Final = 64  # batches that are repeated at once
 _MAX_EARLY: Final = 1024
+_MAX_BESIDES: Final = 1024  # numbers in one message
+_MAX_OVERTAKING: Final = 100_000  # batches that are dealt with before an earlier one; then that one has to be
 
 Item = list[Any]
 """A JSON array; its first element says what it is."""
@@ -27,16 +31,18 @@ Item = list[Any]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Items of the other node, in order."""
+    """Items of the other node, in order: those of the batch ``number`` of its life ``epoch``."""
 
     items: tuple[Item, ...]
+    epoch: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Began:
     """A new pair of lives: everything known of the other node is void, and it has to be told everything.
 
-    ``undelivered`` are the items of the old pair that were not confirmed, in order.
+    ``undelivered`` are the items of the old pair that were not dealt with, in order.
     """
 
     undelivered: tuple[Item, ...]
@@ -66,11 +72,15 @@ class Link:
         self.theirs = 0
         self.heard_at = float("-inf")
         self.output: deque[bytes] = deque()
-        self._waiting: deque[_Batch] = deque()
+        self._waiting: OrderedDict[int, _Batch] = OrderedDict()
         self._bytes = 0
         self._pending: list[tuple[Item, str, int] | Slot] = []
         self._sent = 0
+        self._arrived = 0
         self._got = 0
+        self._done = 0
+        self._overtaking: set[int] = set()
+        self._besides: list[int] = []
         self._early: dict[int, tuple[Item, ...]] = {}
         self._owes_ack = False
         self._repeat_at: float | None = None
@@ -90,7 +100,7 @@ class Link:
 
     @property
     def idle(self) -> bool:
-        """Whether everything was confirmed."""
+        """Whether the other node has dealt with everything."""
         return not self._waiting and not self._pending
 
     def send(self, item: Item) -> bool:
@@ -130,7 +140,7 @@ class Link:
             self._sent += 1
             text = ",".join(text for _, text, _ in chosen)
             batch = _Batch(self._sent, size, text, tuple(item for item, _, _ in chosen))
-            self._waiting.append(batch)
+            self._waiting[batch.number] = batch
             self.output.append(self._carrying(batch))
             self._owes_ack = False
             if self._repeat_at is None:
@@ -156,10 +166,10 @@ class Link:
             self.repeat(now)
 
     def repeat(self, now: float) -> None:
-        """Sends again what was not confirmed."""
-        for batch in list(self._waiting)[:_REPEATED]:
+        """Sends again what may not have arrived."""
+        for batch in islice((batch for n, batch in self._waiting.items() if n > self._arrived), _REPEATED):
             self.output.append(self._carrying(batch))
-        self._repeat_at = now + _REPEAT_SECONDS if self._waiting else None
+        self._repeat_at = now + _REPEAT_SECONDS if self._sent > self._arrived else None
 
     def _carrying(self, batch: _Batch) -> bytes:
         head = self._head()
@@ -170,13 +180,17 @@ class Link:
         return json.dumps(head | {"hello": True} if hello else head).encode()
 
     def _head(self) -> dict[str, Any]:
-        return {"v": VERSION, "from": self.node, "epoch": self.mine, "to": self.theirs, "got": self._got}
+        head: dict[str, Any] = {"v": VERSION, "from": self.node, "epoch": self.mine, "to": self.theirs}
+        head |= {"got": self._got, "done": self._done}
+        besides, self._besides = [number for number in self._besides if number > self._done], []
+        return head | {"besides": besides[:_MAX_BESIDES]} if besides else head
 
     # --- receiving ----------------------------------------------------------------------------------------------
 
     def receive(self, document: dict[str, Any], now: float) -> list[Received | Began]:
         """One message of the other node. Raises ValueError for what no node says."""
         epoch, to, got = (_number(document, key) for key in ("epoch", "to", "got"))
+        done = _number(document, "done") if "done" in document else got  # COMPAT 2026-11: nodes that tell no difference
         events: list[Received | Began] = []
         if epoch < self.theirs or epoch <= self._buried:
             return events  # a voice from an earlier life
@@ -187,7 +201,7 @@ class Link:
             # It does not know this life yet: until it does, its numbers mean nothing.
             self.output.append(self._message(hello=True))
             return events
-        self._confirmed(got, now)
+        self._confirmed(got, done, _numbers(document, "besides"), now)
         if document.get("hello"):
             self.output.append(self._message())
         seq = document.get("seq")
@@ -195,43 +209,66 @@ class Link:
             events.extend(self._batch(_number(document, "seq"), document.get("items")))
         return events
 
-    def _confirmed(self, got: int, now: float) -> None:
-        progress = False
-        while self._waiting and self._waiting[0].number <= got:
-            self._bytes -= self._waiting.popleft().size
-            progress = True
-        if progress:
-            self._repeat_at = now + _REPEAT_SECONDS if self._waiting else None
+    def _confirmed(self, got: int, done: int, besides: Sequence[int], now: float) -> None:
+        while self._waiting and next(iter(self._waiting)) <= done:
+            self._bytes -= self._waiting.popitem(last=False)[1].size
+        for number in besides:
+            if (batch := self._waiting.pop(number, None)) is not None:
+                self._bytes -= batch.size
+        if got > self._arrived:
+            self._arrived = min(got, self._sent)
+            self._repeat_at = now + _REPEAT_SECONDS if self._sent > self._arrived else None
 
     def _batch(self, seq: int, items: Any) -> list[Received | Began]:
         if not isinstance(items, list) or not all(isinstance(item, list) and item for item in items):
             raise ValueError("a batch is a list of items")
-        self._owes_ack = True
         events: list[Received | Began] = []
-        if seq == self._got + 1:
-            events.append(Received(tuple(items)))
-            self._got += 1
-            while (early := self._early.pop(self._got + 1, None)) is not None:
-                events.append(Received(early))
+        if seq <= self._got:
+            self._owes_ack = True
+        elif seq == self._got + 1:
+            found: tuple[Item, ...] | None = tuple(items)
+            while found is not None:
                 self._got += 1
+                events.append(Received(found, self.theirs, self._got))
+                found = self._early.pop(self._got + 1, None)
         elif seq > self._got + 1 and len(self._early) < _MAX_EARLY:
             self._early[seq] = tuple(items)
         return events
 
+    def done(self, received: Received) -> None:
+        """A batch is dealt with, and the other node may forget it."""
+        if received.epoch != self.theirs:
+            return
+        self._owes_ack = True
+        self._overtaking.add(received.number)
+        self._besides.append(received.number)
+        while self._done + 1 in self._overtaking or len(self._overtaking) > _MAX_OVERTAKING:
+            self._done += 1
+            self._overtaking.discard(self._done)
+
     def bury(self) -> tuple[Item, ...]:
-        """The other node's life is over: nothing of it is heard any more. Gives what was not confirmed."""
+        """The other node's life is over: nothing of it is heard any more. Gives what it has not dealt with."""
         self._buried = max(self._buried, self.theirs)
         return self.reset(0)
 
+    def anew(self, mine: int) -> tuple[Link, tuple[Item, ...]]:
+        """The link of a new life of this node, which the other node need not be waited for with; and what that has not
+        dealt with."""
+        link = Link(self.node, self.peer, mine)
+        link.theirs, link.heard_at, link._buried = self.theirs, self.heard_at, self._buried
+        return link, self.reset(0)
+
     def reset(self, theirs: int) -> tuple[Item, ...]:
-        """Starts over with another life of the other node (0: none known); gives what was not confirmed."""
-        undelivered = tuple(item for batch in self._waiting for item in batch.items)
+        """Starts over with another life of the other node (0: none known); gives what was not dealt with."""
+        undelivered = tuple(item for batch in self._waiting.values() for item in batch.items)
         undelivered += tuple(entry[0] for entry in self._pending if not isinstance(entry, Slot))
         self.theirs = theirs
         self._waiting.clear()
         self._pending.clear()
         self._early.clear()
-        self._bytes = self._sent = self._got = 0
+        self._overtaking.clear()
+        self._besides.clear()
+        self._bytes = self._sent = self._arrived = self._got = self._done = 0
         self._owes_ack = False
         self._repeat_at = None
         return undelivered
@@ -252,3 +289,10 @@ def _number(document: dict[str, Any], key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"'{key}' is not a number")
     return value
+
+
+def _numbers(document: dict[str, Any], key: str) -> list[int]:
+    values = document.get(key, [])
+    if not isinstance(values, list) or len(values) > _MAX_BESIDES:
+        raise ValueError(f"'{key}' is no list of numbers")
+    return [_number({key: value}, key) for value in values]

@@ -1,6 +1,8 @@
 """The links to all other nodes, over the bus: what is said in one turn of the event loop goes out as one message each.
 
-What comes is worked on in order, one item after the other, per node; an item that fails is logged and passed over.
+What comes is worked on in order, one item after the other, per node; an item that fails is logged and passed over. The
+other node hears that it may forget a message when nobody here has what came of it in custody any more: until then it
+finds another way for it should this node die.
 """
 
 from __future__ import annotations
@@ -9,9 +11,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 from moim.bus import Bus, BusChanged
+from moim.chat.cluster import codec
 from moim.chat.cluster.link import Began, Item, Link, Received, Slot, read
+from moim.chat.custody import Custody, working_on
 from moim.errors import MoimError
 
 _TICK_SECONDS = 0.5
@@ -43,7 +48,7 @@ class Links:
         self._on_began = began
         self._clock = clock
         self._links: dict[str, Link] = {}
-        self._inboxes: dict[str, asyncio.Queue[Began | Received]] = {}
+        self._inboxes: dict[str, asyncio.Queue[tuple[Link, Began | Received]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._cancels: list[Callable[[], None]] = []
         self._flush_due = False
@@ -53,7 +58,7 @@ class Links:
         """Begins to speak as the node's life of this epoch."""
         for peer in self._peers:
             self._links[peer] = Link(self._node, peer, epoch)
-            self._inboxes[peer] = asyncio.Queue(_MAX_INBOX)
+            self._inboxes[peer] = asyncio.Queue()
             self._tasks.append(asyncio.create_task(self._work(peer), name=f"chat:from-{peer}"))
         self._cancels = [
             self._bus.listen(f"chat.{self._node}", self._message),
@@ -62,7 +67,7 @@ class Links:
         self._tasks.append(asyncio.create_task(self._run(), name="chat:links"))
 
     async def stop(self, patience: float) -> None:
-        """Returns when everything said was confirmed, or after so many seconds."""
+        """Returns when everything said was dealt with, or after so many seconds."""
         self._idle.clear()
         self.flush()
         if self._bus.connected and self._waits():
@@ -76,21 +81,28 @@ class Links:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
-    def renew(self, epoch: int) -> list[Item]:
-        """This node begins a new life; gives what was not confirmed in the old one."""
-        undelivered: list[Item] = []
+    def renew(self, epoch: int) -> list[tuple[str, Sequence[Item]]]:
+        """This node begins a new life, and has to tell the others everything; gives what each has not dealt with."""
+        left: list[tuple[str, Sequence[Item]]] = []
         for peer, link in self._links.items():
-            undelivered.extend(link.reset(0))
-            self._links[peer] = Link(self._node, peer, epoch)
-        return undelivered
+            new, undelivered = link.anew(epoch)
+            self._links[peer] = new
+            if new.begun:
+                self._inboxes[peer].put_nowait((new, Began(())))
+                left.append((peer, undelivered))
+        return left
 
     def bury(self, peer: str) -> Sequence[Item]:
-        """Another node's life is over; gives what it did not confirm."""
+        """Another node's life is over; gives what it has not dealt with."""
         return self._links[peer].bury()
 
     def there(self) -> list[str]:
         """The nodes that can be spoken to."""
-        return sorted(node for node, link in self._links.items() if link.begun)
+        return sorted(self.lives())
+
+    def lives(self) -> dict[str, int]:
+        """The nodes that can be spoken to, each with the epoch of its life."""
+        return {node: link.theirs for node, link in self._links.items() if link.begun}
 
     def heard(self, node: str) -> float:
         """When the bus last carried a node's voice."""
@@ -169,6 +181,9 @@ class Links:
             link = self._links.get(document["from"])
             if link is None:
                 raise ValueError("it comes from no node of this site")
+            inbox = self._inboxes[link.peer]
+            if inbox.qsize() >= _MAX_INBOX:
+                return  # it comes again
             events = link.receive(document, self._clock())
         except (ValueError, RecursionError) as error:
             _log.warning("something came over the bus that is no message of a node, and was dropped: %s", error)
@@ -176,28 +191,34 @@ class Links:
         if not self._waits():
             self._idle.set()
         for event in events:
-            try:
-                self._inboxes[link.peer].put_nowait(event)
-            except asyncio.QueueFull:
-                _log.error("the node %s says more than can be worked on; some of it is lost", link.peer)
+            inbox.put_nowait((link, event))
         self._flush_soon()
 
     async def _work(self, peer: str) -> None:
         inbox = self._inboxes[peer]
         while True:
-            event = await inbox.get()
+            link, event = await inbox.get()
             if isinstance(event, Began):
                 try:
                     await self._on_began(peer, event.undelivered)
                 except Exception:
                     _log.exception("the node %s is there, and could not be told everything", peer)
                 continue
+            held = Custody(partial(self._dealt_with, link, event))
             for item in event.items:
+                if event.epoch != self._links[peer].theirs and item[0] in codec.OF_A_LIFE:
+                    continue
                 try:
-                    work = self._handle(peer, item)
-                    if work is not None:
-                        await work
+                    with working_on(held):
+                        work = self._handle(peer, item)
+                        if work is not None:
+                            await work
                 except (MoimError, ValueError) as error:
                     _log.error("'%s' of the node %s could not be handled: %s", str(item[0])[:32], peer, error)
                 except Exception:
                     _log.exception("'%s' of the node %s could not be handled", str(item[0])[:32], peer)
+            held.release()
+
+    def _dealt_with(self, link: Link, received: Received, _kept: bool) -> None:
+        link.done(received)
+        self._flush_soon()

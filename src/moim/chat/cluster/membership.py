@@ -1,8 +1,9 @@
 """Which nodes live, and what they hold: leases in the database, by its clock, with an epoch that rises with every life.
 
-A node renews one row; what it holds counts as long as that row does. Whoever takes over deletes the dead node's row
+A node renews one row; what it holds counts as long as that row does. Whoever takes over ends the dead node's row
 first: should that node live after all, its next renewal fails, and it knows that it lost everything. Nobody is
 declared dead by a node that could not reach the database itself a moment ago, nor while the bus carries its voice.
+A row that ended stays: its epoch is never given again, because others remember it as that of a life that is over.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from moim.chat.cluster import tables
 from moim.errors import MoimError, Unavailable
 from moim.store import Store, insert
 
+_OVER = 0.0  # the end of a lease that was ended, rather than ran out
 _SILENT_SECONDS = 2.0
 _WATCHFUL_SECONDS = 0.5
 
@@ -29,11 +31,19 @@ _log = logging.getLogger("moim.chat.cluster")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the database says: live nodes and those whose lease ran out, each with its epoch; leases by name."""
+    """What the database says: live nodes and those whose lease ran out, each with its epoch; leases by name.
+
+    ``newest`` is the highest epoch that any life has had until then.
+    """
 
     live: dict[str, int] = field(default_factory=dict)
     late: dict[str, int] = field(default_factory=dict)
     leases: dict[str, tuple[str, int]] = field(default_factory=dict)
+    newest: int = 0
+
+    def over(self, node: str, epoch: int) -> bool:
+        """Whether a life of a node has ended; False for one that began after this was seen."""
+        return node not in self.live and node not in self.late and epoch <= self.newest
 
 
 class Membership:
@@ -86,10 +96,8 @@ class Membership:
             table = tables.leases
             self._check(connection)
             holder = connection.execute(sa.select(table).where(table.c.name == name)).first()
-            if holder is not None and (holder.node, holder.epoch) != (self._node, self.epoch):
-                alive = sa.select(tables.nodes.c.epoch).where(tables.nodes.c.node == holder.node)
-                if connection.execute(alive).scalar() == holder.epoch:
-                    return False
+            if holder is not None and holder.node != self._node and _epoch(connection, holder.node) == holder.epoch:
+                return False
             mine = {"node": self._node, "epoch": self.epoch}
             row = insert(table).values(name=name, **mine).on_conflict_do_update(index_elements=["name"], set_=mine)
             connection.execute(row)
@@ -165,22 +173,19 @@ class Membership:
 
     def _begin(self, connection: sa.Connection) -> tuple[int, View]:
         table = tables.nodes
-        highest = connection.execute(sa.select(sa.func.max(table.c.epoch))).scalar() or 0
-        held = connection.execute(sa.select(sa.func.max(tables.leases.c.epoch))).scalar() or 0
-        epoch = max(highest, held) + 1
+        epoch = _look(connection).newest + 1
         mine = {"epoch": epoch, "expires_at": _now(connection) + self._seconds}
         row = insert(table).values(node=self._node, **mine)
         connection.execute(row.on_conflict_do_update(index_elements=["node"], set_=mine))
         return epoch, _look(connection)
 
     def _check(self, connection: sa.Connection) -> None:
-        table = tables.nodes.c
-        if connection.execute(sa.select(table.epoch).where(table.node == self._node)).scalar() != self.epoch:
+        if _epoch(connection, self._node) != self.epoch:
             raise Unavailable("this node was taken for dead", hint="it begins anew within seconds")
 
     def _renew(self, connection: sa.Connection) -> View | None:
         table = tables.nodes
-        mine = (table.c.node == self._node, table.c.epoch == self.epoch)
+        mine = (table.c.node == self._node, table.c.epoch == self.epoch, table.c.expires_at > _OVER)
         renewed = connection.execute(
             sa.update(table).where(*mine).values(expires_at=_now(connection) + self._seconds)
         ).rowcount
@@ -195,18 +200,29 @@ class Membership:
 
 
 def _bury(connection: sa.Connection, node: str, epoch: int) -> None:
-    for table in (tables.leases, tables.nodes):
-        connection.execute(sa.delete(table).where(table.c.node == node, table.c.epoch == epoch))
+    leases, nodes = tables.leases, tables.nodes
+    connection.execute(sa.delete(leases).where(leases.c.node == node, leases.c.epoch == epoch))
+    connection.execute(sa.update(nodes).where(nodes.c.node == node, nodes.c.epoch == epoch).values(expires_at=_OVER))
+
+
+def _epoch(connection: sa.Connection, node: str) -> int | None:
+    """Which life of a node counts; None when it has none."""
+    table = tables.nodes.c
+    alive = sa.select(table.epoch).where(table.node == node, table.expires_at > _OVER)
+    return connection.execute(alive).scalar()
 
 
 def _look(connection: sa.Connection) -> View:
     now = _now(connection)
     live: dict[str, int] = {}
     late: dict[str, int] = {}
+    epochs = [0]
     for row in connection.execute(sa.select(tables.nodes)):
-        (live if row.expires_at >= now else late)[row.node] = row.epoch
+        epochs.append(row.epoch)
+        if row.expires_at > _OVER:
+            (live if row.expires_at >= now else late)[row.node] = row.epoch
     leases = {row.name: (row.node, row.epoch) for row in connection.execute(sa.select(tables.leases))}
-    return View(live, late, leases)
+    return View(live, late, leases, max([*epochs, *(epoch for _, epoch in leases.values())]))
 
 
 def _now(connection: sa.Connection) -> float:

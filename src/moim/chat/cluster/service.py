@@ -35,8 +35,9 @@ from moim.chat.rosters import Rosters
 from moim.chat.sessions import Sessions
 from moim.chat.stream_management import StreamManagement
 from moim.chat.undelivered import Undelivered
+from moim.errors import MoimError
 from moim.model import ServiceStatus
-from moim.proto.xmpp import Element, Jid, stream_error
+from moim.proto.xmpp import Element, Jid, presence, stream_error
 from moim.store import Store
 
 _READY_SECONDS = 5.0
@@ -243,11 +244,11 @@ class Cluster:
     def changed(self, session: Session) -> None:
         """What others have to know of a session changed."""
         if not session.node and session.jid is not None:
-            self.tell_all(self._state(session))
+            self._tell_of(session)
 
     def _came(self, session: Session, at: float) -> None:
         self._bound_at[session] = at
-        self.tell_all(self._state(session, moved=True))
+        self._tell_of(session, moved=True)
 
     def _went(self, session: Session) -> None:
         self._bound_at.pop(session, None)
@@ -262,13 +263,18 @@ class Cluster:
             self._bound_at.pop(session, None)
             self.tell_all([codec.GONE, str(session.full)])
 
-    def _state(self, session: Session, *, moved: bool = False) -> Item:
+    def _tell_of(self, session: Session, *, moved: bool = False) -> None:
+        for peer in self.links.lives():
+            self.tell(peer, self._state(session, peer, moved=moved))
+
+    def _state(self, session: Session, peer: str, *, moved: bool = False) -> Item:
         state = {
             "presence": session.presence.to_xml("") if session.presence is not None else None,
             "priority": session.priority,
             "interested": session.interested,
             "at": self._bound_at.get(session, 0.0),
             "moved": moved,
+            "blind": not self._live[peer].is_set(),
         }
         return [codec.SESSION, str(session.full), state]
 
@@ -277,13 +283,18 @@ class Cluster:
     async def _began(self, peer: str, undelivered: Sequence[Item]) -> None:
         parts = self._needed()
         _log.info("the node %s is there", peer)
+        self._live[peer].clear()
+        if self._moving is not None:
+            parts.undelivered.take(self._moving.gone(peer))
         self._stale[peer] = {session.full for session in self._of(peer)}
         for account in parts.accounts:
             for session in account.sessions.values():
                 if not session.node:
-                    self.tell(peer, self._state(session))
+                    self.tell(peer, self._state(session, peer))
         self.tell(peer, [codec.LIVE])
         self._undelivered[peer] = [*self._undelivered.get(peer, ()), *undelivered]
+        if peer not in self.links.lives():  # it died before this was worked on
+            self._reroute(self._undelivered.pop(peer))
         if self.home is not None:
             await self.home.look(self.membership.view)
 
@@ -300,20 +311,25 @@ class Cluster:
                 return
             error = stream_error("conflict", "the resource was bound by a newer connection")
             parts.sessions.end(holder, error)
-        roster = None
-        if state.presence is not None and ((known := parts.accounts.get(bare)) is None or known.roster is None):
-            roster = await parts.rosters.get(bare)
-        session = shadows.add(peer, jid)
-        was_available = session.available
+        session, roster = shadows.add(peer, jid), None
+        if state.presence is not None and session.full_account.roster is None:
+            try:
+                roster = await parts.rosters.get(bare)
+            except MoimError as error:
+                _log.error("the contact list of %s cannot be read: %s", bare, error)
+            if session.gone or session.node != peer:
+                return
+        before, received = session.presence, session.receives
         shadows.update(session, state, roster)
-        if session.receives and not was_available:
-            await parts.offline.came_elsewhere(session)
         stale = self._stale.get(peer)
         if stale is not None:
             stale.discard(jid)
-            if session.presence is not None and not was_available:
-                # Its own node told of it when it came, but perhaps before this node could hear it.
-                self._show_here(session, session.presence)
+        if (stale is not None or state.blind) and before != session.presence:
+            # Its own node told of it when that happened, but not everybody here, or before this node could hear it.
+            left = presence(str(jid), "", "unavailable").with_attrs({"to": None})
+            self._show_here(session, session.presence or left)
+        if session.receives and not received:
+            await parts.offline.came_elsewhere(session)
 
     def _session_gone(self, peer: str, item: Item) -> None:
         session = self._need_shadows().get(peer, codec.jid(item, 1))
@@ -371,17 +387,20 @@ class Cluster:
     # --- the end of a node --------------------------------------------------------------------------------------
 
     async def _changed(self, view: View) -> None:
-        for peer in self.links.there():
-            if view.live.get(peer, view.late.get(peer)) is None:
+        for peer, epoch in self.links.lives().items():
+            if view.over(peer, epoch):
                 self._bury(peer)
         if self.home is not None:
             await self.home.look(view)
 
     async def _lost(self) -> None:
-        undelivered = self.links.renew(self.membership.epoch)
+        for peer, undelivered in self.links.renew(self.membership.epoch):
+            # That node lives on, and its clients do: what was for them comes before what is said from now on.
+            for item in undelivered:
+                if item[0] not in codec.LASTING or not self.tell(peer, item):
+                    self._reroute([item])
         if self.home is not None:
             await self.home.lost()
-        self._reroute(undelivered)
 
     def _bury(self, peer: str) -> None:
         undelivered = [*self._undelivered.pop(peer, ()), *self.links.bury(peer)]

@@ -28,13 +28,17 @@ _log = logging.getLogger("moim.chat.cluster")
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A session of another node. ``at``: when it got its address, in seconds since the epoch."""
+    """A session of another node. ``at``: when it got its address, in seconds since the epoch.
+
+    ``blind``: its node does not know all sessions here, and may not have shown it to those that see it.
+    """
 
     presence: Element | None
     priority: int
     interested: bool
     at: float
     moved: bool
+    blind: bool
 
 
 class Shadows:
@@ -108,7 +112,8 @@ class Shadows:
         if not isinstance(at, float):
             raise ValueError("a session's time is not understood")
         shown = codec.element(["presence", presence], 1) if presence else None
-        return State(shown, priority if presence else 0, bool(state.get("interested")), at, bool(state.get("moved")))
+        interested, moved, blind = (bool(state.get(name)) for name in ("interested", "moved", "blind"))
+        return State(shown, priority if presence else 0, interested, at, moved, blind)
 
     @staticmethod
     def update(session: Session, state: State, roster: Roster | None) -> None:

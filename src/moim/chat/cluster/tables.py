@@ -11,7 +11,7 @@ nodes = sa.Table(
     metadata,
     sa.Column("node", sa.Text, primary_key=True),
     sa.Column("epoch", sa.BigInteger, nullable=False),  # rises with every life of any node
-    sa.Column("expires_at", sa.Float, nullable=False),  # seconds since the epoch by the database's clock
+    sa.Column("expires_at", sa.Float, nullable=False),  # seconds since the epoch by the database's clock; 0: it ended
 )
 
 leases = sa.Table(
