@@ -127,6 +127,25 @@ async def test_a_body_that_drips_is_cut_off(server: HttpServer) -> None:
     dripping.cancel()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Transfer-Encoding: gzip, chunked",
+        "Content-Length: +5",
+    ],
+)
+async def test_a_body_with_two_framings_is_no_body(server: HttpServer, fields: str) -> None:
+    peer = await Peer.to(server)
+    smuggled = "5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: y\r\n\r\n"
+    peer.writer.write(f"POST /count HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n{smuggled}".encode())
+    answer = await peer.rest()
+    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501"))
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 async def test_who_does_not_read_the_answer_is_cut_off(server: HttpServer) -> None:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

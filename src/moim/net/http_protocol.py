@@ -1,7 +1,8 @@
 """HTTP connections that cannot be held for ever: uvicorn's protocols, and a look at all of them every few seconds.
 
 uvicorn bounds sizes, and the pause between two requests. Whoever says nothing, sends a head or a body byte by byte, or
-does not read the answer would stay; here they are cut off. Handlers may take as long as they like.
+does not read the answer would stay; here they are cut off. Handlers may take as long as they like. And a request that
+frames its body in two ways is none: whatever stands in front of this server may have read the other one.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+
+_MAX_HEAD = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +47,28 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.on_lost()
 
 
+class _Framing(h11.Connection):
+    """HTTP/1.1 without the one leniency of h11 by which requests are smuggled (RFC 9112 section 6.3)."""
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = [name for name, _ in event.headers]
+            if b"transfer-encoding" in names and b"content-length" in names:
+                raise h11.RemoteProtocolError("the body has two framings")
+        return event
+
+
 class HttpProtocol(H11Protocol):
     """One connection; ``on_lost`` is called once at its end, also when it became a WebSocket."""
 
     on_lost: Callable[[], None] = staticmethod(_nothing)
     received = 0
     """Bytes so far."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {})
+        self.conn = _Framing(h11.SERVER, _MAX_HEAD)
 
     def data_received(self, data: bytes) -> None:
         """As asyncio has it."""

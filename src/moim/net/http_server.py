@@ -42,7 +42,7 @@ class _Server(uvicorn.Server):
 
     def protocol(self) -> HttpProtocol:
         """A protocol for one more connection."""
-        return HttpProtocol(self.config, self.server_state, {})
+        return HttpProtocol(self.config, self.server_state)
 
 
 class HttpServer:
@@ -84,7 +84,6 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=32 * 1024,
             timeout_keep_alive=60,
             timeout_graceful_shutdown=1,
         )
