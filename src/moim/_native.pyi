@@ -218,7 +218,13 @@ class XmppServer:
     def unlisten(self, listener: int) -> None:
         """Stops accepting; established sessions stay."""
     def gather(self, on: bool) -> None:
-        """Gathers what is asked of sessions from now on; ``False`` hands all of it over at once."""
+        """Gathers what is asked of sessions from now on; ``False`` hands all of it over at once, and says that the batch
+        that was drained last is worked on."""
+    def postpone(self, sid: int) -> None:
+        """What the session sent is not routed when the batch that was drained last is worked on, but when ``caught_up``
+        says so: until then its messages come up."""
+    def caught_up(self, sid: int) -> None:
+        """All that was postponed is routed."""
     def set_tls(self, chain_pem: bytes, key_pem: bytes, domain: str | None = None) -> None:
         """Sets the certificate of new handshakes: of those that name ``domain`` by SNI, or of all others. Raises
         UsageError when chain and key do not fit."""

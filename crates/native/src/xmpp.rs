@@ -62,9 +62,14 @@ impl PyArchiveIds {
 #[pyclass(module = "moim._native", frozen)]
 pub struct XmppServer(Server);
 
+/// The longest time that is understood: a hundred years, so that adding one to a clock never fails.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 fn seconds(value: f64, name: &str) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value)
-        .map_err(|_| raise(Fault::Usage, format!("{name} must be a number of seconds, not {value}")))
+        .ok()
+        .filter(|time| *time <= LONGEST)
+        .ok_or_else(|| raise(Fault::Usage, format!("{name} must be a number of seconds, not {value}")))
 }
 
 fn ip(address: &str) -> PyResult<IpAddr> {
@@ -275,6 +280,14 @@ impl XmppServer {
 
     fn gather(&self, on: bool) {
         self.0.gather(on);
+    }
+
+    fn postpone(&self, sid: u64) {
+        self.0.postpone(sid);
+    }
+
+    fn caught_up(&self, sid: u64) {
+        self.0.caught_up(sid);
     }
 
     fn fileno(&self) -> i32 {

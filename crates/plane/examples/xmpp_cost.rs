@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use moim_plane::tls::client_config;
 use moim_plane::xmpp::{Config, Event, ListenerOptions, Mode, Server};
 use moim_wire::xml::{ns, Element, Node, Str};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 
 const HEADER: &[u8] = b"<stream:stream to='moim.test' version='1.0' xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams'>";
@@ -296,17 +296,11 @@ fn answer(server: &Server, running: &AtomicBool) {
 }
 
 fn login(port: u16, user: &str) -> Tls {
-    let mut config = ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anything))
-        .with_no_client_auth();
-    config.resumption = rustls::client::Resumption::disabled();
+    let config = client_config(None, false).unwrap();
     let name = ServerName::try_from("moim.test").unwrap();
     let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     socket.set_nodelay(true).unwrap();
-    let mut tls = StreamOwned::new(ClientConnection::new(config.into(), name).unwrap(), socket);
+    let mut tls = StreamOwned::new(ClientConnection::new(config, name).unwrap(), socket);
     let mut step = |send: &[u8], until: &str| {
         tls.write_all(send).unwrap();
         let mut seen = String::new();
@@ -324,44 +318,6 @@ fn login(port: u16, user: &str) -> Tls {
     step(HEADER, "features/>");
     step(b"<iq type='set' id='b'/>", "</iq>");
     tls
-}
-
-#[derive(Debug)]
-struct Anything;
-
-impl ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256]
-    }
 }
 
 /// CPU time of the engine's threads, from the kernel's nanosecond account.

@@ -6,6 +6,7 @@
 mod archive_ids;
 mod config;
 mod connect;
+mod counters;
 mod domains;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -24,6 +25,7 @@ mod shared;
 mod sorting;
 mod traits;
 mod transport;
+mod unrouted;
 mod upgrade;
 mod ways;
 mod websocket;

@@ -1,6 +1,6 @@
 //! What goes up to Python, and the accounts that keep a slow Python from filling the memory.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use moim_wire::xml::{Attr, Element};
@@ -30,6 +30,8 @@ pub enum Event {
         weight: u32,
         /// Under which its acknowledgement waits for [`Server::done`](super::Server::done); 0 when none does.
         number: u64,
+        /// Whether later messages of the session wait until it is routed.
+        ordered: bool,
         flow: Arc<Flow>,
     },
     /// Stanzas that were queued for another server and did not leave; with the memory that they take, roughly.
@@ -103,7 +105,7 @@ impl Event {
 pub struct Flow {
     waiting: AtomicU32,
     paused: AtomicBool,
-    messages: AtomicU32,
+    unrouted: AtomicU32,
 }
 
 impl Flow {
@@ -126,19 +128,19 @@ impl Flow {
         waiting <= limit / 2 && self.paused.swap(false, Ordering::SeqCst)
     }
 
-    /// Notes a message that Python has to route.
-    pub fn add_message(&self) {
-        self.messages.fetch_add(1, Ordering::SeqCst);
+    /// Notes a stanza for somebody else that Python has to route.
+    pub fn add_unrouted(&self) {
+        self.unrouted.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Python has routed a message.
-    pub fn take_message(&self) {
-        self.messages.fetch_sub(1, Ordering::SeqCst);
+    /// Python has routed one.
+    pub fn routed(&self) {
+        self.unrouted.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether Python has messages to route, which later ones must not overtake.
-    pub fn has_messages(&self) -> bool {
-        self.messages.load(Ordering::SeqCst) > 0
+    /// Whether Python has stanzas to route, which later messages must not overtake.
+    pub fn has_unrouted(&self) -> bool {
+        self.unrouted.load(Ordering::SeqCst) > 0
     }
 
     /// Whether nothing waits.
@@ -189,72 +191,9 @@ impl Gauge {
 
     /// Whether the engine must not read.
     pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::SeqCst)
+        // Everything may have been taken between the two lines of `add`; then nothing that is taken would clear the flag.
+        self.full.load(Ordering::SeqCst) && self.bytes.load(Ordering::SeqCst) > GAUGE_LIMIT / 2
     }
-}
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// What happened since the start, and how much there is now.
-        #[derive(Debug, Default)]
-        pub struct Counters { $($(#[$doc])* pub $name: AtomicU64),* }
-
-        impl Counters {
-            /// Every counter by name.
-            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed))),*]
-            }
-        }
-    };
-}
-
-counters! {
-    /// Connections now.
-    sessions,
-    /// Connections now that have not signed in.
-    unauthenticated,
-    /// Connections with other servers now, made from here or from there.
-    servers,
-    /// Connections now from other servers that are not authenticated.
-    unauthenticated_servers,
-    /// Connections accepted.
-    accepted,
-    /// Connections turned away: too many, or pushed out by newer ones.
-    refused,
-    /// Stanzas that came in.
-    stanzas,
-    /// Messages that a row of the table decided.
-    routed,
-    /// Deliveries those led to.
-    delivered,
-    /// Messages that no row decided.
-    missed,
-    /// Messages recorded for archives.
-    recorded,
-    /// Sessions that wait for their clients.
-    detached,
-    /// Sessions whose clients came back.
-    resumed,
-    /// Sessions that ended because too much waited for an acknowledgement.
-    overflows,
-    /// Bytes from sockets.
-    bytes_in,
-    /// Bytes to sockets.
-    bytes_out,
-    /// Stream errors sent.
-    stream_errors,
-    /// TLS handshakes completed.
-    handshakes,
-    /// TLS handshakes and records that failed.
-    tls_failures,
-    /// Times a session stopped reading because Python was slow.
-    pauses,
-    /// Times a session was not read because it sent faster than it may.
-    throttled,
-    /// Sessions closed because their peer read too slowly.
-    slow_readers,
-    /// Panics caught.
-    panics,
 }
 
 #[cfg(test)]
@@ -279,5 +218,18 @@ mod tests {
         let flow = Flow::default();
         assert!(flow.add(256 << 10, 17) && flow.is_paused());
         assert!(flow.take(256 << 10, 17) && !flow.is_paused());
+    }
+
+    #[test]
+    fn what_was_taken_before_the_engine_was_called_full_does_not_keep_it_so() {
+        let gauge = Gauge::default();
+        gauge.add(GAUGE_LIMIT);
+        assert!(gauge.is_full());
+        assert!(!gauge.take(GAUGE_LIMIT / 4) && gauge.is_full());
+        assert!(gauge.take(GAUGE_LIMIT / 4) && !gauge.is_full());
+        gauge.take(GAUGE_LIMIT / 2);
+        // As a thread leaves it that is interrupted inside `add` while all is taken.
+        gauge.full.store(true, Ordering::SeqCst);
+        assert!(!gauge.is_full());
     }
 }

@@ -26,7 +26,7 @@ use super::transport::Stream;
 pub struct ByHand {
     pub server: Server,
     shared: Arc<Shared>,
-    shards: Vec<Shard>,
+    pub(super) shards: Vec<Shard>,
     events: Events,
 }
 

@@ -14,7 +14,7 @@ use super::event::{Event, Flow};
 use super::held::Held;
 use super::listener::Peer;
 use super::managed::Managed;
-use super::shared::{Accepted, Context};
+use super::shared::{Accepted, Context, READ_SIZE};
 use super::transport::{Queue, Transport};
 use super::websocket;
 use crate::tls::TlsInfo;
@@ -257,6 +257,10 @@ impl Session {
     /// Reads some of what the socket has; true when there may be more.
     pub fn read(&mut self, context: &mut Context) -> bool {
         let mut raw = std::mem::take(&mut context.raw);
+        if raw.is_empty() {
+            // A session that panicked took it along, and a read into nothing looks like the end of a connection.
+            raw = vec![0; READ_SIZE];
+        }
         let more = self.read_into(&mut raw, context);
         context.raw = raw;
         more
@@ -314,7 +318,8 @@ impl Session {
         if rate == 0 || self.phase == Phase::Leaving || self.is_server() {
             return;
         }
-        let grown = (context.now - self.allowance.at).as_micros().min(1 << 40) as i64 * rate / 1_000_000;
+        let idle = i64::try_from((context.now - self.allowance.at).as_micros()).unwrap_or(i64::MAX);
+        let grown = idle.saturating_mul(rate) / 1_000_000;
         self.allowance = Allowance {
             left: (self.allowance.left + grown).min(burst) - length as i64,
             at: context.now,

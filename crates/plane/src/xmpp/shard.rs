@@ -20,9 +20,9 @@ use turns::Turns;
 
 mod accept;
 mod dial;
-#[cfg(test)]
-mod fairness;
 mod moving;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod turns;
 
@@ -49,6 +49,14 @@ impl Hasher for SidHasher {
 
     fn finish(&self) -> u64 {
         self.0.rotate_left(20)
+    }
+}
+
+/// A panic in what is done with a session costs that session alone.
+fn guarded(session: &mut Session, context: &mut Context, action: impl FnOnce(&mut Session, &mut Context)) {
+    if catch_unwind(AssertUnwindSafe(|| action(session, context))).is_err() {
+        context.tally.panics += 1;
+        session.abandon(context);
     }
 }
 
@@ -132,10 +140,18 @@ impl Shard {
 
     /// The same, with another time to wait.
     pub fn turn(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
-        if let Err(error) = self.poll.poll(events, timeout) {
+        if let Err(error) = self.hear(events, timeout) {
             // A poll that fails for good cannot be repaired; the sessions close with the thread.
             return error.kind() == std::io::ErrorKind::Interrupted;
         }
+        self.work();
+        let expired = |deadline| self.sessions.is_empty() || self.context.now >= deadline;
+        !self.stopping.is_some_and(expired)
+    }
+
+    /// Waits for news, and does what the others ask for.
+    fn hear(&mut self, events: &mut Events, timeout: Option<Duration>) -> std::io::Result<()> {
+        self.poll.poll(events, timeout)?;
         self.context.now = Instant::now();
         for event in &*events {
             match event.token() {
@@ -145,14 +161,17 @@ impl Shard {
             }
         }
         self.run_commands();
+        Ok(())
+    }
+
+    /// Reads, and does what comes of it and of the commands.
+    fn work(&mut self) {
         self.read_ready();
-        self.carry();
         self.run_timers();
+        self.carry();
         self.flush_dirty();
         self.bury();
         self.settle();
-        let expired = |deadline| self.sessions.is_empty() || self.context.now >= deadline;
-        !self.stopping.is_some_and(expired)
     }
 
     fn socket_ready(&mut self, sid: u64, event: &mio::event::Event) {
@@ -176,16 +195,12 @@ impl Shard {
         }
     }
 
-    /// Does something with a session; a panic in it costs that session alone.
+    /// Does something with a session, if it is there.
     fn with(&mut self, sid: u64, action: impl FnOnce(&mut Session, &mut Context)) {
         let Some(session) = self.sessions.get_mut(&sid) else {
             return;
         };
-        let context = &mut self.context;
-        if catch_unwind(AssertUnwindSafe(|| action(session, context))).is_err() {
-            context.tally.panics += 1;
-            session.abandon(context);
-        }
+        guarded(session, &mut self.context, action);
         if session.over {
             self.done.push(sid);
             if !self.context.detached.is_empty() {
@@ -289,10 +304,14 @@ impl Shard {
             }
             Command::Unbind(sid) => self.with(sid, |session, context| session.unbind(context)),
             Command::Tap(sid, on) => {
+                let mut there = false;
                 if let Some(detached) = self.detached.get_mut(&sid) {
-                    detached.tapped = on;
+                    (detached.tapped, there) = (on, true);
                 }
-                self.with(sid, |session, _| session.tap(on));
+                self.with(sid, |session, _| there |= session.tap(on));
+                if !there {
+                    self.shared.routes.unbind(sid);
+                }
             }
             Command::Pair(sid, pair, direct) => self.with(sid, |session, context| session.pair(pair, direct, context)),
             Command::Way(sid, pair, on) => self.with(sid, |session, context| session.way(pair, on, context)),
@@ -332,19 +351,22 @@ impl Shard {
         // Whoever gets one of these may ask for the archive at once: its record goes up before the message goes out.
         // Stanzas go up after that: what Python sends because of them must not overtake these.
         self.report_records();
-        let mut elsewhere: Vec<Vec<(u64, Parcel)>> = Vec::new();
+        let mut handed: Vec<Vec<(u64, Parcel)>> = Vec::new();
+        // What Python has sent since this round began may be an answer to what came before these, on the same session.
+        let waits = self.shared.inboxes[self.index].has_sent();
         let deliveries = std::mem::take(&mut self.context.sorter.deliveries);
         for (sid, parcel) in deliveries {
             let owner = self.shared.owner(sid);
-            if owner == self.index {
+            if owner == self.index && !waits {
                 self.hand_over(sid, parcel);
             } else {
-                elsewhere.resize_with(self.shared.inboxes.len(), Vec::new);
-                elsewhere[owner].push((sid, parcel));
+                handed.resize_with(self.shared.inboxes.len(), Vec::new);
+                handed[owner].push((sid, parcel));
             }
         }
-        for (owner, batch) in elsewhere.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            self.shared.hand_to(owner, batch, Some(self.index));
+        for (owner, batch) in handed.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
+            self.shared
+                .hand_to(owner, batch, Some(self.index).filter(|maker| *maker != owner));
         }
     }
 
@@ -353,11 +375,7 @@ impl Shard {
         for sid in dirty {
             if let Some(session) = self.sessions.get_mut(&sid) {
                 session.in_dirty = false;
-                let context = &mut self.context;
-                if catch_unwind(AssertUnwindSafe(|| session.flush(context))).is_err() {
-                    context.tally.panics += 1;
-                    session.abandon(context);
-                }
+                guarded(session, &mut self.context, Session::flush);
                 if session.over {
                     self.done.push(sid);
                 }

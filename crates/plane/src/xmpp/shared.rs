@@ -3,15 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use moim_wire::xml::{self, Element, Form, Str};
 
 use super::config::{Config, ListenerOptions};
 use super::connect::Outgoing;
+use super::counters::{Counters, Tally};
 use super::domains::Domains;
-use super::event::{Counters, Event, Gauge};
+use super::event::{Event, Gauge};
 use super::listener::{Listener, Peer};
 use super::parcel::Parcel;
 use super::records::{Ids, Open, Record, Tickets};
@@ -151,9 +152,8 @@ impl Inbox {
         all.push(spent);
         let many = all.len() >= SPENT;
         drop(all);
-        if many && !self.signalled.swap(true, Ordering::AcqRel) {
-            // The only failure is a full counter, and then the thread is awake.
-            let _ = self.waker.wake();
+        if many {
+            self.signal();
         }
     }
 
@@ -164,40 +164,48 @@ impl Inbox {
 
     /// Adds commands and wakes the thread if it may be asleep.
     pub fn extend(&self, commands: impl IntoIterator<Item = Command>) {
-        self.commands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(commands);
+        self.add(commands);
+        self.signal();
+    }
+
+    /// Adds commands without waking the thread; [`Inbox::wake`] has to follow.
+    pub fn add(&self, commands: impl IntoIterator<Item = Command>) {
+        self.lock().extend(commands);
+    }
+
+    /// Wakes the thread if commands wait and it may be asleep.
+    pub fn wake(&self) {
+        if !self.lock().is_empty() {
+            self.signal();
+        }
+    }
+
+    /// Whether stanzas wait that Python sends to sessions of the thread, or that stand behind such.
+    pub fn has_sent(&self) -> bool {
+        self.lock().iter().any(|command| {
+            matches!(
+                command,
+                Command::Send(..) | Command::FanOut(..) | Command::Deliver(_, None)
+            )
+        })
+    }
+
+    /// Swaps the waiting commands into an empty `batch`.
+    pub fn take(&self, batch: &mut Vec<Command>) {
+        self.signalled.store(false, Ordering::Release);
+        std::mem::swap(&mut *self.lock(), batch);
+    }
+
+    fn signal(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
             // The only failure is a full counter, and then the thread is awake.
             let _ = self.waker.wake();
         }
     }
 
-    /// Adds commands without waking the thread; [`Inbox::wake`] has to follow.
-    pub fn add(&self, commands: impl IntoIterator<Item = Command>) {
-        self.commands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(commands);
-    }
-
-    /// Wakes the thread if commands wait and it may be asleep.
-    pub fn wake(&self) {
-        let waiting = !self.commands.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if waiting && !self.signalled.swap(true, Ordering::AcqRel) {
-            // The only failure is a full counter, and then the thread is awake.
-            let _ = self.waker.wake();
-        }
-    }
-
-    /// Swaps the waiting commands into an empty `batch`.
-    pub fn take(&self, batch: &mut Vec<Command>) {
-        self.signalled.store(false, Ordering::Release);
-        std::mem::swap(
-            &mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner),
-            batch,
-        );
+    /// What waits; nobody adds to it meanwhile.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Command>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -270,43 +278,6 @@ impl Shared {
             .remove(&sid);
     }
 }
-
-macro_rules! tally {
-    ($($name:ident),*) => {
-        /// Counts of one round of a thread, added to the shared ones at its end.
-        #[derive(Default)]
-        pub struct Tally { $(pub $name: u64),* }
-
-        impl Tally {
-            /// Adds everything and begins anew.
-            pub fn settle(&mut self, counters: &Counters) {
-                $(if self.$name != 0 {
-                    counters.$name.fetch_add(std::mem::take(&mut self.$name), Ordering::Relaxed);
-                })*
-            }
-        }
-    };
-}
-
-tally!(
-    accepted,
-    refused,
-    stanzas,
-    routed,
-    delivered,
-    missed,
-    bytes_in,
-    bytes_out,
-    stream_errors,
-    handshakes,
-    tls_failures,
-    pauses,
-    throttled,
-    slow_readers,
-    panics,
-    resumed,
-    overflows
-);
 
 /// Bytes that a message on its way to another thread is taken for.
 pub const DELIVERY_COST: usize = 1024;

@@ -1,7 +1,7 @@
 //! What the methods do to an allocation: Refresh, CreatePermission, ChannelBind. Allocate has a file of its own.
 
 use super::{Answer, Exchange, Refusal, RelayId, Server, Timer};
-use crate::allocation::{side, ChannelError};
+use crate::allocation::{side, Allocation, ChannelError};
 use crate::auth::Identity;
 use crate::request::Request;
 use crate::{Flow, Now};
@@ -22,11 +22,16 @@ impl Server {
                     .as_ref()
                     .is_some_and(|found| found.opening.is_none())
             })
-            .ok_or_else(|| Refusal::new(437, "there is no allocation on this 5-tuple"))?;
+            .ok_or_else(no_allocation)?;
         match &self.slots[slot as usize].allocation {
             Some(allocation) if allocation.identity.username == identity.username => Ok(slot),
             _ => Err(Refusal::new(441, "the allocation was made with another user name")),
         }
+    }
+
+    fn allocation_mut(&mut self, slot: u32) -> Result<&mut Allocation, Refusal> {
+        let found = self.slots[slot as usize].allocation.as_deref_mut();
+        found.ok_or_else(no_allocation)
     }
 
     /// The lifetime to grant (RFC 8656 section 7.2), for anything but a release.
@@ -53,9 +58,7 @@ impl Server {
         }
         let slot = self.own_allocation(exchange, identity)?;
         let generation = self.slots[slot as usize].generation;
-        let Some(allocation) = self.slots[slot as usize].allocation.as_deref_mut() else {
-            return Err(Refusal::new(437, "there is no allocation on this 5-tuple"));
-        };
+        let allocation = self.allocation_mut(slot)?;
         let which = match request.family {
             None => None,
             Some(family) => match side_of(family).filter(|which| allocation.relays[*which].is_some()) {
@@ -66,14 +69,13 @@ impl Server {
         if !release {
             let granted = self.lifetime(request.lifetime);
             let expires_ms = now.ms + u64::from(granted) * 1000;
-            if let Some(allocation) = self.slots[slot as usize].allocation.as_deref_mut() {
-                // A later deadline is found when the timer fires; only an earlier one needs a timer of its own.
-                if expires_ms < allocation.timer_ms {
-                    allocation.timer_ms = expires_ms;
-                    self.timers
-                        .push(Reverse((expires_ms, Timer::Allocation { slot, generation })));
-                }
-                allocation.expires_ms = expires_ms;
+            let allocation = self.allocation_mut(slot)?;
+            allocation.expires_ms = expires_ms;
+            // A later deadline is found when the timer fires; only an earlier one needs a timer of its own.
+            if expires_ms < allocation.timer_ms {
+                allocation.timer_ms = expires_ms;
+                self.timers
+                    .push(Reverse((expires_ms, Timer::Allocation { slot, generation })));
             }
             return lifetime(granted);
         }
@@ -117,9 +119,7 @@ impl Server {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let peers: Vec<IpAddr> = request.peers.iter().map(SocketAddr::ip).collect();
-        let Some(allocation) = self.slots[slot as usize].allocation.as_deref_mut() else {
-            return Err(Refusal::new(437, "there is no allocation on this 5-tuple"));
-        };
+        let allocation = self.allocation_mut(slot)?;
         if !allocation.room_for(&peers, now.ms) {
             return Err(Refusal::new(508, "the allocation has all the permissions it may have"));
         }
@@ -159,9 +159,7 @@ impl Server {
             .check(peer.ip(), peer.port())
             .map_err(|why| forbidden(peer, why))?;
         let reach = rules.reach(peer.ip()).map_err(|why| forbidden(peer, why))?;
-        let Some(allocation) = self.slots[slot as usize].allocation.as_deref_mut() else {
-            return Err(Refusal::new(437, "there is no allocation on this 5-tuple"));
-        };
+        let allocation = self.allocation_mut(slot)?;
         if !allocation.room_for(&[peer.ip()], now.ms) {
             return Err(Refusal::new(508, "the allocation has all the permissions it may have"));
         }
@@ -185,6 +183,10 @@ impl Server {
             ))
         }
     }
+}
+
+fn no_allocation() -> Refusal {
+    Refusal::new(437, "there is no allocation on this 5-tuple")
 }
 
 fn forbidden(peer: &dyn std::fmt::Display, why: &str) -> Refusal {

@@ -19,11 +19,11 @@ impl Session {
     /// Sends elements that Python made. A hold ends when they answer what it waits for.
     pub fn send(&mut self, elements: &[Arc<Element>], context: &mut Context) {
         if self.phase != Phase::Stream {
-            return self.refuse_delivery(elements, context);
+            return self.refuse_all(elements, context);
         }
         for element in elements {
             if let Some(parcel) = self.deliver(Parcel::sole(element.clone()), context) {
-                self.refuse_delivery(&[parcel.element], context);
+                self.refuse(parcel, context);
             }
         }
         let answered = |ns: &str| elements.iter().any(|element| element.ns() == ns);
@@ -63,7 +63,7 @@ impl Session {
     /// Queues an element, and counts it.
     pub(super) fn put(&mut self, parcel: &Parcel, context: &mut Context) {
         if self.phase != Phase::Stream {
-            return self.refuse_delivery(std::slice::from_ref(&parcel.element), context);
+            return self.refuse(parcel.clone(), context);
         }
         let size = self.write_parcel(parcel, context);
         if parcel.element.is_stanza() {
@@ -73,10 +73,16 @@ impl Session {
                 self.count_sent(parcel, size, context);
             }
         }
-        if self.out.len() > self.write_bound(context) {
+        self.check_queue(context);
+    }
+
+    /// Ends a session whose peer leaves too much waiting.
+    pub(super) fn check_queue(&mut self, context: &mut Context) {
+        let bound = self.write_bound(context);
+        if self.out.len() > bound {
             // Much may have come in one round; only what the kernel does not take tells of a slow reader.
             self.flush(context);
-            if self.out.len() > self.write_bound(context) {
+            if self.out.len() > bound {
                 self.too_slow(context);
             }
         }
@@ -170,9 +176,10 @@ impl Session {
         self.forget_route(context);
     }
 
-    /// Makes every message from the session a miss, or not.
-    pub fn tap(&mut self, on: bool) {
+    /// Makes every message from the session a miss, or not; false when it is over.
+    pub fn tap(&mut self, on: bool) -> bool {
         self.tapped = on;
+        self.phase != Phase::Leaving
     }
 
     /// Ends the stream as Python wants it ended.

@@ -1,6 +1,6 @@
 //! From bytes to elements: PROXY header, TLS, HTTP upgrade, WebSocket frames and XML, in the order a connection has them.
 
-use moim_wire::xml::{ns, Condition, Element, XmlEvent};
+use moim_wire::xml::{ns, Condition, Element, Str, XmlEvent};
 
 use super::super::config::Mode;
 use super::super::event::Event;
@@ -271,9 +271,7 @@ impl Session {
             }
             Ok(Some(websocket::Piece::Ping)) => {
                 websocket::pong(self.out.buffer(), frame);
-                if self.out.len() > self.write_bound(context) {
-                    self.too_slow(context);
-                }
+                self.check_queue(context);
             }
             Ok(Some(websocket::Piece::Close)) => {
                 websocket::close(self.out.buffer(), 1000);
@@ -299,7 +297,7 @@ impl Session {
                 }
                 "open" => {
                     let attrs = element.attrs().to_vec();
-                    self.header(&moim_wire::xml::Str::Static(ns::CLIENT), attrs, context);
+                    self.header(&Str::Static(ns::CLIENT), attrs, context);
                 }
                 "close" => self.peer_close(context),
                 _ => self.fail(

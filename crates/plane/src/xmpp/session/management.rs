@@ -9,6 +9,7 @@ use moim_wire::xml::{self, ns, Condition, Element, Form, Node, Str};
 use super::super::event::Event;
 use super::super::held::Held;
 use super::super::managed::{resumed, too_high, Handled, Managed, UNEXPECTED};
+use super::super::parcel::Parcel;
 use super::super::shared::{Context, Refusal, Resumption};
 use super::{Hold, Identity, Phase, Session};
 
@@ -176,14 +177,14 @@ impl Session {
     }
 
     /// Whether the peer left a question unanswered for too long, and could come back, or be called again.
-    pub fn is_mute(&self, context_now: std::time::Instant, limit: Duration) -> bool {
+    pub fn is_mute(&self, now: std::time::Instant, limit: Duration) -> bool {
         let since = self
             .managed
             .as_deref()
             .filter(|managed| managed.resumable || self.is_server());
         since
             .and_then(|managed| managed.asked_since)
-            .is_some_and(|since| context_now - since > limit)
+            .is_some_and(|since| now - since > limit)
     }
 
     /// The peer does not answer: its connection is as good as gone.
@@ -269,6 +270,11 @@ impl Session {
         // It was checked before.
         managed.acknowledge(resumption.handled);
         let answer = resumed(&resumption.previd, managed.begin_again());
+        managed.disconnected();
+        let missed: Vec<_> = managed.reconnected().collect();
+        // From here on a connection that breaks leaves them behind again.
+        self.managed = Some(managed);
+        self.held = Some(held);
         match resumption.answer.split_first() {
             Some((around, more)) => {
                 let mut whole = Element::clone(around);
@@ -278,14 +284,10 @@ impl Session {
             }
             None => self.write_element(&answer.into(), context),
         }
-        managed.disconnected();
-        let missed: Vec<_> = managed.reconnected().collect();
-        self.managed = Some(managed);
         for parcel in &missed {
             self.write_parcel(parcel, context);
         }
         // A client that comes back is active until it says otherwise (XEP-0352 §5).
-        self.held = Some(held);
         self.release_held(context);
         self.nudge_later(context);
         self.release(context);
@@ -317,7 +319,7 @@ impl Session {
     }
 
     /// Notes a stanza that goes out, and ends a session whose client acknowledges too little.
-    pub(super) fn count_sent(&mut self, parcel: &super::super::parcel::Parcel, size: usize, context: &mut Context) {
+    pub(super) fn count_sent(&mut self, parcel: &Parcel, size: usize, context: &mut Context) {
         let Some(managed) = self.managed.as_deref_mut() else {
             return;
         };
@@ -339,9 +341,7 @@ impl Session {
         let mut bytes = Vec::new();
         xml::serialise(&mut bytes, element, self.form());
         self.write_piece(&bytes);
-        if self.out.len() > self.write_bound(context) {
-            self.too_slow(context);
-        }
+        self.check_queue(context);
     }
 }
 
@@ -372,7 +372,7 @@ impl Detached {
     }
 
     /// Stanzas that the client may not have got, as they were counted in another engine.
-    pub fn restore(&mut self, parcels: &[super::super::parcel::Parcel], context: &mut Context) {
+    pub fn restore(&mut self, parcels: &[Parcel], context: &mut Context) {
         for parcel in parcels {
             self.queue(parcel, context);
         }
@@ -394,7 +394,7 @@ impl Detached {
     }
 
     /// A stanza for the session; false when too much waits already.
-    pub fn deliver(&mut self, parcel: super::super::parcel::Parcel, context: &mut Context) -> bool {
+    pub fn deliver(&mut self, parcel: Parcel, context: &mut Context) -> bool {
         match self.held.take(parcel) {
             Ok(()) => true,
             Err(parcel) => {
@@ -408,7 +408,7 @@ impl Detached {
         }
     }
 
-    fn queue(&mut self, parcel: &super::super::parcel::Parcel, context: &mut Context) {
+    fn queue(&mut self, parcel: &Parcel, context: &mut Context) {
         if parcel.element.is_stanza() {
             context.serialise(&parcel.element, Form::STREAM);
             self.managed.send(parcel, context.serialised().len());

@@ -80,7 +80,7 @@ impl Session {
             ns::SASL | ns::SASL2 if !outgoing && !self.authenticated => self.hold = Hold::Sasl,
             _ => {}
         }
-        self.report(element, weight, number, context);
+        self.report(element, weight, number, false, context);
     }
 
     /// Sorts a message of another server's; gives it back when no row decides, and when it has something that only Python

@@ -120,7 +120,7 @@ impl Session {
             ns::CSI if self.authenticated => return self.client_state(&element, context),
             _ => {}
         }
-        let mut number = 0;
+        let (mut number, mut ordered) = (0, false);
         if self.identity.is_some() && element.ns() == ns::CLIENT {
             if let Some(managed) = &mut self.managed {
                 managed.receive();
@@ -130,17 +130,17 @@ impl Session {
                     None => return,
                     Some(miss) => element = miss,
                 }
-                self.flow.add_message();
                 number = self.managed.as_deref_mut().map_or(0, Managed::wait_for_python);
             }
+            ordered = is_for_others(&element);
         }
-        self.report(element, weight, number, context);
+        self.report(element, weight, number, ordered, context);
     }
 
     /// Sorts a message; gives it back when no row of the table decides.
     fn message_goes(&mut self, mut message: Element, context: &mut Context) -> Option<Element> {
         let traits = clean(&mut message, &context.shared);
-        let sorted = if self.tapped || self.flow.has_messages() {
+        let sorted = if self.tapped || self.flow.has_unrouted() {
             Err(message)
         } else {
             self.sort(message, traits, context)
@@ -185,13 +185,18 @@ impl Session {
         self.leave(reason, context);
     }
 
-    /// Passes an element to Python; its acknowledgement waits under a number, if that is not 0.
-    pub(super) fn report(&mut self, element: Element, weight: u32, number: u64, context: &mut Context) {
+    /// Passes an element to Python; its acknowledgement waits under a number, if that is not 0, and later messages wait
+    /// until it is routed, if it is `ordered`.
+    pub(super) fn report(&mut self, element: Element, weight: u32, number: u64, ordered: bool, context: &mut Context) {
+        if ordered {
+            self.flow.add_unrouted();
+        }
         let event = Event::Stanza {
             sid: self.sid,
             element: Arc::new(element),
             weight,
             number,
+            ordered,
             flow: self.flow.clone(),
         };
         context.emit(event);
@@ -241,6 +246,16 @@ impl Session {
         if let Some(language) = self.language.as_ref().filter(|_| stanza.attr("xml:lang").is_none()) {
             stanza.stamp("xml:lang", language.clone());
         }
+    }
+}
+
+/// Whether a client's stanza may go to somebody whom its next message is for, so that the two have to stay in order
+/// (RFC 6120 §10.1). What accounts and the server itself are asked goes no further.
+fn is_for_others(stanza: &Element) -> bool {
+    match stanza.name().as_str() {
+        "message" => true,
+        "presence" => stanza.attr("to").is_some(),
+        _ => stanza.attr("to").is_some_and(|to| to.contains('/')),
     }
 }
 

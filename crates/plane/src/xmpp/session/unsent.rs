@@ -150,13 +150,22 @@ impl Session {
         context.undelivered(self.sid, &elements);
     }
 
-    /// Something came for a stream that is ending, or not there yet.
-    pub(super) fn refuse_delivery(&self, elements: &[Arc<Element>], context: &mut Context) {
+    /// Elements came for a stream that is ending, or not there yet.
+    pub(super) fn refuse_all(&self, elements: &[Arc<Element>], context: &mut Context) {
         if self.server.is_some() {
             return context.undelivered(self.sid, elements);
         }
         for element in elements {
             context.missed(Parcel::sole(element.clone()));
+        }
+    }
+
+    /// The same for one, which others may get as well.
+    pub(super) fn refuse(&self, parcel: Parcel, context: &mut Context) {
+        if self.server.is_some() {
+            context.undelivered(self.sid, &[parcel.element]);
+        } else {
+            context.missed(parcel);
         }
     }
 }

@@ -3,37 +3,62 @@
 use super::super::chars::{is_space, is_xml_char, CDATA_STOP, NAME_BYTE, TEXT_STOP, VALUE_STOP};
 use super::{Condition, Framer, State, XmlError};
 
+/// What stood right before a byte of text.
+struct Before {
+    brackets: u8,
+    after_return: bool,
+}
+
 impl Framer {
     /// Content of an element, or what stands between top-level elements.
     pub(super) fn content(&mut self, input: &[u8], at: &mut usize) -> Result<(), XmlError> {
         if self.stack.is_empty() {
             return self.outside(input[*at], at);
         }
-        let run = run(&input[*at..], &TEXT_STOP);
+        let Some((byte, before)) = self.text_run(input, at, &TEXT_STOP) else {
+            return Ok(());
+        };
+        match byte {
+            b'<' => self.state = State::Less,
+            b'&' => self.begin_reference(false),
+            b'>' if before.brackets >= 2 => return Err(XmlError::malformed("']]>' stands in character data")),
+            _ => return self.text_byte(byte, before),
+        }
+        Ok(())
+    }
+
+    /// Takes text up to a byte that `stop` names, and that byte; with what stood right before it. `None` at the end of the
+    /// input.
+    fn text_run(&mut self, input: &[u8], at: &mut usize, stop: &[bool; 256]) -> Option<(u8, Before)> {
+        let run = run(&input[*at..], stop);
         if run > 0 {
             self.text.extend_from_slice(&input[*at..*at + run]);
             self.after_return = false;
             self.brackets = 0;
             *at += run;
         }
-        let Some(&byte) = input.get(*at) else { return Ok(()) };
+        let byte = *input.get(*at)?;
         *at += 1;
-        let brackets = std::mem::take(&mut self.brackets);
-        let after_return = std::mem::take(&mut self.after_return);
+        let before = Before {
+            brackets: std::mem::take(&mut self.brackets),
+            after_return: std::mem::take(&mut self.after_return),
+        };
+        Some((byte, before))
+    }
+
+    /// A byte that may have a meaning, and has none beyond the text here.
+    fn text_byte(&mut self, byte: u8, before: Before) -> Result<(), XmlError> {
         match byte {
-            b'<' => self.state = State::Less,
-            b'&' => self.begin_reference(false),
-            b'>' if brackets >= 2 => return Err(XmlError::malformed("']]>' stands in character data")),
             b'>' => self.text.push(b'>'),
             b']' => {
-                self.brackets = brackets.saturating_add(1);
+                self.brackets = before.brackets.saturating_add(1);
                 self.text.push(b']');
             }
             b'\r' => {
                 self.after_return = true;
                 self.text.push(b'\n');
             }
-            b'\n' if after_return => {}
+            b'\n' if before.after_return => {}
             b'\n' => self.text.push(b'\n'),
             _ => return Err(XmlError::malformed("a control character")),
         }
@@ -69,36 +94,15 @@ impl Framer {
     }
 
     pub(super) fn cdata(&mut self, input: &[u8], at: &mut usize) -> Result<(), XmlError> {
-        let run = run(&input[*at..], &CDATA_STOP);
-        if run > 0 {
-            self.text.extend_from_slice(&input[*at..*at + run]);
-            self.after_return = false;
-            self.brackets = 0;
-            *at += run;
-        }
-        let Some(&byte) = input.get(*at) else { return Ok(()) };
-        *at += 1;
-        let brackets = std::mem::take(&mut self.brackets);
-        let after_return = std::mem::take(&mut self.after_return);
-        match byte {
-            b']' => {
-                self.brackets = brackets.saturating_add(1);
-                self.text.push(b']');
-            }
-            b'>' if brackets >= 2 => {
+        match self.text_run(input, at, &CDATA_STOP) {
+            Some((b'>', before)) if before.brackets >= 2 => {
                 self.text.truncate(self.text.len() - 2);
                 self.state = State::Content;
+                Ok(())
             }
-            b'>' => self.text.push(b'>'),
-            b'\r' => {
-                self.after_return = true;
-                self.text.push(b'\n');
-            }
-            b'\n' if after_return => {}
-            b'\n' => self.text.push(b'\n'),
-            _ => return Err(XmlError::malformed("a control character")),
+            Some((byte, before)) => self.text_byte(byte, before),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn value(&mut self, input: &[u8], at: &mut usize) -> Result<(), XmlError> {

@@ -3,42 +3,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use super::super::config::{Config, ListenerOptions, Mode};
-use super::super::fuzzing::ByHand;
-use super::READ_PER_ROUND;
-
-const HEADER: &[u8] =
-    b"<stream:stream to='x' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>";
-
-/// A thread with sessions that are signed in, each at the peer's end of its connection.
-fn signed_in(names: &[&str]) -> (ByHand, Vec<UnixStream>) {
-    let config = Config {
-        threads: 1,
-        ..Config::default()
-    };
-    let mut hand = ByHand::new("x", config);
-    let ends = names.iter().map(|name| {
-        let (sid, mut end) = hand.connect(ListenerOptions {
-            mode: Mode::StartTls,
-            proxy_protocol: false,
-            origins: Vec::new(),
-            path: String::new(),
-        });
-        end.write_all(HEADER).unwrap();
-        hand.turn();
-        hand.server.drain(100);
-        hand.server.authenticated(sid);
-        hand.server.bind(sid, &format!("{name}@x/r"));
-        hand.turn();
-        end
-    });
-    let ends = ends.collect();
-    (hand, ends)
-}
-
-fn message(to: &str) -> Vec<u8> {
-    format!("<message to='{to}@x/r' type='chat'><body>hello</body></message>").into_bytes()
-}
+use super::super::READ_PER_ROUND;
+use super::{came, message, signed_in};
 
 /// Writes messages until the socket is full; how many went in whole.
 fn fill(end: &mut UnixStream, to: &str) -> usize {
@@ -54,13 +20,6 @@ fn fill(end: &mut UnixStream, to: &str) -> usize {
             }
         }
     }
-}
-
-/// Messages that came since the last look.
-fn came(end: &mut UnixStream) -> usize {
-    let mut bytes = vec![0; 1 << 20];
-    let length = end.read(&mut bytes).unwrap_or(0);
-    bytes[..length].windows(10).filter(|part| part == b"</message>").count()
 }
 
 #[test]
@@ -97,7 +56,7 @@ fn everybody_who_has_much_to_say_gets_the_same_share() {
     let text = String::from_utf8_lossy(&bytes[..length]);
     let of = |name: &str| text.matches(&format!("from='{name}@x/r'")).count();
     let (least, most) = (of("a").min(of("b")).min(of("c")), of("a").max(of("b")).max(of("c")));
-    let turn = super::super::shared::READ_SIZE / message("d").len() + 1;
+    let turn = crate::xmpp::shared::READ_SIZE / message("d").len() + 1;
     assert!(least > 0 && most - least <= turn, "between {least} and {most}");
 }
 
