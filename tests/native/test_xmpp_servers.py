@@ -232,6 +232,23 @@ def test_an_outgoing_stream_carries_stanzas_both_ways_once_it_is_paired(a: Side,
     assert b.next("closed")[2].startswith("the peer reported the stream error not-authorized: a stanza came before")
 
 
+@pytest.mark.parametrize("word", [features(), Element("result", NS_DIALBACK, {"from": B, "to": A, "type": "valid"})])
+def test_what_comes_right_behind_the_word_that_opens_a_stream_waits(a: Side, b: Side, word: Element) -> None:
+    """A peer that sends on our stream, too, has no reason to wait; and we have not heard of its word yet."""
+    out, into = connect(a, b, tls=True)
+    a.server.send(out, [Element("auth", NS_SASL, {"mechanism": "EXTERNAL"}, ["="])])
+    assert b.next("stanza")[2].name == "auth"
+    b.server.authenticated(into, A)
+    back = Element("message", NS_CLIENT, {"from": "v@b.test", "to": "u@a.test"}, ["x" * 20_000])
+    b.server.send(into, [word, back])
+    assert a.next("stanza")[2] == word
+    assert a.quiet()
+    a.server.pair(out, A, B)
+    assert a.next("stanza")[2] == back
+    b.server.send(into, [back])
+    assert a.next("stanza")[2] == back
+
+
 @pytest.mark.parametrize(
     ("stanza", "condition"),
     [
@@ -553,6 +570,7 @@ def test_what_a_server_does_not_take_is_handed_back(tls: bool) -> None:
 
 def test_stanzas_for_a_stream_that_is_gone_come_back(a: Side, b: Side) -> None:
     out, into = connect(a, b, tls=True)
+    a.server.authenticated(out, B)
     b.server.close(into)
     a.next("close")
     a.server.close(out)

@@ -56,6 +56,8 @@ enum Hold {
     Restart,
     /// Stream management is to begin, or a session to go on.
     Management,
+    /// Another server may have accepted us: what it says next is let in, or is not, when Python has said so.
+    Pair,
 }
 
 /// Framing by WebSocket, where there is any.

@@ -33,6 +33,7 @@ impl Session {
             Hold::Sasl if answered(ns::SASL) || answered(ns::SASL2) => self.release(context),
             Hold::StartTls if answered(ns::TLS) => self.release(context),
             Hold::Management if answered(ns::SM) => self.release(context),
+            Hold::Pair => self.release(context), // it goes on negotiating
             _ => {}
         }
     }
@@ -158,6 +159,9 @@ impl Session {
         context.shared.drop_exporter(self.sid);
         if self.server.is_none() {
             self.framer.set_limits(Limits::bytes(context.shared.config.max_stanza));
+        }
+        if self.hold == Hold::Pair {
+            self.release(context);
         }
     }
 

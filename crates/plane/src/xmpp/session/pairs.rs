@@ -32,8 +32,8 @@ impl Session {
             );
         }
         server.pairs.push((pair, direct));
-        self.authenticated(context);
         self.framer.set_limits(Limits::bytes(context.shared.config.max_stanza));
+        self.authenticated(context);
     }
 
     /// Undoes [`Session::pair`].

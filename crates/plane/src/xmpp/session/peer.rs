@@ -62,7 +62,9 @@ impl Session {
                     number = managed.wait_for_python();
                 }
             }
-            ns::STREAMS if outgoing && element.name() == "features" => {}
+            // A peer that sends on our stream, too (XEP-0288), does so right after these.
+            ns::STREAMS if outgoing && element.name() == "features" => self.hold_for_pair(),
+            ns::DIALBACK if outgoing && element.name() == "result" => self.hold_for_pair(),
             "" | ns::CLIENT | ns::STREAMS => {
                 return self.fail(
                     Condition::InvalidNamespace,
@@ -81,6 +83,12 @@ impl Session {
             _ => {}
         }
         self.report(element, weight, number, false, context);
+    }
+
+    fn hold_for_pair(&mut self) {
+        if !self.authenticated {
+            self.hold = Hold::Pair;
+        }
     }
 
     /// Sorts a message of another server's; gives it back when no row decides, and when it has something that only Python
