@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moim import federation
-from moim.federation.chains import Anchors
+from moim.federation import status
+from moim.federation.chains import Anchors, now_utc
 from moim.federation.locating import Dns
 from moim.federation.policies import Policies
-from moim.federation.service import Running
+from moim.federation.running import Running
 from moim.federation.settings import Settings
 from moim.proto.xmpp import Element, ns
 from moim.store import Store, migrate
@@ -50,16 +52,20 @@ class Site:
         self.arrived = asyncio.Event()
         self._dns, self._trusts = dns, trusts or Anchors([])
         self.now = 0.0
+        self.later = timedelta()
 
     def clock(self) -> float:
         return asyncio.get_running_loop().time() + self.now
+
+    def today(self) -> datetime:
+        return now_utc() + self.later
 
     async def start(self) -> Site:
         await self.policies.load()
         keys = await self.policies.keys()
         self.running = Running(
             self, self.settings, self.policies, keys, self._trusts, lambda: [(self.address, 5269)],
-            dns=self._dns, clock=self.clock,
+            dns=self._dns, clock=self.clock, today=self.today,
         )  # fmt: skip
         self.running.streams.start()
         self.servers.listen("xmpp-server", self.address, 5269, "server")
@@ -93,6 +99,12 @@ class Site:
                 await self.arrived.wait()
         taken, self.got = self.got[:count], self.got[count:]
         return taken
+
+    def row(self, domain: str) -> dict[str, Any]:
+        """What the status says of a domain; its streams are those that are open."""
+        rows = status.peers(self.running, self.policies)
+        found: dict[str, Any] = next((row for row in rows if row["domain"] == domain), {"streams": []})
+        return found | {"streams": [stream for stream in found["streams"] if stream["state"] == "open"]}
 
     async def until(self, condition: Callable[[], Any]) -> None:
         async with asyncio.timeout(10):

@@ -90,6 +90,23 @@ def test_a_chain_to_a_trusted_authority() -> None:
     assert not verify(leaf(["b.example"], ROOT, usages=()))
 
 
+def test_a_chain_holds_until_the_first_of_it_ends() -> None:
+    """RFC 6120 section 13.7.2: with the certificates that it depends on, and no others."""
+    soon, late = NOW + timedelta(days=1), NOW + timedelta(days=9)
+
+    def until(made: Made, anchors: Anchors) -> Any:
+        return anchors.verify(read_chain(made.chain), "server", now=NOW)
+
+    for ends in ((late, late, soon), (late, soon, late), (soon, late, late)):
+        root = authority(end=ends[0])
+        made = leaf(["b.example"], authority("In between", root, end=ends[1]), end=ends[2])
+        assert until(made, Anchors([root.certificate])) == soon.replace(microsecond=0)
+    unrelated = Made(made.certificate, made.key, (*made.issuers, leaf(["c.example"], end=NOW).certificate))
+    assert until(unrelated, Anchors([root.certificate])) == soon.replace(microsecond=0)
+    own = leaf(["b.example"], end=late)
+    assert until(own, Anchors([own.certificate])) == late.replace(microsecond=0)
+
+
 def test_certificates_for_servers_alone_by_policy() -> None:
     made = leaf(["b.example"], MIDDLE, usages=(SERVER,))
     assert not verify(made, "client", server_auth_only=True)

@@ -108,7 +108,7 @@ async def test_a_certificate_that_ended(make: Any) -> None:
     found = await check(a, certificates=frozenset(own[:1]))
     assert not found["ok"]
     assert "the certificate ended on" in found["verdict"]
-    assert "federation.trusted" in found["next"]
+    assert found["next"].startswith("ask b.example's administrator for a right certificate")
 
 
 async def test_a_port_that_is_closed(make: Any, network: Network) -> None:
@@ -126,9 +126,21 @@ async def test_no_records(make: Any, dns: FakeDns) -> None:
         "their records: nowhere.example has no SRV record, so its own address is tried: nowhere.example:5269"
         in texts(found, "warning")
     )
-    assert "nowhere.example has no address that can be connected to" in found["verdict"]
+    assert found["verdict"] == (
+        "Nothing is exchanged with nowhere.example: "
+        "the DNS has neither an SRV record nor an address of nowhere.example."
+    )
+    assert found["next"].startswith("look at how nowhere.example is written")
     dns.srv["_xmpp-server._tcp.no.example"] = [(0, 0, 0, "")]
     assert "says in the DNS that it exchanges no messages" in (await check(a, "no.example"))["verdict"]
+    dns.srv["_xmpp-server._tcp.half.example"] = [(0, 0, 5269, "x.half.example")]
+    found = await check(a, "half.example")
+    assert "the SRV records of half.example lead to no address: x.half.example has no address" in found["verdict"]
+    assert found["next"] == "ask half.example's administrator for an address of what its SRV records name"
+    dns.hosts["x.half.example"] = ["192.168.3.4"]
+    found = await check(a, "half.example")
+    assert "192.168.3.4 is no public address" in found["verdict"]
+    assert found["next"] == "if that is meant, allow its network: federation.target_networks"
 
 
 async def test_our_own_records_are_missing_or_lead_to_a_hoster(make: Any, dns: FakeDns) -> None:
@@ -171,10 +183,14 @@ async def test_a_firewall_that_lets_nobody_in(make: Any, network: Network, dns: 
 async def test_a_wrong_certificate(make: Any) -> None:
     anchors, shows = trusted(A, B, "other.example")
     a = await make(A, shows=shows[A], trusts=anchors, certificates="required")
-    await make(B, shows=shows["other.example"], trusts=anchors)
+    b = await make(B, shows=shows["other.example"], trusts=anchors)
     found = await check(a)
     assert any("not for b.example" in text for text in texts(found, "failed"))
-    assert "federation.trusted" in found["next"]
+    assert found["next"].startswith("ask b.example's administrator for a right certificate; to talk by dialback until")
+    b.servers.certificates = {"": leaf([B]).chain}
+    found = await check(a)
+    assert any("self-signed" in text for text in texts(found, "failed"))
+    assert found["next"].startswith("add its authority to federation.trusted, or: moim federation policy set b.example")
 
 
 async def test_no_encryption(make: Any) -> None:
@@ -183,3 +199,61 @@ async def test_no_encryption(make: Any) -> None:
     found = await check(a)
     assert any("offers no encryption" in text for text in texts(found, "failed"))
     assert found["next"] == "moim federation policy set b.example --tls optional"
+    await a.policies.put(B, Override(tls="optional"))
+    found = await check(a)
+    assert found["ok"]
+    assert found["verdict"].endswith("go both ways. Yet x.b.example (10.0.0.2:5269) offers no encryption.")
+    assert found["next"] == "tell b.example's administrator"
+
+
+async def test_encryption_that_is_off_here(make: Any) -> None:
+    a, b = await make(A), await make(B, tls="optional")
+    await a.policies.put(B, Override(tls="off", certificates="off"))
+    found = await check(a)
+    assert found["ok"], found
+    assert found["verdict"].endswith("go both ways. Yet encryption is off for b.example, by the policy here.")
+    assert found["next"] == "moim federation policy set b.example --tls required"
+    await b.policies.put(A, Override(tls="required"))
+    found = await check(a)
+    assert "the peer requires encryption, which is off for it here" in found["verdict"]
+    assert found["next"] == "moim federation policy set b.example --tls required"
+
+
+async def test_certificates_that_are_not_looked_at(make: Any) -> None:
+    a, _ = await make(A), await make(B)
+    await a.policies.put(B, Override(certificates="off"))
+    found = await check(a)
+    assert found["verdict"] == "Messages between a.example and b.example go both ways."
+    assert "certificate: the certificate of b.example is not looked at, by the policy here" in texts(found, "ok")
+
+
+async def test_a_peer_that_refuses_us(make: Any) -> None:
+    a, b = await make(A), await make(B)
+    await b.policies.put(A, Override(access="deny"))
+    found = await check(a)
+    assert not found["ok"]
+    assert "opens no stream" in found["verdict"]
+    assert "this site exchanges nothing with a.example" in found["verdict"]
+    assert found["next"] == "ask b.example's administrator"
+    assert "authentication" not in {step["what"] for step in found["steps"]}, "nothing more is to be found out"
+
+
+async def test_targets_with_ipv6_addresses_alone(make: Any, dns: FakeDns, network: Network) -> None:
+    a = await make(A, target_networks=("10.0.0.0/8", "fd00::/8"))
+    b = await make(B)
+    b.servers.listen("xmpp-server", "fd00::2", 5269, "server")
+    dns.hosts[f"x.{B}"] = ["fd00::2"]
+    found = await check(a)
+    assert found["verdict"].startswith("Messages between a.example and b.example go both ways.")
+    assert "port out: x.b.example (fd00::2:5269) accepts connections" in texts(found, "ok")
+    a.running.streams.close_all(lambda _: True, "begin anew")
+    network.down.add("fd00::2")
+    found = await check(a)
+    assert not found["ok"]
+    assert "is an IPv6 address, and this host has no way there" in found["verdict"]
+    assert "(os error" not in found["verdict"]
+    assert found["next"] == "give this host IPv6, or ask b.example's administrator for an IPv4 address"
+    dns.hosts[f"x.{B}"] = ["fd00::2", "10.0.0.2"]
+    found = await check(a)
+    assert found["ok"]
+    assert any("this host has no way there" in text for text in texts(found, "warning"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from federation_names import A, B, trusted
 from moim.federation.policies import Override
 from moim.proto.xmpp import Element, ns, s2s
-from s2s_network import FakeDns, Network
+from s2s_network import FakeDns, FakePlane, Network
 
 
 def bodies(stanzas: list[Element]) -> list[str]:
@@ -29,17 +31,11 @@ async def test_messages_go_both_ways_by_dialback(make: Any) -> None:
     assert bodies(await b.hears(5)) == ["0", "1", "2", "3", "4"]
     b.say(f"u@{A}", "back")
     assert bodies(await a.hears()) == ["back"]
-    row = next(row for row in _rows(a) if row["domain"] == B)
-    assert {s["authenticatedBy"] for s in row["streams"] if s["state"] == "open"} == {"dialback"}
+    row = a.row(B)
+    assert {s["authenticatedBy"] for s in row["streams"]} == {"dialback"}
     assert row["streams"][0]["tls"]["version"] == "TLSv1.3"
     assert row["sent"] == 5
     assert row["queue"] == 0
-
-
-def _rows(site: Any) -> list[dict[str, Any]]:
-    from moim.federation import status
-
-    return status.peers(site.running, site.policies)
 
 
 async def test_right_certificates_need_no_calling_back(make: Any, network: Network) -> None:
@@ -49,11 +45,25 @@ async def test_right_certificates_need_no_calling_back(make: Any, network: Netwo
     a.say(f"v@{B}")
     await b.hears()
     assert network.tried == [("10.0.0.2", 5269)]
-    stream = _rows(b)[0]["streams"][0]
+    stream = b.row(A)["streams"][0]
     assert (stream["authenticatedBy"], stream["certificate"], stream["direction"]) == ("external", "pkix", "both")
     b.say(f"u@{A}", "back")  # on the same stream: it goes both ways
     assert bodies(await a.hears()) == ["back"]
     assert len(network.tried) == 1
+
+
+@pytest.mark.parametrize("proven", [True, False])
+async def test_both_begin_at_once(make: Any, proven: bool) -> None:
+    """Each stream is for both directions, and what waits at the one who accepts it goes out on it at once."""
+    anchors, shows = trusted(A, B)
+    a = await make(A, shows=shows[A] if proven else (), trusts=anchors)
+    b = await make(B, shows=shows[B] if proven else (), trusts=anchors)
+    for number in range(5):
+        a.say(f"v@{B}", str(number))
+        b.say(f"u@{A}", str(number))
+    for site in (a, b):
+        assert bodies(await site.hears(5)) == ["0", "1", "2", "3", "4"]
+        assert {stream["direction"] for stream in site.row(A if site is b else B)["streams"]} == {"both"}
 
 
 async def test_a_wrong_certificate_is_refused_and_the_sender_hears_why(make: Any) -> None:
@@ -65,7 +75,7 @@ async def test_a_wrong_certificate_is_refused_and_the_sender_hears_why(make: Any
     assert condition == "remote-server-timeout"
     assert "the certificate is for other.example, *.other.example, not for b.example" in text
     assert not b.got
-    row = next(row for row in _rows(a) if row["domain"] == B)
+    row = a.row(B)
     assert "other.example" in row["lastError"]
     assert row["retryInSeconds"] > 0
 
@@ -95,7 +105,7 @@ async def test_a_policy_that_admins_set_counts_for_the_next_stream(make: Any) ->
     await a.until(lambda: not len(a.running.streams))
     a.say(f"v@{B}")
     await b.hears()
-    assert _rows(a)[0]["streams"][0]["tls"] is None
+    assert a.row(B)["streams"][0]["tls"] is None
 
 
 async def test_no_such_server(make: Any, dns: FakeDns) -> None:
@@ -149,6 +159,29 @@ async def test_a_silent_address_does_not_hold_up_the_next(make: Any, dns: FakeDn
     network.silent.add("10.0.0.9")
     a.say(f"v@{B}")
     await b.hears()
+
+
+async def test_a_target_that_accepts_and_says_nothing_is_passed_over(make: Any, dns: FakeDns, network: Network) -> None:
+    a, b = await make(A), await make(B)
+    FakePlane(network, "10.0.0.9").listen("mute", "10.0.0.9", 5269, "server")
+    dns.srv[f"_xmpp-server._tcp.{B}"] = [
+        (0, 0, 5269, f"nowhere.{B}"),
+        (1, 0, 5269, f"mute.{B}"),
+        (2, 0, 5270, f"mute.{B}"),
+        (3, 0, 5269, f"x.{B}"),
+    ]
+    dns.hosts[f"mute.{B}"] = ["10.0.0.9"]
+    a.say(f"v@{B}", "1")
+    a.say(f"v@{B}", "2")
+    await a.until(lambda: any(stream.connected.done() for stream in a.running.streams))
+    a.now += 31
+    assert bodies(await b.hears(2)) == ["1", "2"]
+    assert [place for place in network.tried if place[0] != "10.0.0.1"] == [
+        ("10.0.0.9", 5269),
+        ("10.0.0.9", 5270),
+        ("10.0.0.2", 5269),
+    ], "another port of the same address may lead to another program"
+    assert not a.got
 
 
 async def test_a_worse_priority_is_for_when_the_better_one_is_down(make: Any, dns: FakeDns, network: Network) -> None:
@@ -229,6 +262,19 @@ async def test_what_a_peer_does_not_take_in_time_comes_back(make: Any, network: 
     assert "connection refused" in text
 
 
+async def test_what_a_stream_did_not_carry_goes_before_what_came_after_its_end(make: Any) -> None:
+    a, b = await make(A), await make(B)
+    for number in "12":
+        a.say(f"v@{B}", number)
+    lost = await b.hears(2)
+    [stream] = [one for one in a.running.streams if one.sends]
+    a.servers.ends[stream.sid].unsent.extend(lost)
+    stream.close("it was idle")
+    a.say(f"v@{B}", "3")
+    assert bodies(await b.hears(3)) == ["1", "2", "3"]
+    assert not a.got
+
+
 async def test_what_comes_too_late_for_a_stream_goes_by_another_one(make: Any) -> None:
     a, b = await make(A), await make(B)
     a.say(f"v@{B}", "1")
@@ -250,7 +296,7 @@ async def test_what_the_plane_carries_alone_counts(make: Any) -> None:
     a.now += 300
     a.servers._tell("carried", stream.sid, 2, 3)
     await a.until(lambda: stream.last_out >= before + 300)
-    row = next(row for row in _rows(a) if row["domain"] == B)
+    row = a.row(B)
     assert (row["received"], row["sent"]) == (2, 4)
 
 
@@ -390,4 +436,22 @@ async def test_a_stream_ends_whose_message_cannot_be_kept(make: Any) -> None:
     await b.hears()
     b.overs[0](False)
     assert b.servers.done_with == []
-    await a.until(lambda: any("resource-constraint" in row["lastError"] or not row["streams"] for row in _rows(a)))
+    await a.until(lambda: "resource-constraint" in a.row(B)["lastError"] or not a.row(B)["streams"])
+
+
+async def test_what_did_not_leave_before_a_stop_comes_back(make: Any, network: Network) -> None:
+    """Nobody hears nothing: what waits for a stream, what a slow stream has not taken, and what comes too late."""
+    a, b = await make(A), await make(B)
+    a.say(f"v@{B}", "1")
+    [first] = await b.hears()
+    next(end for end in a.servers.ends.values() if end.client).unsent.append(first)
+    network.silent.add("10.0.0.9")
+    dns_of_a = a.running.dns
+    dns_of_a.hosts["c.example"] = ["10.0.0.9"]
+    a.say("w@c.example", "2")
+    await a.running.stop()
+    a.say(f"v@{B}", "3")
+    came_back = await a.hears(3)
+    assert {one.get("id") for one in came_back} == {"1", "2", "3"}
+    assert {error_of(one) for one in came_back} == {("remote-server-timeout", "this server is stopping")}
+    assert not a.held

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +16,16 @@ from admin_api import AdminApi
 from ejabberd_server import EjabberdServer
 from federated_sites import federation_toml, make_site, start_all
 from federation_person import Person
-from peer_certificates import authority, leaf
+from moim.proto.xmpp import Element, ns
+from peer_certificates import CLIENT, SERVER, Made, authority, leaf
 from prosody_server import ProsodyServer
+from raw_server import RawServer, contexts, listening
+from raw_xmpp import RawXmpp
 from running_site import RunningSite
 from tiny_dns import TinyDns
 
 DOMAIN, SECOND, OTHER, WRONG = "moim.test", "second.test", "other.test", "wrong.test"
+BRIEF, SILENT = "brief.test", "silent.test"
 ALICE, NAMESAKE, ROMEO = f"alice@{DOMAIN}", f"alice@{SECOND}", f"romeo@{OTHER}"
 PASSWORD = "correct horse"
 
@@ -31,6 +38,8 @@ class Two:
 
     site: RunningSite
     other: ProsodyServer | EjabberdServer
+    authority: Made
+    dns: TinyDns
 
     def streams(self, domain: str = OTHER) -> list[dict[str, object]]:
         peers = AdminApi(self.site.root).get("/federation/peers")["peers"]
@@ -76,7 +85,7 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     for name in (OTHER, f"rooms.{OTHER}", WRONG):
         dns.add(f"_xmpp-server._tcp.{name}. 60 IN SRV 0 0 {other.s2s_port} x.{OTHER}.")
     start_all(site, other)
-    yield Two(site, other)
+    yield Two(site, other, root, dns)
     other.stop()
     site.stop()
     dns.close()
@@ -209,8 +218,10 @@ def test_the_check_for_a_second_domain(two: Two) -> None:
     assert verdict["verdict"] == f"Messages between {SECOND} and {OTHER} go both ways."
     refused = two.site.moim("federation", "check", OTHER, "--from", "third.test", check=False)
     assert "third.test is not a domain of this site" in refused.stderr
-    own = two.site.moim("federation", "check", SECOND, check=False)
-    assert "is a domain of this site" in own.stderr
+    own = two.site.moim("federation", "check", SECOND, "--from", DOMAIN, check=False)
+    assert "both are domains of this site" in own.stderr
+    own = two.site.moim("federation", "check", SECOND)
+    assert f"{SECOND} is this site's own domain, and others are told to find it here." in own.stdout
 
 
 @pytest.mark.parametrize("two", ["prosody"], indirect=True)  # ejabberd counts nothing between servers
@@ -227,6 +238,72 @@ async def test_what_a_frozen_peer_took_arrives_when_it_is_back(two: Two, pair: t
     await again.sign_in(two.other.address, two.other.c2s_port)
     assert await again.chat() == (ALICE, "into the kernel")
     await again.leave()
+
+
+@pytest.mark.parametrize("two", ["prosody"], indirect=True)  # no server starts within the life of the certificate
+async def test_streams_end_with_the_certificates_that_opened_them(two: Two, tmp_path: Path) -> None:
+    two.policy(BRIEF, certificates="required")
+    alice = Person.of(two.site, ALICE)
+    await alice.sign_in(*two.site.place("xmpp-client"))
+    made = leaf([BRIEF], two.authority, usages=(SERVER, CLIENT), end=datetime.now(UTC) + timedelta(seconds=6))
+    connecting, accepting = contexts(made, two.site.ca, tmp_path)
+    listener, opened = await listening(DOMAIN, BRIEF, accepting)
+    host, port = listener.sockets[0].getsockname()
+    two.dns.add(f"_xmpps-server._tcp.{BRIEF}. 60 IN SRV 0 0 {port} x.{BRIEF}.", f"x.{BRIEF}. 60 IN A {host}")
+
+    theirs = await RawServer.open(two.site.place("xmpp-server-tls"), DOMAIN, connecting, sender=BRIEF)
+    assert isinstance(theirs, RawServer)
+    await theirs.external(BRIEF)
+    theirs.say(f"<message from='x@{BRIEF}' to='{ALICE}' type='chat'><body>in</body></message>")
+    assert await alice.chat() == (f"x@{BRIEF}", "in")
+    alice.send_message(f"x@{BRIEF}", "out", mtype="chat")
+    ours = await asyncio.wait_for(opened, 10)
+    assert (await ours.until("message")).find("body").text == "out"  # type: ignore[union-attr]
+
+    for stream in (theirs, ours):
+        error = await stream.until("error")
+        assert error.find("reset", ns.STREAM_ERRORS) is not None, error
+        assert datetime.now(UTC) > made.certificate.not_valid_after_utc
+    alice.send_message(f"x@{BRIEF}", "out", mtype="chat")
+    condition, text = await alice.error()
+    assert condition == "remote-server-timeout"
+    assert "the certificate ended on" in text
+    assert not two.streams(BRIEF)
+    listener.close()
+    await alice.leave()
+    two.default(BRIEF)
+
+
+@pytest.mark.parametrize("two", ["prosody"], indirect=True)
+async def test_what_waits_is_not_acknowledged_and_comes_back_when_the_site_stops(two: Two) -> None:
+    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()
+    two.dns.add(f"_xmpp-server._tcp.{SILENT}. 60 IN SRV 0 0 {port} x.{SILENT}.", f"x.{SILENT}. 60 IN A {host}")
+    tls = ssl.create_default_context(cafile=str(two.site.ca))
+    alice = await RawXmpp.open(two.site.place("xmpp-client-tls"), DOMAIN, tls)
+    enable = f"<bind xmlns='{ns.BIND2}'><enable xmlns='{ns.SM}'/></bind>"
+    success = await alice.scram("alice", two.site.passwords[ALICE], enable)
+    assert success.name == "success"
+
+    async def heard(name: str) -> Element:
+        while (element := await alice.element()).name != name:
+            pass
+        return element
+
+    counts = []
+    for said in ("", f"<message to='x@{SILENT}' type='chat' id='waits'><body>hello?</body></message>"):
+        alice.say(f"{said}<r xmlns='{ns.SM}'/>")
+        counts.append((await heard("a")).get("h"))
+    assert counts[0] == counts[1]
+    rows = AdminApi(two.site.root).get("/federation/peers")["peers"]
+    assert [row["queue"] for row in rows if row["domain"] == SILENT] == [1]
+    stopping = asyncio.create_task(asyncio.to_thread(two.site.stop))
+    back = await heard("message")
+    assert (back.get("id"), back.get("type")) == ("waits", "error")
+    assert "this server is stopping" in back.to_xml()
+    await stopping
+    silent.close()
+    await asyncio.to_thread(two.site.start)
 
 
 async def test_a_peer_that_dies_and_comes_back(two: Two) -> None:

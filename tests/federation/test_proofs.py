@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from moim.errors import NotFound
@@ -10,7 +11,7 @@ from moim.federation.guard import Guard
 from moim.federation.locating import Locator
 from moim.federation.policies import Policy
 from moim.federation.proofs import Proofs
-from peer_certificates import Made, authority, leaf
+from peer_certificates import NOW, Made, authority, leaf
 from s2s_network import FakeDns
 
 from .test_dane import record
@@ -51,6 +52,20 @@ async def test_the_first_proof_that_holds_counts() -> None:
     found, asked = await judge(own, documents=document(own), certificates="required")
     assert found.proof == "posh"
     assert asked == ["b.example"]
+
+
+async def test_how_long_a_proof_holds() -> None:
+    """What DANE and POSH vouch for holds on when it has ended already."""
+    for end, holds in ((NOW + timedelta(days=1), True), (NOW - timedelta(days=1), False)):
+        until = end.replace(microsecond=0) if holds else None
+        own, dns = leaf(["b.example"], start=NOW - timedelta(days=2), end=end), FakeDns()
+        dns.tlsa["_5269._tcp.x.b.example"] = [record(own)]
+        found, _ = await judge(own, dns=dns)
+        assert (found.proof, found.until) == ("dane", until)
+        found, _ = await judge(own, documents=document(own), certificates="required")
+        assert (found.proof, found.until) == ("posh", until)
+    found, _ = await judge(leaf(["b.example"], ROOT, end=NOW + timedelta(days=1)))
+    assert found.until == (NOW + timedelta(days=1)).replace(microsecond=0)
 
 
 async def test_web_servers_are_asked_only_where_it_decides() -> None:

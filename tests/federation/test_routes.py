@@ -90,7 +90,7 @@ async def test_policies(house: SimpleNamespace) -> None:
 async def test_the_check_needs_a_domain_and_a_running_service(house: SimpleNamespace) -> None:
     assert (await house.client.post("/federation/check", json={"domain": 1})).status_code == 400
     assert (await house.client.post("/federation/check", json={"domain": "a b"})).status_code == 400
-    for wrong in ({"domain": A}, {"domain": B, "from": 1}, {"domain": B, "from": "c.example"}):
+    for wrong in ({"domain": B, "from": 1}, {"domain": B, "from": "c.example"}):
         assert (await house.client.post("/federation/check", json=wrong)).status_code == 400
     house.service._running = None
     answer = await house.client.post("/federation/check", json={"domain": B})

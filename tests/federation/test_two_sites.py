@@ -14,6 +14,8 @@ from slixmpp.exceptions import IqError
 from admin_api import AdminApi
 from federated_sites import two_sites
 from federation_person import Person
+from moim.settings import load_frame
+from port_forward import PortForward
 from running_site import RunningSite
 
 ALICE, BOB, CAROL = "alice@a.test", "bob@b.test", "carol@b.test"
@@ -29,10 +31,16 @@ Sites = tuple[RunningSite, RunningSite]
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
-    a, b = two_sites(tmp_path_factory.mktemp("federated"), trusting=True, a_more=POLICIES)
+    # b is behind a NAT: others are told of another name, address and port, which alone leads to its edge.
+    gate = PortForward()
+    advertised = f'advertised_host = "gate.b.test"\nadvertised_port = {gate.port}\n'
+    record = f'[[names.records]]\nname = "gate.b.test"\ntype = "A"\nvalue = "{gate.address}"\n'
+    a, b = two_sites(tmp_path_factory.mktemp("federated"), trusting=True, a_more=POLICIES, b_more=advertised + record)
+    gate.target = (load_frame(b.root).settings.nodes.edge.address, 15269)
     yield a, b
     for site in (a, b):
         site.stop()
+    gate.close()
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ async def test_contacts_presence_chat_and_a_room_across_domains(sites: Sites, pe
     assert {one["certificate"] for one in open_streams} == {"pkix"}
     assert {one["authenticatedBy"] for one in open_streams} == {"external"}
     assert open_streams[0]["tls"]["version"] == "TLSv1.3"
-    assert {one["host"] for one in open_streams if one["openedBy"] == "us"} == {"edge.b.test"}
+    assert {one["host"] for one in open_streams if one["openedBy"] == "us"} == {"gate.b.test"}
 
 
 async def test_a_policy_set_while_running_counts_and_the_sender_hears_why(
@@ -185,6 +193,14 @@ def test_the_check_says_that_messages_go_both_ways(sites: Sites) -> None:
     AdminApi(a.root).delete("/federation/peers/b.test")
     done = a.moim("federation", "check", "b.test", "--json")
     found = json.loads(done.stdout)
+    AdminApi(a.root).delete("/federation/peers/b.test")
+    *steps, last = AdminApi(a.root).post_lines("/federation/check", {"domain": "b.test"})
+    assert last == found, "the command tells what the admin API tells"
+    assert steps == found["steps"]
+    AdminApi(a.root).delete("/federation/peers/b.test")
+    spoken = a.moim("federation", "check", "b.test").stdout.splitlines()
+    assert spoken[:-2] == [f"ok  {step['text']}" if step["state"] == "ok" else f"!!  {step['text']}" for step in steps]
+    assert spoken[-2:] == ["", found["verdict"]]
     assert found["verdict"] == "Messages between a.test and b.test go both ways.", done.stdout + a.logs()
     said = {step["what"]: step for step in found["steps"]}
     assert said["port in"]["state"] == "ok", said["port in"]

@@ -23,6 +23,12 @@ def test_the_check_finds_nothing_wrong(lab: FederationLab, peer: Peer) -> None:
     assert found["verdict"] == f"Messages between {DOMAIN} and {peer.domain} go both ways."
 
 
+def test_others_find_us(lab: FederationLab) -> None:
+    found = lab.federation("check", DOMAIN)
+    assert found["verdict"] == f"{DOMAIN} is this site's own domain, and others are told to find it here."
+    assert {step["what"]: step["state"] for step in found["steps"]} == {"our records": "ok", "port in": "ok"}
+
+
 def test_contacts_presence_chat_copies_and_archive(lab: FederationLab, peer: Peer) -> None:
     alice, other, juliet = lab.person("alice"), lab.person("alice"), peer.person("juliet")
     other.copies()

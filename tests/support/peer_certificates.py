@@ -54,9 +54,13 @@ class Made:
 
 
 def authority(
-    name: str = "An authority", parent: Made | None = None, *, usages: Sequence[x509.ObjectIdentifier] = ()
+    name: str = "An authority",
+    parent: Made | None = None,
+    *,
+    usages: Sequence[x509.ObjectIdentifier] = (),
+    end: datetime = NOW + timedelta(days=365),
 ) -> Made:
-    return _make(name, [], usages, parent, ca=True, start=NOW - timedelta(days=2), end=NOW + timedelta(days=365))
+    return _make(name, [], usages, parent, ca=True, start=NOW - timedelta(days=2), end=end)
 
 
 def leaf(

@@ -18,6 +18,9 @@ WAIT = 20.0
 class RawXmpp:
     """One client connection to the server of ``domain``."""
 
+    content = ns.CLIENT
+    """The namespace of stanzas."""
+
     def __init__(self, domain: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.domain = domain
         self.reader, self.writer = reader, writer
@@ -38,7 +41,7 @@ class RawXmpp:
         who = f" from='{sender}'" if sender else ""
         self.parser = XmlStream()
         self.say(
-            f"<stream:stream{who} to='{self.domain}' version='1.0' xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAMS}'>"
+            f"<stream:stream{who} to='{self.domain}' version='1.0' xmlns='{self.content}' xmlns:stream='{ns.STREAMS}'>"
         )
         opened = await self.hear()
         assert opened[0] == "open", opened

@@ -29,10 +29,16 @@ class End:
     deaf: bool = False
     client: bool = False
     counts: bool = False
+    known: bool = False
+    held: list[Element] | None = None
+    """What came right behind the word that may open an outgoing stream, until that was understood."""
+    unsent: list[Element] = field(default_factory=list)
+    """What comes back when this end closes."""
 
 
 class Network:
-    """Listeners by address; ``down`` are addresses that refuse; ``silent`` ones never answer, ``slow`` ones late."""
+    """Listeners by address; ``down`` are addresses that refuse (IPv6 ones: that no way leads to), ``silent`` ones never
+    answer, ``slow`` ones late."""
 
     def __init__(self) -> None:
         self.listeners: dict[tuple[str, int], tuple[FakePlane, int, str]] = {}
@@ -101,6 +107,9 @@ class FakePlane:
         found = self.network.listeners.get((address, port))
         if address in self.network.silent:
             asyncio.get_running_loop().call_later(0.3, self._end, end, "no answer in time")
+        elif ":" in address and address in self.network.down:
+            reason = "the connection could not be made: Network is unreachable (os error 101)"
+            asyncio.get_running_loop().call_soon(self._end, end, reason)
         elif found is None or address in self.network.down:
             asyncio.get_running_loop().call_soon(self._end, end, "connection refused")
         else:
@@ -135,6 +144,8 @@ class FakePlane:
         if end.open:
             end.open = False
             self.ends.pop(end.sid, None)
+            if end.unsent:
+                self._tell("undelivered", end.sid, list(end.unsent))
             self._tell("closed", end.sid, reason)
 
     def open_stream(self, sid: int, attrs: Mapping[str, str]) -> None:
@@ -147,17 +158,35 @@ class FakePlane:
         if end is None or end.other is None or not end.other.open:
             return
         self.sent.extend(elements)
+        self._go_on(end)
         if end.deaf or end.other.deaf:
             return
         for element in elements:
-            if element.ns == ns.CLIENT and element.name in ("message", "presence", "iq"):
-                sender, to = Jid.parse(element.get("from") or ""), Jid.parse(element.get("to") or "")
-                if (to.domain, sender.domain) not in end.other.pairs:
-                    end.other.plane._end(end.other, "invalid-from: no such pair")
-                    self._end(end, "the peer reported the stream error invalid-from: no such pair")
-                    return
-            number = next(self._given) if element.name == "message" and element.ns == ns.CLIENT else 0
-            end.other.plane._tell("stanza", end.other.sid, element, number)
+            if end.other.held is not None:
+                end.other.held.append(element)
+            elif end.open:
+                self._carry(end, end.other, element)
+            opens = (element.ns, element.name) in ((ns.STREAMS, "features"), (ns.DIALBACK, "result"))
+            if opens and end.other.client and not end.other.known:
+                end.other.held = []
+
+    def _carry(self, end: End, other: End, element: Element) -> None:
+        if element.ns == ns.CLIENT and element.name in ("message", "presence", "iq"):
+            sender, to = Jid.parse(element.get("from") or ""), Jid.parse(element.get("to") or "")
+            if (to.domain, sender.domain) not in other.pairs:
+                other.plane._end(other, "invalid-from: no such pair")
+                end.plane._end(end, "the peer reported the stream error invalid-from: no such pair")
+                return
+        number = next(self._given) if element.name == "message" and element.ns == ns.CLIENT else 0
+        other.plane._tell("stanza", other.sid, element, number)
+
+    def _go_on(self, end: End, *, known: bool = False) -> None:
+        """Reads what came behind the word that opens a stream, once it was understood."""
+        end.known = end.known or known
+        held, end.held = end.held, None
+        for element in held or ():
+            if end.open and end.other is not None:
+                end.other.plane._carry(end.other, end, element)
 
     def start_tls(self, sid: int) -> None:
         end = self.ends.get(sid)
@@ -172,7 +201,8 @@ class FakePlane:
         pass
 
     def authenticated(self, sid: int, remote: str) -> None:
-        pass
+        if (end := self.ends.get(sid)) is not None:
+            self._go_on(end, known=True)
 
     def count(self, sid: int) -> None:
         if (end := self.ends.get(sid)) is not None:
@@ -181,6 +211,7 @@ class FakePlane:
     def pair(self, sid: int, local: str, remote: str) -> None:
         if (end := self.ends.get(sid)) is not None:
             end.pairs.add((local, remote))
+            self._go_on(end, known=True)
 
     def route(self, sid: int, local: str, remote: str) -> None:
         if (end := self.ends.get(sid)) is not None:

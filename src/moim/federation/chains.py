@@ -38,12 +38,15 @@ class Anchors:
 
     def verify(
         self, chain: Sequence[x509.Certificate], role: Role, *, now: datetime, server_auth_only: bool = True
-    ) -> None:
-        """Checks a chain, leaf first. Raises PeerUntrusted with a sentence about what is wrong."""
+    ) -> datetime:
+        """Checks a chain, leaf first: how long it holds, with all that it depends on (RFC 6120 section 13.7.2).
+
+        Raises PeerUntrusted with a sentence about what is wrong.
+        """
         leaf = chain[0]
         _check_dates(leaf, now)
         if leaf.public_bytes(Encoding.DER) in self._single:
-            return
+            return leaf.not_valid_after_utc
         _check_critical(leaf)
         if self._store is None:
             raise PeerUntrusted("no authority is trusted here")
@@ -59,9 +62,10 @@ class Anchors:
         builder = verification.PolicyBuilder().store(self._store).time(now).max_chain_depth(MAX_CHAIN)
         verifier = builder.extension_policies(ca_policy=ca, ee_policy=end).build_client_verifier()
         try:
-            verifier.verify(leaf, list(chain[1:MAX_CHAIN]))
+            found = verifier.verify(leaf, list(chain[1:MAX_CHAIN]))
         except verification.VerificationError as error:
             raise PeerUntrusted(_why(leaf, chain, str(error))) from None
+        return min(one.not_valid_after_utc for one in found.chain)
 
 
 class _Usage:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from moim.errors import MoimError, NotFound
 from moim.federation.connecting import Connector
 from moim.federation.hosting import hoster
-from moim.federation.locating import Endpoint, Located, Locator
+from moim.federation.locating import Endpoint, Endpoints, Located, Locator
 from moim.federation.policies import PROBER, Policies, Policy
 from moim.federation.proofs import Proofs
 from moim.federation.stream import Stream, StreamFailed
@@ -30,6 +30,8 @@ State = Literal["ok", "warning", "failed", "unknown"]
 _MAX_ENDPOINTS = 6
 _NO_DIALBACK = ("not-authorized", "policy-violation", "not-acceptable", "forbidden", "encryption-required")
 """What servers say that insist on certificates."""
+_NO_IPV6 = ("unreachable", "Cannot assign requested address", "Address family not supported")
+"""What the kernel of a host says that has no IPv6, or no way to that network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +97,11 @@ class Checker:
 
     async def _steps(self, name: str, own: Own) -> AsyncIterator[Step]:
         policy = self._policies.of(name)
-        if policy.refusal:
-            yield Step("policy", "failed", policy.refusal, f"moim federation policy set {name} --access allow")
-            return
-        yield Step("policy", "ok", f"messages with {name} are allowed: {_rules(policy.rules)}")
+        if name != own.domain:
+            if policy.refusal:
+                yield Step("policy", "failed", policy.refusal, f"moim federation policy set {name} --access allow")
+                return
+            yield Step("policy", "ok", f"messages with {name} are allowed: {_rules(policy.rules)}")
         async for step in self._ours(own):
             yield step
         if name == own.domain:
@@ -116,15 +119,13 @@ class Checker:
         for problem in where.problems:
             yield Step("their addresses", "warning", problem)
         if not where.found:
-            yield Step(
-                "their addresses", "failed", f"{name} has no address that can be connected to",
-                f"ask {name}'s administrator for an SRV record and the address of its target",
-            )  # fmt: skip
+            yield _nowhere(name, located, where)
             return
         reached = False
+        only_six = all(":" in endpoint.address for endpoint in where.found)
         for endpoint in where.found[:_MAX_ENDPOINTS]:
-            async for step in self._theirs(name, own, endpoint):
-                reached = reached or (step.what == "port out" and step.state == "ok")
+            async for step in self._theirs(name, own, endpoint, only_six=only_six):
+                reached = reached or step.what == "encryption"
                 yield step
         if reached:
             async for step in self._both_ways(name, own):
@@ -183,13 +184,23 @@ class Checker:
 
     # --- the other one ------------------------------------------------------------------------------------------
 
-    async def _theirs(self, name: str, own: Own, endpoint: Endpoint) -> AsyncIterator[Step]:
+    async def _theirs(self, name: str, own: Own, endpoint: Endpoint, *, only_six: bool) -> AsyncIterator[Step]:
+        policy = self._policies.of(name)
         place = (
             f"{endpoint.host} ({endpoint.address}:{endpoint.port}{', TLS from the start' if endpoint.direct else ''})"
         )
-        stream, problem = await self._probe(endpoint, own.domain, name)
+        stream, problem = await self._probe(
+            endpoint, own.domain, name, tls="off" if policy.tls == "off" else "optional"
+        )
         try:
             if not stream.connected.done() or stream.connected.exception() is not None:
+                if ":" in endpoint.address and any(word in problem for word in _NO_IPV6):
+                    yield Step(
+                        "port out", "failed" if only_six else "warning",
+                        f"{place} is an IPv6 address, and this host has no way there: {problem}",
+                        f"give this host IPv6, or ask {name}'s administrator for an IPv4 address",
+                    )  # fmt: skip
+                    return
                 yield Step(
                     "port out", "failed", f"{place} cannot be reached: {problem}",
                     f"open TCP {endpoint.port} from this host to the internet; if it is open, {name}'s server is down",
@@ -202,34 +213,38 @@ class Checker:
                     f"ask {name}'s administrator to correct the SRV records, or to set the domain up on that server",
                 )  # fmt: skip
                 return
+            encrypt = f"moim federation policy set {name} --tls required"
             if problem:
-                yield Step("stream", "failed", f"{place} opens no stream: {problem}", f"ask {name}'s administrator")
-                return
-            policy = self._policies.of(name)
-            if not stream.secure:
-                state: State = "failed" if policy.tls == "required" else "warning"
+                remedy = encrypt if policy.tls == "off" and stream.final else f"ask {name}'s administrator"
+                yield Step("stream", "failed", f"{place} opens no stream: {problem}", remedy)
+            elif policy.tls == "off":
+                yield Step("encryption", "warning", f"encryption is off for {name}, by the policy here", encrypt)
+            elif not stream.secure:
+                needed = policy.tls == "required"
                 yield Step(
-                    "encryption",
-                    state,
-                    f"{place} offers no encryption",
-                    f"moim federation policy set {name} --tls optional",
-                )
-                return
-            yield Step("encryption", "ok", f"{place}: {_tls(stream)}")
-            found = await self._proofs.judge(name, stream.chain, "server", policy)
-            if found.proof is not None:
-                yield Step("certificate", "ok", f"the certificate proves {name} ({found.proof})")
+                    "encryption", "failed" if needed else "warning", f"{place} offers no encryption",
+                    f"moim federation policy set {name} --tls optional" if needed else f"tell {name}'s administrator",
+                )  # fmt: skip
             else:
-                needed = policy.certificates == "required" or not policy.dialback
-                remedy = f"tell {name}'s administrator; until then dialback vouches for {name}"
-                if needed:
-                    remedy = (
-                        f"add its authority to federation.trusted, or: moim federation policy set {name} "
-                        "--certificates optional --dialback on"
-                    )
-                yield Step("certificate", "failed" if needed else "warning", found.reason, remedy)
+                yield Step("encryption", "ok", f"{place}: {_tls(stream)}")
+                yield await self._certificate(name, stream, policy)
         finally:
             stream.close("the check is done")
+
+    async def _certificate(self, name: str, stream: Stream, policy: Policy) -> Step:
+        if policy.certificates == "off":
+            return Step("certificate", "ok", f"the certificate of {name} is not looked at, by the policy here")
+        found = await self._proofs.judge(name, stream.chain, "server", policy)
+        if found.proof is not None:
+            return Step("certificate", "ok", f"the certificate proves {name} ({found.proof})")
+        if policy.certificates != "required" and policy.dialback:
+            remedy = f"tell {name}'s administrator; until then dialback vouches for {name}"
+            return Step("certificate", "warning", found.reason, remedy)
+        less = f"moim federation policy set {name} --certificates optional --dialback on"
+        if "trusted here" in found.reason:
+            return Step("certificate", "failed", found.reason, f"add its authority to federation.trusted, or: {less}")
+        remedy = f"ask {name}'s administrator for a right certificate; to talk by dialback until then: {less}"
+        return Step("certificate", "failed", found.reason, remedy)
 
     async def _both_ways(self, name: str, own: Own) -> AsyncIterator[Step]:
         policy = self._policies.of(name)
@@ -246,13 +261,13 @@ class Checker:
             yield Step("dialback to them", "warning", f"{name} does not answer for its keys: {text or outcome}")
         called: Stream | None = None
         if policy.dialback:
-            called, step = await self._called_back(name, own, policy)
+            called, step = await self._called_back(name, own)
             yield step
         else:
             yield Step("dialback to us", "unknown", f"dialback is off for {name}, so it was not tried")
         try:
             async with asyncio.timeout(self._patience):
-                stream = await self._connector.connect(own.domain, name, policy)
+                stream = await self._connector.connect(own.domain, name)
             how = next(iter(stream.sends.values()), "dialback")
             yield Step("authentication", "ok", f"a stream to {name} opens, authenticated by {how}")
         except TimeoutError:
@@ -262,12 +277,12 @@ class Checker:
         if called is not None:
             called.close("the check is done")
 
-    async def _called_back(self, name: str, own: Own, policy: Policy) -> tuple[Stream | None, Step]:
+    async def _called_back(self, name: str, own: Own) -> tuple[Stream | None, Step]:
         """Opens a stream without showing a certificate, so that the other server has to call back."""
         what = "dialback to us"
         try:
             async with asyncio.timeout(self._patience):
-                stream = await self._connector.connect(own.domain, name, policy, external=False)
+                stream = await self._connector.connect(own.domain, name, external=False)
         except TimeoutError:
             return None, Step(what, "failed", f"{name} does not finish the authentication", _let_in(own))
         except MoimError as error:
@@ -280,9 +295,11 @@ class Checker:
             return None, Step(what, "failed", error.message, _let_in(own))
         return stream, Step(what, "ok", f"{name} called us back, and took our key: its connections reach us")
 
-    async def _probe(self, endpoint: Endpoint, local: str, remote: str) -> tuple[Stream, str]:
+    async def _probe(
+        self, endpoint: Endpoint, local: str, remote: str, *, tls: s2s.Use = "optional"
+    ) -> tuple[Stream, str]:
         """A stream as far as encryption goes, and what went wrong."""
-        rules = s2s.Rules(tls="optional", certificates="off")
+        rules = s2s.Rules(tls=tls, certificates="off")
         machine = s2s.Outgoing(
             local, remote, rules, self._keys, now=self._clock(), secure=endpoint.direct, verify_only=True,
             timeout=self._patience,
@@ -298,6 +315,19 @@ class Checker:
         except MoimError:
             return stream, stream.reason
         return stream, stream.reason if stream.over else ""
+
+
+def _nowhere(name: str, located: Located, where: Endpoints) -> Step:
+    what = "their addresses"
+    if any(" is not tried: " in problem for problem in where.problems):
+        text = f"the records of {name} lead to no address that may be connected to: {'; '.join(where.problems)}"
+        return Step(what, "failed", text, "if that is meant, allow its network: federation.target_networks")
+    if located.srv:
+        text = f"the SRV records of {name} lead to no address: {'; '.join(where.problems)}"
+        return Step(what, "failed", text, f"ask {name}'s administrator for an address of what its SRV records name")
+    text = f"the DNS has neither an SRV record nor an address of {name}"
+    remedy = f"look at how {name} is written; if it is right, ask its administrator for an SRV record"
+    return Step(what, "failed", text, remedy)
 
 
 def _rules(rules: s2s.Rules) -> str:

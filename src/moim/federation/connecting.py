@@ -31,13 +31,14 @@ class Dialler(Protocol):
 
 
 class Connector:
-    """``keys`` are dialback's; times are seconds."""
+    """``keys`` are dialback's; ``policy`` is asked for each attempt, since it may change; times are seconds."""
 
     def __init__(
         self,
         locator: Locator,
         dialler: Dialler,
         keys: s2s.Keys,
+        policy: Callable[[str], Policy],
         *,
         handshake_seconds: float,
         clock: Callable[[], float],
@@ -45,17 +46,16 @@ class Connector:
         self._locator = locator
         self._dialler = dialler
         self._keys = keys
+        self._policy = policy
         self._handshake = handshake_seconds
         self._clock = clock
 
-    async def connect(
-        self, local: str, remote: str, policy: Policy, *, verify_only: bool = False, external: bool = True
-    ) -> Stream:
+    async def connect(self, local: str, remote: str, *, verify_only: bool = False, external: bool = True) -> Stream:
         """An open stream, or with ``verify_only`` one that keys can be put to; without ``external`` by dialback.
 
         Raises NotFound when the DNS knows no server, PeerUnreachable, PeerTimeout or StreamFailed with a sentence.
         """
-        located = await self._locator.locate(remote, policy.tls)
+        located = await self._locator.locate(remote, self._policy(remote).tls)
         where = await self._locator.endpoints(located, remote)
         rest, problems = where.found, where.problems
         final, condition = False, ""
@@ -63,7 +63,7 @@ class Connector:
             if not rest:
                 break
             try:
-                stream, endpoint = await self._first(rest, local, remote, policy, external, verify_only=verify_only)
+                stream, endpoint = await self._first(rest, local, remote, external, verify_only=verify_only)
             except PeerError as error:
                 problems.append(error.message)
                 break
@@ -79,7 +79,8 @@ class Connector:
                     final, condition = error.final, error.condition
                 if final:
                     break
-                rest = [one for one in rest if one.address != endpoint.address or one.direct != endpoint.direct]
+                if condition != "reset":  # which means: the same once more, the policy may have changed
+                    rest = [one for one in rest if one != endpoint]
         said = "; ".join(dict.fromkeys(problems)) or f"{remote} has no server"
         raise StreamFailed(said, final=final, condition=condition)
 
@@ -91,10 +92,10 @@ class Connector:
             async with asyncio.timeout(self._handshake + 5):
                 await asyncio.shield(stream.ready)
         except TimeoutError:
-            stream.abandon("the negotiation took too long")
+            stream.close("the negotiation took too long")
             raise PeerTimeout(f"{stream.host}: the negotiation took too long") from None
         except asyncio.CancelledError:
-            stream.abandon("nobody waits for it any more")
+            stream.close("nobody waits for it any more")
             raise
 
     async def _first(
@@ -102,7 +103,6 @@ class Connector:
         endpoints: Sequence[Endpoint],
         local: str,
         remote: str,
-        policy: Policy,
         external: bool,
         *,
         verify_only: bool,
@@ -114,7 +114,9 @@ class Connector:
         try:
             while queue or trying:
                 if queue:
-                    endpoint = queue.pop(0)
+                    endpoint, policy = queue.pop(0), self._policy(remote)
+                    if policy.refusal:
+                        raise StreamFailed(policy.refusal, final=True)
                     machine = s2s.Outgoing(
                         local,
                         remote,
@@ -137,6 +139,8 @@ class Connector:
                     if (error := future.exception()) is None:
                         won = stream
                         return stream, endpoint
+                    if isinstance(error, StreamFailed) and error.condition == "reset":
+                        queue.append(endpoint)  # the policy changed before it was up
                     problems.append(error.message if isinstance(error, PeerError) else str(error))
         finally:
             for stream, _ in trying.values():

@@ -44,14 +44,20 @@ class Outbox:
         self._bytes: dict[str, int] = {}
         self.total_bytes = 0
 
-    def put(self, local: str, remote: str, stanza: Element, hold: Callable[[], Release | None]) -> None:
-        """Adds one, which is held while it waits: a crash would lose it. Raises LimitExceeded when too much waits."""
+    def put(
+        self, local: str, remote: str, stanza: Element, hold: Callable[[], Release | None], *, first: bool = False
+    ) -> None:
+        """Adds one, behind the others or before them, which is held while it waits: a crash would lose it.
+
+        Raises LimitExceeded when too much waits.
+        """
         size = len(stanza.to_xml().encode())
         if self._count.get(remote, 0) >= self._bounds.stanzas or self.size(remote) + size > self._bounds.bytes:
             raise LimitExceeded(f"too much waits for {remote} already")
         if self.total_bytes + size > self._bounds.total_bytes:
             raise LimitExceeded("too much waits for other domains already")
-        self._waiting.setdefault((local, remote), deque()).append((stanza, size, hold()))
+        waiting = self._waiting.setdefault((local, remote), deque())
+        (waiting.appendleft if first else waiting.append)((stanza, size, hold()))
         self._count[remote] = self._count.get(remote, 0) + 1
         self._bytes[remote] = self.size(remote) + size
         self.total_bytes += size

@@ -75,6 +75,7 @@ class Peers:
         self._queue_seconds = queue_seconds
         self._clock = clock
         self._peers: OrderedDict[str, Peer] = OrderedDict()
+        self._stopping = False
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(tuple(self._peers.values()))
@@ -94,12 +95,18 @@ class Peers:
         """The peer of a domain, if there is one."""
         return self._peers.get(domain)
 
-    def send(self, stanza: Element) -> None:
-        """Sends a stanza to its domain, now or as soon as a stream is open; else it comes back."""
-        local, remote = Jid.parse(stanza.get("from") or "").domain, Jid.parse(stanza.get("to") or "").domain
+    def send(self, stanza: Element, *, first: bool = False) -> None:
+        """Sends a stanza to its domain, now or as soon as a stream is open; else it comes back.
+
+        ``first``: before what waits already.
+        """
+        local, remote = _pair(stanza)
         policy = self._policies.of(remote)
         if policy.refusal:
             self._return(stanza, "not-allowed", policy.refusal)
+            return
+        if self._stopping:
+            self._return(stanza, "remote-server-timeout", "this server is stopping")
             return
         peer = self.get(remote)
         stream = peer.streams.get((local, remote))
@@ -111,7 +118,7 @@ class Peers:
             self._return(stanza, peer.condition, peer.last_error)
             return
         try:
-            self._outbox.put(local, remote, stanza, self._hold)
+            self._outbox.put(local, remote, stanza, self._hold, first=first)
         except LimitExceeded as error:
             self._return(stanza, "resource-constraint", error.message)
             return
@@ -144,7 +151,7 @@ class Peers:
         until = peer.awaited_until.get(local, float("-inf"))
         while True:
             try:
-                await self._connector.connect(local, peer.domain, self._policies.of(peer.domain))
+                await self._connector.connect(local, peer.domain)
                 return
             except PeerError as error:
                 if self._clock() + pause >= until or (isinstance(error, StreamFailed) and error.final):
@@ -222,17 +229,26 @@ class Peers:
         A request comes back, since it may have been carried out. So does everything where streams end one after the
         other: the next one might, too.
         """
-        peer, now = self.get(stream.remote), self._clock()
-        broke_at = dict(peer.broke_at)
+        now = self._clock()
+        before: dict[Pair, float] = {}
+        again: list[Element] = []
         for stanza in stanzas:
-            local = Jid.parse(stanza.get("from") or "").domain
+            pair = local, remote = _pair(stanza)
+            peer = self.get(remote)
+            broke_at = before.setdefault(pair, peer.broke_at.get(local, float("-inf")))
             peer.broke_at[local] = now
             request = stanza.name == "iq" and stanza.get("type") in ("get", "set")
-            if request or now - broke_at.get(local, float("-inf")) < _REROUTE_SECONDS:
+            if request or now - broke_at < _REROUTE_SECONDS:
                 self._return(stanza, "remote-server-timeout", f"the connection ended: {stream.reason}")
-            else:
-                peer.awaited_until[local] = now + self._queue_seconds
+                continue
+            peer.awaited_until[local] = now + self._queue_seconds
+            other = peer.streams.get(pair)
+            if other is not None and other.usable:
                 self.send(stanza)
+            else:
+                again.append(stanza)
+        for stanza in reversed(again):  # what waits by now was sent later
+            self.send(stanza, first=True)
 
     def note(self, domain: str, text: str) -> None:
         """Remembers what went wrong with a domain."""
@@ -258,8 +274,16 @@ class Peers:
             self._bounce(error)
 
     async def stop(self) -> None:
-        """Gives up what is being opened."""
+        """Gives up what is being opened; what waits, and what still comes, goes back."""
+        self._stopping = True
         tasks: Sequence[asyncio.Task[None]] = [task for peer in self for task in peer.opening.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for local, remote in self._outbox.pairs():  # those whose task had not even begun
+            self._return_all(local, self.get(remote), "remote-server-timeout", "this server is stopping")
+
+
+def _pair(stanza: Element) -> Pair:
+    """The local and the remote domain. Raises ProtocolError."""
+    return Jid.parse(stanza.get("from") or "").domain, Jid.parse(stanza.get("to") or "").domain

@@ -5,6 +5,7 @@ Changes are on disk before they count, and count for the next stream; who change
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping
@@ -89,12 +90,16 @@ class Policies:
         self._settings = settings
         self._store = store
         self._overrides: dict[str, Override] = {}
+        self._changing = asyncio.Lock()
 
-    async def load(self) -> None:
-        """Reads what is set for single domains. Raises Unavailable."""
-        rows = await self._store.read(lambda connection: connection.execute(sa.select(tables.policies)).all())
+    async def load(self) -> set[str]:
+        """Reads what is set for single domains: those for which it is not what it was. Raises Unavailable."""
         names = [field.name for field in fields(Override)]
-        self._overrides = {row.domain: Override(*(getattr(row, name) for name in names)) for row in rows}
+        async with self._changing:
+            rows = await self._store.read(lambda connection: connection.execute(sa.select(tables.policies)).all())
+            before = self._overrides
+            self._overrides = {row.domain: Override(*(getattr(row, name) for name in names)) for row in rows}
+        return {domain for domain, _ in before.items() ^ self._overrides.items()}
 
     async def keys(self) -> Keys:
         """Dialback's keys, from a secret that all nodes of the site share."""
@@ -169,8 +174,9 @@ class Policies:
             if changed.rowcount == 0:
                 connection.execute(sa.insert(table).values(domain=name, **values))
 
-        await self._store.write(work)
-        self._overrides[name] = override
+        async with self._changing:
+            await self._store.write(work)
+            self._overrides[name] = override
         return name
 
     async def delete(self, domain: str) -> str:
@@ -179,8 +185,9 @@ class Policies:
         if name not in self._overrides:
             raise NotFound(f"nothing is set for {name}")
         gone = sa.delete(tables.policies).where(tables.policies.c.domain == name)
-        await self._store.write(lambda connection: connection.execute(gone) and None)
-        self._overrides.pop(name, None)
+        async with self._changing:
+            await self._store.write(lambda connection: connection.execute(gone) and None)
+            self._overrides.pop(name, None)
         return name
 
 

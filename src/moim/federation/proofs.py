@@ -21,10 +21,14 @@ from moim.proto.xmpp.s2s import Proof
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``proof`` is None when nothing proves the domain; then ``reason`` is a sentence about it."""
+    """``proof`` is None when nothing proves the domain; then ``reason`` is a sentence about it.
+
+    ``until``: when the certificate ends, and with it what it proved; None for one that need not be within its dates.
+    """
 
     proof: Proof | None
     reason: str = ""
+    until: datetime | None = None
 
 
 class Proofs:
@@ -57,15 +61,22 @@ class Proofs:
         except PeerUntrusted as error:
             return Verdict(None, error.message)
         if self._dns is not None and not (why := await self._dane(self._dns, domain, certificates, role)):
-            return Verdict("dane")
+            return Verdict("dane", until=self._ends(certificates))
         elif self._dns is not None:
             found = replace(found, reason=f"{found.reason}; {why}")
         # Somebody else's web server is asked only where it decides about the stream.
         decides = policy.certificates == "required" or not policy.dialback
         if self._posh is not None and decides:
             why = await self._posh.prove(domain, chain[0])
-            return Verdict("posh") if not why else replace(found, reason=f"{found.reason}; {why}")
+            if not why:
+                return Verdict("posh", until=self._ends(certificates))
+            return replace(found, reason=f"{found.reason}; {why}")
         return found
+
+    def _ends(self, certificates: Sequence[x509.Certificate]) -> datetime | None:
+        """When the first of them ends; DANE and POSH may vouch for those that have ended, too."""
+        ends = (one.not_valid_after_utc for one in certificates)
+        return min((end for end in ends if end > self._clock()), default=None)
 
     def pkix(self, domain: str, chain: Sequence[bytes], role: Role, *, server_auth_only: bool) -> Verdict:
         """Names and authorities alone; takes a millisecond or so."""
@@ -74,12 +85,12 @@ class Proofs:
             if not names_domain(certificates[0], domain):
                 listed = ", ".join(presented_names(certificates[0])) or "no name at all"
                 return Verdict(None, f"the certificate is for {listed}, not for {domain}")
-            self._anchors.verify(certificates, role, now=self._clock(), server_auth_only=server_auth_only)
+            until = self._anchors.verify(certificates, role, now=self._clock(), server_auth_only=server_auth_only)
         except PeerUntrusted as error:
             return Verdict(None, error.message)
         except ValueError as error:
             return Verdict(None, f"the certificate cannot be read: {error}")
-        return Verdict("pkix")
+        return Verdict("pkix", until=until)
 
     async def _dane(self, dns: Dns, domain: str, certificates: Sequence[x509.Certificate], role: Role) -> str:
         try:

@@ -50,12 +50,12 @@ def admin_routes(service: Service) -> list[BaseRoute]:
         return JSONResponse({"domain": name, "streams": streams, "missing": missing})
 
     async def policies(_request: Request) -> Response:
-        await service.policies.load()
+        await service.refresh()
         listed = [service.policy(domain) for domain in service.policies.overrides()]
         return JSONResponse({"defaults": service.policies.of("").as_json(), "policies": listed})
 
     async def policy(request: Request) -> Response:
-        await service.policies.load()
+        await service.refresh()
         return JSONResponse(service.policy(request.path_params["domain"]))
 
     async def put_policy(request: Request) -> Response:

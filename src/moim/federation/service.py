@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,23 +16,15 @@ from moim.errors import ConfigError, MoimError, Unavailable, UsageError
 from moim.federation import status
 from moim.federation.chains import Anchors, load_files, system_anchors
 from moim.federation.checking import Checker, Own
-from moim.federation.connecting import Connector
-from moim.federation.fetching import Fetcher
-from moim.federation.guard import Guard
-from moim.federation.locating import Dns, Locator
 from moim.federation.nodes import Nodes
-from moim.federation.outbox import Bounds, Outbox, returned
-from moim.federation.peers import Peers
+from moim.federation.outbox import returned
 from moim.federation.plane import Chat, ServerPlane
 from moim.federation.policies import Override, Policies
-from moim.federation.proofs import Proofs
+from moim.federation.running import Running
 from moim.federation.settings import Settings, pattern
-from moim.federation.stream import Pair, Stream
-from moim.federation.streams import Streams
-from moim.federation.verifying import Verifier
 from moim.model import CertificateChanged, ServiceStatus
 from moim.net.resolver import Resolver, parse_server
-from moim.proto.xmpp import Element, s2s
+from moim.proto.xmpp import Element
 from moim.settings import Site
 from moim.store import Store
 
@@ -42,6 +32,7 @@ SERVER_PORT, SERVER_TLS_PORT = 5269, 5270
 _PURPOSE = "cup-xmpp-s2s"
 _NODE = "inside"
 _REFRESH_SECONDS = 30.0
+_POLICY_CHANGED = "the policy for this domain changed"
 
 _log = logging.getLogger("moim.federation")
 
@@ -60,108 +51,11 @@ class CertificateFiles(Protocol):
         ...
 
 
-class Running:
-    """What there is while federation runs."""
-
-    def __init__(
-        self,
-        chat: Chat,
-        settings: Settings,
-        policies: Policies,
-        keys: s2s.Keys,
-        anchors: Anchors,
-        own: Callable[[], Iterable[tuple[str, int]]],
-        *,
-        dns: Dns,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.chat = chat
-        self.keys = keys
-        self.clock = clock
-        self.dns = dns
-        self.guard = Guard(settings.target_networks, own)
-        self.locator = Locator(self.dns, self.guard)
-        self.fetcher = Fetcher(self.dns, self.guard, ssl.create_default_context()) if settings.posh else None
-        self.proofs = Proofs(
-            anchors, dns=self.dns if settings.dnssec else None, locator=self.locator, fetch=self.fetcher
-        )
-        self.streams = Streams(chat.servers, settings, policies, self.proofs, keys, chat.hosts, self, clock=clock)
-        self.connector = Connector(
-            self.locator, self.streams, keys, handshake_seconds=settings.handshake_seconds, clock=clock
-        )
-        self.outbox = Outbox(Bounds(settings.queue_stanzas, settings.queue_bytes, settings.queue_total_bytes))
-        self.peers = Peers(
-            self.connector,
-            policies,
-            self.outbox,
-            bounce=chat.remote_stanza,
-            hold=chat.hold,
-            first_pause=settings.retry_first_seconds,
-            longest_pause=settings.retry_most_seconds,
-            queue_seconds=settings.queue_seconds,
-            clock=clock,
-        )
-        self.verifier = Verifier(
-            self.connector, policies, self._stream_to, per_minute=settings.verifications_per_minute, clock=clock
-        )
-
-    def _stream_to(self, remote: str) -> Stream | None:
-        peer = self.peers.known(remote)
-        streams = peer.streams.values() if peer is not None else ()
-        return next((one for one in streams if one.usable and not one.incoming), None)
-
-    # What streams tell (see ``Events``).
-
-    def stanza(self, stanza: Element, over: Callable[[bool], None] | None) -> None:
-        """To the chat room."""
-        remote = (stanza.get("from") or "").partition("/")[0].rpartition("@")[2]
-        if (peer := self.peers.known(remote)) is not None:
-            peer.received += 1
-        self.chat.remote_stanza(stanza, over)
-
-    def opened(self, stream: Stream, pair: Pair) -> None:
-        """To the peers."""
-        self.verifier.forget(pair[1])
-        self.peers.opened(stream, pair)
-
-    def carried(self, domain: str, received: int, sent: int) -> None:
-        """To the peers."""
-        self.peers.carried(domain, received, sent)
-
-    def late(self, stanzas: Sequence[Element]) -> None:
-        """To the peers."""
-        self.peers.late(stanzas)
-
-    def ended(self, stream: Stream) -> None:
-        """To the peers."""
-        self.peers.ended(stream)
-
-    def note(self, domain: str, text: str) -> None:
-        """To the peers."""
-        self.peers.note(domain, text)
-
-    async def call_back(self, step: s2s.Verify, address: str) -> tuple[str, str]:
-        """To the verifier."""
-        return await self.verifier.verify(step, address)
-
-    def called_back(self, step: s2s.Verified) -> None:
-        """To the verifier."""
-        self.verifier.answered(step)
-
-    async def stop(self) -> None:
-        """Ends every stream."""
-        await self.peers.stop()
-        await self.verifier.stop()
-        await self.streams.stop()
-        if self.fetcher is not None:
-            await self.fetcher.aclose()
-
-
 class Service:
     """Messages and presence between this site's domains and others.
 
     ``credential`` gives the certificate files of a purpose; ``anchors`` the site's own authorities; both may touch the
-    disk. ``use`` tells it of the chat room before ``start``. ``names`` are the name servers of the site's own views.
+    disk. ``use`` tells it of the chat room before ``start``.
     """
 
     def __init__(
@@ -204,7 +98,7 @@ class Service:
             except MoimError as error:
                 self._return(stanza, "jid-malformed", error.message)
         else:
-            self._return(stanza, "remote-server-not-found", "this server exchanges nothing with other domains")
+            self._return(stanza, "remote-server-timeout", "this server is starting or stopping")
 
     def _return(self, stanza: Element, condition: str, text: str) -> None:
         answer = returned(stanza, condition, text)
@@ -237,12 +131,19 @@ class Service:
         self._cancel = [self._bus.subscribe(CertificateChanged, self._certificate_changed), self._nodes.start()]
         self._refresher = asyncio.create_task(self._refresh(), name="federation:policies")
 
+    async def refresh(self) -> None:
+        """Reads the policies again: another node may have set one. Streams under one that changed end.
+
+        Raises Unavailable.
+        """
+        for name in await self.policies.load():
+            self._end(name, _POLICY_CHANGED)
+
     async def _refresh(self) -> None:
-        """Another node, or a command while the site was busy, may have set a policy."""
         while True:
             await asyncio.sleep(_REFRESH_SECONDS)
             try:
-                await self.policies.load()
+                await self.refresh()
             except MoimError as error:
                 _log.warning("the policies for other domains could not be read again: %s", error.message)
 
@@ -285,6 +186,8 @@ class Service:
             for standard in (SERVER_PORT, SERVER_TLS_PORT):
                 if address:
                     yield address, ports.bind(standard)
+        if nodes.edge.public_address and self.settings.advertised_port:
+            yield nodes.edge.public_address, self.settings.advertised_port
 
     async def stop(self) -> None:
         """Ends every stream; what waits goes back to its senders."""
@@ -332,13 +235,14 @@ class Service:
     def check(self, domain: str, sender: str = "") -> AsyncIterator[dict[str, Any]]:
         """Tries everything with a domain (see ``Checker``), for one of the site's own, by default the service domain.
 
-        Raises Unavailable while federation does not run, and UsageError for a ``sender`` that is not hosted here.
+        For a domain of the site itself: whether others find it. Raises Unavailable while federation does not run, and
+        UsageError for a ``sender`` that is not hosted here.
         """
-        own = sender or self.site.domain
+        own = sender or (domain if domain in self.site.domains else self.site.domain)
         if own not in self.site.domains:
             raise UsageError(f"{own} is not a domain of this site", hint=f"one of: {', '.join(self.site.domains)}")
-        if domain in self.site.domains:
-            raise UsageError(f"{domain} is a domain of this site: nothing goes out to it")
+        if domain in self.site.domains and own != domain:
+            raise UsageError(f"nothing goes out from {own} to {domain}: both are domains of this site")
         running = self._running
         if running is None:
             raise Unavailable("federation does not run", hint="start the site: moim up, with federation.enabled")
@@ -385,20 +289,20 @@ class Service:
 
     async def set_policy(self, domain: str, override: Override) -> dict[str, Any]:
         """Sets what counts for a domain; its streams end, so that it counts at once."""
-        await self.policies.load()
+        await self.refresh()
         name = await self.policies.put(domain, override)
         await self._follow(name)
         return self.policy(name)
 
     async def drop_policy(self, domain: str) -> None:
         """Leaves a domain to the settings. Raises NotFound."""
-        await self.policies.load()
+        await self.refresh()
         await self._follow(await self.policies.delete(domain))
 
     async def _follow(self, name: str) -> None:
         """Each node reads the policies again before it ends streams; one that does not answer does so by itself."""
         if self._running is not None:
-            await self._nodes.reset(name, "the policy for this domain changed")
+            await self._nodes.reset(name, _POLICY_CHANGED)
 
     def policy(self, domain: str) -> dict[str, Any]:
         """What counts for a domain, and what of it is set for it alone."""
@@ -417,8 +321,13 @@ class Service:
         return await self._nodes.reset(domain, reason)
 
     async def _reset(self, domain: str, reason: str) -> int:
-        await self.policies.load()
-        if self._running is None:
+        await self.refresh()
+        return self._end(domain, reason)
+
+    def _end(self, domain: str, reason: str) -> int:
+        """Ends the streams of this node with a domain, and lets it be tried again."""
+        running = self._running
+        if running is None:
             return 0
 
         def matches(remote: str) -> bool:
@@ -428,8 +337,8 @@ class Service:
                 return False
             return name == domain or (domain.startswith("*.") and name.endswith(domain[1:]))
 
-        for peer in self._running.peers:
+        for peer in running.peers:
             if matches(peer.domain):
-                self._running.peers.forget(peer.domain)
-                self._running.verifier.forget(peer.domain)
-        return self._running.streams.close_all(matches, reason)
+                running.peers.forget(peer.domain)
+                running.verifier.forget(peer.domain)
+        return running.streams.close_all(matches, reason)

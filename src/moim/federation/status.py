@@ -11,7 +11,8 @@ from moim.federation.stream import Stream
 from moim.proto.xmpp import s2s
 
 if TYPE_CHECKING:
-    from moim.federation.service import Running, Service
+    from moim.federation.running import Running
+    from moim.federation.service import Service
 
 
 def overview(service: Service) -> dict[str, Any]:
@@ -33,11 +34,11 @@ def overview(service: Service) -> dict[str, Any]:
 
 def peers(running: Running, policies: Policies) -> list[dict[str, Any]]:
     """A row per domain that a stream is open with, that something waits for, or that something went wrong with."""
-    now = time.monotonic()
+    now = running.clock()
     streams: dict[str, list[Stream]] = {}
     for stream in running.streams:
-        if stream.remote:
-            streams.setdefault(stream.remote, []).append(stream)
+        for remote in stream.remotes:
+            streams.setdefault(remote, []).append(stream)
     rows = []
     for domain in sorted(streams.keys() | {peer.domain for peer in running.peers}):
         peer = running.peers.known(domain)

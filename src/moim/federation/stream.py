@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
@@ -97,6 +98,9 @@ class Stream:
         self.condition = ""
         self.doubts = ""
         """Why its certificate proves nothing."""
+        self.proven_until: datetime | None = None
+        """When the first of the certificates ends that opened a pair."""
+        self._ends: dict[str, datetime | None] = {}
         self.final = False
         self.over = False
         self._closing = False
@@ -127,6 +131,11 @@ class Stream:
             for pair in pairs:
                 return pair[1]
         return self.machine.remote
+
+    @property
+    def remotes(self) -> set[str]:
+        """All remote domains that it is for, proven or not."""
+        return {remote for _, remote in (*self.takes, *self.sends)} | ({self.machine.remote} - {""})
 
     @property
     def usable(self) -> bool:
@@ -196,8 +205,9 @@ class Stream:
             self.machine.tick(moment)
             self.carry_out()
 
-    def judged(self, domain: str, proof: s2s.Proof | None, reason: str) -> None:
-        """What the owner was asked to judge."""
+    def judged(self, domain: str, proof: s2s.Proof | None, reason: str, until: datetime | None = None) -> None:
+        """What the owner was asked to judge; ``until``: how long the proof holds."""
+        self._ends[domain] = until
         self.machine.judged(domain, proof, reason)
         self.carry_out()
 
@@ -271,19 +281,26 @@ class Stream:
             case s2s.Count():
                 self._plane.count(self.sid)
             case s2s.Paired(local, remote, how, both):
+                if how != "dialback":
+                    self._holds_until(remote)
                 self.takes[local, remote] = how
                 self._plane.pair(self.sid, local, remote)
                 if both:
                     self._told.append(((local, remote), how))
             case s2s.Ready(local, remote, how, both):
-                self._plane.authenticated(self.sid, remote)
+                self._holds_until(remote)
                 if both:
                     self.takes[local, remote] = how
                     self._plane.pair(self.sid, local, remote)
+                self._plane.authenticated(self.sid, remote)  # and only now does the plane read what came behind
                 self._may_send((local, remote), how)
             case s2s.Close(error, reason, condition, final):
                 self.condition, self.final = condition, final
                 self.close(reason, error)
+
+    def _holds_until(self, remote: str) -> None:
+        if (until := self._ends.get(remote)) is not None:
+            self.proven_until = min(until, self.proven_until or until)
 
     def _may_send(self, pair: Pair, how: s2s.How) -> None:
         self.sends[pair] = how
@@ -297,7 +314,8 @@ class Stream:
     def _closed(self, reason: str) -> None:
         if self.over:
             return
-        if not self.condition and reason.startswith(_REPORTED):
+        reason = reason.partition(" (os error ")[0]
+        if not self.condition and not self.reason and reason.startswith(_REPORTED):
             self.condition = reason.removeprefix(_REPORTED).partition(":")[0]
             self.final = s2s.is_final(self.condition)
         self._note(reason)
@@ -317,10 +335,6 @@ class Stream:
             return PeerTimeout(f"{where}: {self.reason}")
         refused = self.machine.refused if isinstance(self.machine, s2s.Outgoing) else ""
         return StreamFailed(f"{where}: {self.reason}", final=self.final, condition=refused or self.condition)
-
-    def abandon(self, reason: str) -> None:
-        """Ends a stream that somebody gave up waiting for."""
-        self.close(reason, stream_error("connection-timeout", reason) if not self.connected.done() else None)
 
 
 def _seen(future: asyncio.Future[None]) -> None:

@@ -6,10 +6,12 @@ The plane has checked that a stanza's addresses are those of an open pair; here 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from moim.errors import LimitExceeded, ProtocolError
@@ -23,6 +25,7 @@ from moim.federation.stream import Pair, Stream
 from moim.proto.xmpp import Element, Jid, ns, s2s, stream_error
 
 _SWEEP_SECONDS = 1.0
+_GOODBYE_SECONDS = 0.5
 _PING = "moim-alive-"
 
 _log = logging.getLogger("moim.federation.streams")
@@ -65,7 +68,7 @@ class Events(Protocol):
 
 
 class Streams:
-    """``hosts`` are the domains served here, the first for peers that name none."""
+    """``hosts`` are the domains served here, the first for peers that name none; ``today`` tells what has ended."""
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Streams:
         events: Events,
         *,
         clock: Callable[[], float],
+        today: Callable[[], datetime],
     ) -> None:
         self._plane = plane
         self._settings = settings
@@ -87,6 +91,7 @@ class Streams:
         self._hosts = hosts
         self._events = events
         self._clock = clock
+        self._today = today
         self._streams: dict[int, Stream] = {}
         self._per_address: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,12 +110,16 @@ class Streams:
         self._sweep()
 
     async def stop(self) -> None:
-        """Closes every stream."""
+        """Closes every stream, and waits a moment for what they give back."""
         self._closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for stream in self:
             stream.close("this server is stopping", stream_error("system-shutdown"))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                for stream in self:
+                    await stream.gone.wait()
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -204,7 +213,7 @@ class Streams:
                 return
             if found.proof is None and policy.certificates != "off":
                 stream.doubts = found.reason
-            stream.judged(domain, found.proof, found.reason)
+            stream.judged(domain, found.proof, found.reason, found.until)
 
         self._spawn(work())
 
@@ -270,7 +279,8 @@ class Streams:
         _log.info("stream with %s (%s) ended: %s", remote or "nobody", stream.address, stream.reason)
         stranger = stream.incoming and not stream.sends and not stream.takes
         if stranger and remote and stream.condition:
-            self._events.note(remote, f"{stream.address}, which said to be {remote}, was refused: {stream.reason}")
+            what = "gave up" if stream.reason.startswith("the peer ") else "was refused"
+            self._events.note(remote, f"{stream.address}, which said to be {remote}, {what}: {stream.reason}")
         self._events.ended(stream)
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -288,6 +298,9 @@ class Streams:
         stream.tick(now)
         if not stream.usable or not (stream.sends or stream.takes):
             return
+        if stream.proven_until is not None and self._today() > stream.proven_until:
+            self._reset(stream, f"the certificate that {stream.remote} showed has ended")
+            return
         quiet = now - max(stream.last_in if stream.takes else 0.0, stream.last_out if stream.sends else 0.0)
         if quiet >= self._settings.idle_seconds:
             stream.close("nothing was said for a while")
@@ -296,6 +309,11 @@ class Streams:
                 stream.close("it did not answer", stream_error("connection-timeout"))
         elif self._wants_ping(stream, now):
             self._ping(stream, now)
+
+    def _reset(self, stream: Stream, reason: str) -> None:
+        """Ends a stream whose peer has to prove itself anew (RFC 6120 section 13.7.2); what waits goes by the next."""
+        self._events.note(stream.remote, reason)
+        stream.close(reason, stream_error("reset", reason))
 
     def _wants_ping(self, stream: Stream, now: float) -> bool:
         """Whether something was sent and nothing came since, on a stream whose answers would reach us.
@@ -316,8 +334,10 @@ class Streams:
 
     def close_all(self, matches: Callable[[str], bool], reason: str) -> int:
         """Ends the streams with the domains that ``matches`` picks; how many."""
-        found = [stream for stream in self if stream.remote and matches(stream.remote)]
+        found = [stream for stream in self if any(matches(remote) for remote in stream.remotes)]
         for stream in found:
+            if not stream.incoming:
+                stream.condition = stream.condition or "reset"  # who is opening it may try once more
             stream.close(reason, stream_error("reset", reason))
         return len(found)
 

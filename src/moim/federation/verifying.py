@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from moim.errors import MoimError, NotFound, PeerTimeout
 from moim.federation.connecting import Connector
-from moim.federation.policies import Policies
 from moim.federation.stream import Stream
 from moim.net.rate import RateLimit
 from moim.proto.xmpp import s2s
@@ -34,14 +33,12 @@ class Verifier:
     def __init__(
         self,
         connector: Connector,
-        policies: Policies,
         existing: Callable[[str], Stream | None],
         *,
         per_minute: int,
         clock: Callable[[], float],
     ) -> None:
         self._connector = connector
-        self._policies = policies
         self._existing = existing
         self._clock = clock
         self._rate = RateLimit(per_s=per_minute / 60, burst=per_minute)
@@ -92,9 +89,8 @@ class Verifier:
     async def _call(self, local: str, remote: str) -> Stream:
         running = self._streams.get((local, remote))
         if running is None or (running.done() and not _usable(running)):
-            policy = self._policies.of(remote)
             running = asyncio.create_task(
-                self._connector.connect(local, remote, policy, verify_only=True), name="federation:call-back"
+                self._connector.connect(local, remote, verify_only=True), name="federation:call-back"
             )
             self._streams[local, remote] = running
             running.add_done_callback(lambda task: self._called(local, remote, task))

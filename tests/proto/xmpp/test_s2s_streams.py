@@ -7,7 +7,7 @@ import pytest
 from moim.proto.xmpp import Element, ns, s2s
 from moim.proto.xmpp.s2s import dialback
 from moim.proto.xmpp.sasl import encode
-from s2s_wire import A_KEYS, B_KEYS, A, B, right, wire
+from s2s_wire import A_KEYS, B_KEYS, A, B, Wire, right, wire
 
 OFF = s2s.Rules(tls="off", certificates="off")
 OPTIONAL = s2s.Rules(tls="optional")
@@ -284,6 +284,23 @@ def test_an_external_refusal_falls_back_to_dialback() -> None:
     sent = [step for step in iter(w.out.next_output, None) if isinstance(step, s2s.Send)]
     assert sent[-1].elements[0].text == A_KEYS.key(receiving=B, originating=A, stream_id="y")
     assert w.out.external_failed == "not-authorized"
+
+
+@pytest.mark.parametrize(
+    "now", [s2s.Rules(refusal="no"), s2s.Rules(dialback=False), s2s.Rules(certificates="required")]
+)
+def test_rules_that_change_while_a_key_is_verified(now: s2s.Rules) -> None:
+    rules = s2s.Rules()
+    inc = s2s.Incoming(lambda: (B,), lambda _: rules, B_KEYS, now=0.0, secure=True, token=lambda: "id")
+    w = Wire(wire().out, inc, hold=True)
+    inc.opened({"from": A, "to": B})
+    w.say(result(A, B))
+    assert len(w.asked) == 1
+    rules = now
+    inc.verified(B, A, "valid")
+    w.go()
+    assert not w.paired
+    assert w.said[-1] == "in: result error"
 
 
 def test_time_runs_out() -> None:

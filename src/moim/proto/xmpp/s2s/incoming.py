@@ -351,6 +351,8 @@ class Incoming:
             return
         self._verifying.discard(pair)
         request = Dialback("result", remote, local)
+        if outcome == "valid" and not self._takes_dialback(self._rules(remote)):
+            outcome, text = "policy-violation", "the policy for that domain changed meanwhile"
         if outcome == "valid":
             self._pair(local, remote, "dialback")
             self._result(request, "valid")
@@ -363,6 +365,10 @@ class Incoming:
             condition = outcome if outcome in STANZA_CONDITIONS else "remote-server-not-found"
             self._output.append(Refused(remote, f"its key could not be verified: {text or condition}"))
             self._result(request, "error", condition, text)
+
+    def _takes_dialback(self, rules: Rules) -> bool:
+        encrypted = self._secure or rules.tls != "required"
+        return encrypted and rules.dialback and rules.certificates != "required" and not rules.refusal
 
     def _result(self, found: Dialback, outcome: dialback.Outcome, condition: str = "", text: str = "") -> None:
         """Answers a request: from whom it was to, to whom it was from."""
