@@ -259,6 +259,15 @@ class Plane:
         """Makes records of the messages that are delivered from and to an account, or not."""
         self._engine.archive(bare, on)
 
+    def postpone(self, sid: int) -> None:
+        """What came of a session is worked on for longer than this batch: until ``caught_up``, no message of it takes
+        the short way past that."""
+        self._engine.postpone(sid)
+
+    def caught_up(self, sid: int) -> None:
+        """All that was postponed is worked off."""
+        self._engine.caught_up(sid)
+
     def committed(self, ticket: int, kept: bool = True) -> None:
         """The records of a ticket are on disk: their senders may be acknowledged. Or they never will be ``kept``: then
         the streams of servers that sent some of them end, and the sessions of clients have been ended."""

@@ -271,8 +271,7 @@ class Sessions:
         self._unbound.pop(session.sid, None)
         work = self._on_bound(session)
         if work is not None:
-            session.busy = True
-            self._spawn(self._work_off(session, work, None, None))
+            self._begin(session, work, None, None)
 
     def _sweep(self) -> None:
         limit = self._clock() - self._bind_timeout
@@ -295,10 +294,14 @@ class Sessions:
             except Exception as error:
                 self._refuse(session, element, error)
             if work is not None:
-                session.busy = True
-                self._spawn(self._work_off(session, work, element, held))
+                self._begin(session, work, element, held)
             elif held is not None:
                 held.release()
+
+    def _begin(self, session: Session, work: Awaitable[None], element: Element | None, held: Custody | None) -> None:
+        session.busy = True
+        self._plane.postpone(session.sid)
+        self._spawn(self._work_off(session, work, element, held))
 
     async def _work_off(
         self, session: Session, work: Awaitable[None], element: Element | None, held: Custody | None
@@ -321,6 +324,7 @@ class Sessions:
             waiting = None
             element, held = session.inbox.pop(0)
         session.busy = False
+        self._plane.caught_up(session.sid)
         self._grew_quiet(session)
         if session.leaving and not session.gone:
             self.end(session, None)
