@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from moim._native import ArchiveIds
@@ -33,6 +33,7 @@ class World:
         self.account = Account(*there)
         self.sent: list[tuple[int, Element]] = []
         self.kept: list[tuple[str, Element, bool]] = []
+        self.since: list[datetime | None] = []
         self.refused: list[tuple[Element, str]] = []
         self.archive_ids = ArchiveIds(bytes(16))
         this: Any = self
@@ -54,7 +55,8 @@ class World:
         self.sent += batch
 
     def keep(self, owner: str, message: Element, *, archived: bool, since: datetime | None) -> None:
-        assert archived == (since is not None)
+        assert since is not None or not archived
+        self.since.append(since)
         self.kept.append((owner, message, archived))
 
     def refuse(self, stanza: Element, error: StanzaError) -> None:
@@ -88,6 +90,20 @@ def test_who_gets_it_later_learns_when_it_came() -> None:
     note = late.find("delay", ns.DELAY)
     assert note is not None
     assert note.attrs == {"from": "chat.test", "stamp": "2020-01-02T00:00:00.000Z"}
+
+
+def test_what_says_already_when_it_came_does_not_say_so_twice() -> None:
+    mark = Element(
+        "stanza-id", ns.STANZA_IDS, {"by": "bob@chat.test", "id": ArchiveIds(bytes(16)).write("bob@chat.test", 1)}
+    )
+    told = Element("delay", ns.DELAY, {"from": "chat.test", "stamp": "2026-01-02T00:00:00.000Z"})
+    world = World(Session(8, "one"))
+    world.undelivered.take([message("chat", BOB, mark, told)])
+    ((_, late),) = world.sent
+    assert [child for child in late.elements() if child.name == "delay"] == [told]
+    world = World()
+    world.undelivered.take([message("chat", BOB, told)])
+    assert world.since == [datetime(2026, 1, 2, tzinfo=UTC)]
 
 
 def test_nobody_is_there_and_it_waits() -> None:

@@ -193,7 +193,8 @@ def test_nothing_is_lost_or_doubled_when_a_connection_breaks(plane: Manager, por
         alice = Phone(plane, port).authenticate("alice")
         answer = alice.resume(ALICE, len(got))
         assert f"h='{sent}'" in answer
-        got += bodies(alice.until(f"{round_ * 10 + 9}</body></message>"))
+        got += bodies(alice.until(f"{round_ * 10 + 9}</body>"))
+        alice.until("</message>")  # behind the note that it is late
         assert plane.event("resumed")[1] == sid
     assert got == [str(number) for number in range(40)]
     assert plane.server.stats()["detached"] == 0
@@ -255,7 +256,10 @@ def test_a_count_too_high_does_not_resume_and_takes_nothing_away(plane: Manager,
     assert f"<handled-count-too-high xmlns='{SM}' h='9'" in wrong.rest()
     alice = Phone(plane, port).authenticate("alice")
     alice.resume(ALICE, 0)
-    alice.until("1</body></message>")
+    late = alice.until("</message>")
+    assert re.search(
+        r"<body>1</body><delay xmlns='urn:xmpp:delay' from='moim.test' stamp='20[0-9T:.-]+Z'/></message>", late
+    )
 
 
 def test_what_a_session_leaves_comes_back_before_its_end(plane: Manager, port: int) -> None:

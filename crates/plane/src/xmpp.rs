@@ -12,6 +12,7 @@ mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod held;
+mod late;
 mod listener;
 mod managed;
 mod parcel;

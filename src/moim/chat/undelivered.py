@@ -14,7 +14,7 @@ from moim.chat.accounts import Accounts
 from moim.chat.archive import ids
 from moim.chat.offline import OfflineMessages, worth_keeping
 from moim.chat.plane import Plane
-from moim.proto.xmpp import Element, Jid, StanzaError, delay, message_type, ns
+from moim.proto.xmpp import Element, Jid, StanzaError, delay, message_type, ns, read_timestamp
 
 _log = logging.getLogger("moim.chat.undelivered")
 
@@ -59,12 +59,13 @@ class Undelivered:
         elif kind in ("normal", "chat"):
             account = self._accounts.get(str(to.bare))
             receiving = [other for other in account.receiving() if not other.leaving] if account is not None else []
-            since = self._since(message, str(to.bare))
+            archived, told = self._archived(message, str(to.bare)), _told(message, to.domain)
             if receiving:
-                late = message if since is None else message.with_children((*message.children, delay(since, to.domain)))
+                new = () if told is not None or archived is None else (delay(archived, to.domain),)
+                late = message.with_children((*message.children, *new))
                 self._plane.send_many([(other.sid, late) for other in receiving])
             elif worth_keeping(message):
-                self._offline.keep(str(to.bare), message, archived=since is not None, since=since)
+                self._offline.keep(str(to.bare), message, archived=archived is not None, since=archived or told)
 
     def keep(self, stanzas: Iterable[Element]) -> None:
         """Messages that their clients did not get before the server stopped wait for them like those to come."""
@@ -74,9 +75,10 @@ class Undelivered:
         for stanza in stanzas:
             to = self._local(stanza) if stanza.name == "message" else None
             if to is not None and worth_keeping(stanza):
-                since = self._since(stanza, str(to.bare))
+                archived = self._archived(stanza, str(to.bare))
+                since = archived or _told(stanza, to.domain)
                 try:
-                    self._offline.keep(str(to.bare), stanza, archived=since is not None, since=since)
+                    self._offline.keep(str(to.bare), stanza, archived=archived is not None, since=since)
                 except StanzaError as error:
                     _log.error("a message for %s that it did not get is lost: %s", to.bare, error.message)
 
@@ -86,10 +88,16 @@ class Undelivered:
         to = Jid.parse(text) if text is not None else None
         return to if to is not None and to.local and to.domain in self._domains else None
 
-    def _since(self, message: Element, owner: str) -> datetime | None:
+    def _archived(self, message: Element, owner: str) -> datetime | None:
         """When the message came, by what the owner's archive calls it; None without that."""
         for child in message.elements():
             if (child.ns, child.name, child.get("by")) == (ns.STANZA_IDS, "stanza-id", owner):
                 identifier = self._plane.archive_ids.read(owner, child.get("id") or "")
                 return ids.time_of(identifier) if identifier is not None else None
         return None
+
+
+def _told(message: Element, domain: str) -> datetime | None:
+    """When the message came, as the plane wrote it while the session had no connection."""
+    note = next((c for c in message.elements() if c.ns == ns.DELAY and c.get("from") == domain), None)
+    return read_timestamp(note.get("stamp") or "") if note is not None else None

@@ -2,12 +2,13 @@
 //! (XEP-0352). Python decides who may resume what; counting, asking and answering happen here.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use moim_wire::xml::{self, ns, Condition, Element, Form, Node, Str};
 
 use super::super::event::Event;
 use super::super::held::Held;
+use super::super::late;
 use super::super::managed::{resumed, too_high, Handled, Managed, UNEXPECTED};
 use super::super::parcel::Parcel;
 use super::super::shared::{Context, Refusal, Resumption};
@@ -401,7 +402,7 @@ impl Detached {
                 for earlier in self.held.release() {
                     self.queue(&earlier, context);
                 }
-                self.queue(&parcel, context);
+                self.queue(&late::stamped(parcel, &self.managed.full, SystemTime::now()), context);
                 let config = &context.shared.config;
                 self.managed.fits(config.unacked_stanzas, config.unacked_bytes)
             }
