@@ -286,12 +286,14 @@ async def test_messages_are_archived_once_and_copied_to_every_node(pair: Pair) -
     for client, kind in ((own, "sent"), (other, "received")):
         copy = await until(client, "message", type="chat")
         assert copy.find(kind, "urn:xmpp:carbons:2") is not None
-    for client, count in ((own, 1), (far, 1)):
+    found: dict[Any, list[str | None]] = {own: [], far: []}
+    for client, results in found.items():
         client.send(f"<iq type='set' id='a'><query xmlns='{ns.ARCHIVE}' queryid='q'/></iq>")
-        found = 0
         while (stanza := await client.receive()).name != "iq":
-            found += stanza.find("result", ns.ARCHIVE) is not None
-        assert found == count
+            results += [result.get("id")] if (result := stanza.find("result", ns.ARCHIVE)) is not None else []
+        assert len(results) == 1
+    assert set(found[far]) == ids, "both nodes call it the same"
+    assert set(found[own]) != ids
 
 
 async def test_archive_preferences_count_everywhere(pair: Pair) -> None:
