@@ -67,6 +67,9 @@ class FakeUsers:
     def known_scram(self, address: str, mechanism: ScramHash) -> Any:
         return None
 
+    def nobody(self, address: str) -> bool:
+        return False
+
     def scram_hashes(self) -> Collection[ScramHash]:
         return ("SCRAM-SHA-256", "SCRAM-SHA-1")
 

@@ -127,6 +127,9 @@ class Directory:
     def known_scram(self, address: str, mechanism: str) -> None:
         return None
 
+    def nobody(self, address: str) -> bool:
+        return False
+
     async def verify_password(self, address: str, password: str, *, source: str = "") -> bool:
         return False
 

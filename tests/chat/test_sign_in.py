@@ -6,14 +6,17 @@ import asyncio
 import base64
 import socket
 import ssl
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from OpenSSL import SSL
 
+from moim.chat.verifiers import Verifiers
 from moim.errors import LimitExceeded
 from moim.model import Address, CertificateChanged, UserChanged, UserRemoved
 from moim.proto.xmpp import ClientLogin, Element, Failed, SignedIn, StartTlsNow, XmlStream, ns, sasl
+from moim.proto.xmpp.scram import make_verifier
 
 WAIT = 20.0
 LABEL = b"EXPORTER-Channel-Binding"  # RFC 9266 section 4.2
@@ -132,6 +135,31 @@ async def test_a_name_that_does_not_exist_looks_like_one_that_does(new_house: An
     await house.restart()
     assert (await challenge_of(house, "nobody", mechanism))["s"] == made_up["s"]
     assert (house.site.node_dir("inside") / "chat.secret").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1"])
+async def test_a_name_that_is_surely_nobodys_is_not_looked_up(mechanism: Any) -> None:
+    """Looking it up would take longer than for those who are at hand, and so tell who is."""
+    asked: list[str] = []
+    real = make_verifier(mechanism, "x", bytes(16), 4096)
+
+    async def scram(address: str, _mechanism: str) -> Any:
+        asked.append(address)
+        return real if address == "alice@chat.test" else None
+
+    def at_hand(address: str, _mechanism: str) -> Any:
+        return real if address == "alice@chat.test" else None
+
+    users: Any = SimpleNamespace(scram=scram, known_scram=at_hand, nobody=lambda address: address != "alice@chat.test")
+    verifiers = Verifiers(users, b"secret")
+    await verifiers.learn(["alice@chat.test"])
+    asked.clear()
+    assert verifiers.known("alice@chat.test", mechanism) is real
+    made_up = verifiers.known("nobody@chat.test", mechanism)
+    assert made_up is not None
+    assert (len(made_up.salt), made_up.iterations) == (len(real.salt), real.iterations)
+    assert asked == []
+    assert made_up == await verifiers.verifier("nobody@chat.test", mechanism), "whichever way it is asked for"
 
 
 async def test_three_wrong_passwords_end_the_connection(new_house: Any, caplog: Any) -> None:

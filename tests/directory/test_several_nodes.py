@@ -56,3 +56,12 @@ async def test_what_the_bus_did_not_tell_is_read_from_the_database(pair: tuple[U
     await hub.heal()
     assert await there.verify_password("alice@example.com", "battery staple")
     assert there.known_scram("alice@example.com", "SCRAM-SHA-256") is not None
+
+
+async def test_nodes_that_others_write_beside_ask_the_database_for_nobodies(pair: tuple[Users, Users]) -> None:
+    here, there = pair
+    for users in pair:
+        await users.read_ahead()
+    await here.add(ALICE, "correct horse")
+    assert not there.nobody("nobody@example.com")
+    assert not there.nobody("alice@example.com")

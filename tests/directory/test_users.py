@@ -227,3 +227,36 @@ async def test_a_policy_has_to_be_there_when_it_is_given(site: settings.Site, st
     report = await Importer(users, users._hasher, password_min_length=8).run(io.BytesIO(rows))
     assert (report.added, [(one.line, one.reason) for one in report.errors]) == (1, [(3, "there is no policy 'gone'")])
     assert (await users.get("e@example.com")).policy == "sales"
+
+
+async def test_nobodies_are_known_without_the_database(
+    service: directory.Service, store: Store, monkeypatch: Any
+) -> None:
+    """So that a name takes as long as an account that is at hand, whoever asks: chat, the web app, or a token."""
+    users = service.users
+    await users.add("alice@example.com", PASSWORD)
+    assert not users.nobody("nobody@example.com"), "nothing is known before the start"
+    await users.read_ahead(alone=True)
+    assert await users.verify_password("alice@example.com", PASSWORD)
+    asked: list[object] = []
+    read = store.read
+
+    async def counted(work: Any) -> Any:
+        asked.append(work)
+        return await read(work)
+
+    monkeypatch.setattr(store, "read", counted)
+    for name in ("alice", "nobody"):
+        address = f"{name}@example.com"
+        assert users.nobody(address) == (name == "nobody")
+        assert (await users.scram(address, "SCRAM-SHA-256") is None) == (name == "nobody")
+        assert not await users.verify_password(address, "wrong horse")
+    assert asked == []
+    await users.add("nobody@example.com", PASSWORD)
+    assert not users.nobody("nobody@example.com"), "the account is there as soon as it is made"
+    assert await users.verify_password("nobody@example.com", PASSWORD)
+    await users.remove("nobody@example.com")
+    assert await users.scram("nobody@example.com", "SCRAM-SHA-256") is None
+    assert users.nobody("nobody@example.com")
+    await users.update("alice@example.com", {"last_name": "Kim"})
+    assert not users.nobody("alice@example.com")

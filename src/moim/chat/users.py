@@ -32,6 +32,10 @@ class Users(Protocol):
         """The same when it is at hand without waiting; None also when it has to be looked up."""
         ...
 
+    def nobody(self, address: str) -> bool:
+        """Whether there is surely no such account; False when that would have to be looked up."""
+        ...
+
     def scram_hashes(self) -> Collection[ScramHash]:
         """The hashes of SCRAM with which everybody can sign in; never none."""
         ...

@@ -33,7 +33,10 @@ class Verifiers:
             self._shapes[mechanism] = (len(verifier.salt), verifier.iterations)
 
     def known(self, account: str, mechanism: ScramHash) -> Verifier | None:
-        """The verifier of an account that the directory has at hand; None when it has to be asked."""
+        """The verifier of an account that the directory has at hand, as quickly a made-up one for a name that it knows
+        to be nobody's; None when it has to be asked."""
+        if self._users.nobody(account):
+            return self._made_up(account, mechanism)
         return self._users.known_scram(account, mechanism)
 
     async def verifier(self, account: str, mechanism: ScramHash) -> Verifier:
@@ -42,6 +45,9 @@ class Verifiers:
         if found is not None:
             self._shapes.setdefault(mechanism, (len(found.salt), found.iterations))
             return found
+        return self._made_up(account, mechanism)
+
+    def _made_up(self, account: str, mechanism: ScramHash) -> Verifier:
         salt_size, iterations = self._shapes.get(mechanism, (_SALT_SIZE, _ITERATIONS))
         return made_up_verifier(mechanism, account, self._secret, salt_size=salt_size, iterations=iterations)
 

@@ -140,7 +140,7 @@ class Service:
         server = HttpServer(self.uds.app, address=self._address, port=self._port, tls=self._tls)
         await server.start()
         self._server = server
-        await self.users.read_ahead()
+        await self.users.read_ahead(alone=not self._site.peers)
         self._unsubscribe = self._bus.subscribe(CertificateChanged, self._reload)
         self._task = asyncio.create_task(self._save_often(), name="directory:sign-ins")
         self._state = "running"

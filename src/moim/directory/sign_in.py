@@ -48,12 +48,18 @@ class SignIns:
 
 
 class AccountCache:
-    """Accounts by address, the least recently used dropped first; an account that changed is read again."""
+    """Accounts by address, the least recently used dropped first; an account that changed is read again.
+
+    Where no other node writes and everybody fits, it knows without asking that an address is nobody's: so nobody finds
+    out who has an account by how long an answer takes.
+    """
 
     def __init__(self, store: Store, bus: Bus, read: Callable[[sa.Connection, Address], Account | None]) -> None:
         self._store = store
         self._read = read
         self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._whole = False
+        self._unread: set[str] = set()  # what changed since, while the rest is whole
         self._changes = 0
         bus.subscribe(UserChanged, self._changed)
         bus.subscribe(UserRemoved, self._changed)
@@ -67,22 +73,39 @@ class AccountCache:
         """What other nodes changed while they could not be heard is not known: everything is read anew."""
         self._changes += 1
         self._accounts.clear()
+        self._is_whole(False)
+
+    def _is_whole(self, whole: bool) -> None:
+        self._whole = whole
+        self._unread.clear()
 
     def forget(self, address: Address) -> None:
         """Drops an account whose row changed."""
         self._changes += 1
         self._accounts.pop(str(address), None)
+        if self._whole:
+            self._unread.add(str(address))
+            if len(self._unread) > _READ_AHEAD:
+                self._is_whole(False)
 
-    async def fill(self, recent: Callable[[sa.Connection, int], Sequence[Account]]) -> None:
-        """Reads accounts before anybody asks for them; ``recent`` gives those wanted most, as many as asked."""
+    async def fill(self, recent: Callable[[sa.Connection, int], Sequence[Account]], *, alone: bool) -> None:
+        """Reads accounts before anybody asks for them; ``recent`` gives those wanted most, as many as asked.
+
+        ``alone``: no other node writes. What others write is told by the bus, which may lose a word.
+        """
         before = self._changes
         accounts = await self._store.read(lambda connection: recent(connection, _READ_AHEAD))
         if before == self._changes and self._bus.connected:
             self._accounts.update((str(account.profile.address), account) for account in accounts)
+            self._is_whole(alone and len(accounts) < _READ_AHEAD)
 
     def known(self, text: str) -> Account | None:
         """An account in the cache, by its address in canonical form."""
         return self._accounts.get(text)
+
+    def nobody(self, text: str) -> bool:
+        """Whether an address in canonical form is surely nobody's; False when that would have to be looked up."""
+        return self._whole and text not in self._accounts and text not in self._unread and self._bus.connected
 
     async def get(self, address: Address) -> Account | None:
         """The account of a canonical address, or None."""
@@ -90,13 +113,18 @@ class AccountCache:
         if (known := self._accounts.get(text)) is not None:
             self._accounts.move_to_end(text)
             return known
+        if self.nobody(text):
+            return None
         before = self._changes
         account = await self._store.read(lambda connection: self._read(connection, address))
         # Else it may be older than a change, or nobody would tell of the next one.
-        if account is not None and before == self._changes and self._bus.connected:
-            self._accounts[text] = account
-            if len(self._accounts) > _ACCOUNTS:
-                self._accounts.popitem(last=False)
+        if before == self._changes and self._bus.connected:
+            self._unread.discard(text)
+            if account is not None:
+                self._accounts[text] = account
+                if len(self._accounts) > _ACCOUNTS:
+                    self._accounts.popitem(last=False)
+                    self._is_whole(False)
         return account
 
 
@@ -143,6 +171,10 @@ class SignIn:
         if account is None or account.verifiers is None or account.profile.disabled:
             return None
         return account.verifiers.scram(mechanism)
+
+    def nobody(self, address: str) -> bool:
+        """Whether there is surely no such account; False when that would have to be looked up."""
+        return self._accounts.nobody(address)
 
     async def check(self, address: str, password: str, *, source: str = "") -> bool:
         """Whether the password is right. Raises LimitExceeded while this account or source has to wait."""

@@ -75,9 +75,14 @@ class Users:
         """Accounts that come from another server or go to one."""
         self._hashes: frozenset[ScramHash] = ALL_HASHES
 
-    async def read_ahead(self) -> None:
-        """Has the accounts at hand that signed in last, so that they do not wait for the database."""
-        await self._accounts.fill(lambda connection, limit: _recent_accounts(connection, self.domains, limit))
+    async def read_ahead(self, *, alone: bool = False) -> None:
+        """Has the accounts at hand that signed in last, so that they do not wait for the database.
+
+        ``alone``: no other node writes, so that what is known of everybody is known for good.
+        """
+        await self._accounts.fill(
+            lambda connection, limit: _recent_accounts(connection, self.domains, limit), alone=alone
+        )
         await self._look_at_hashes()
 
     async def _look_at_hashes(self) -> None:
@@ -92,6 +97,10 @@ class Users:
     def known_scram(self, address: str, mechanism: ScramHash) -> ScramVerifier | None:
         """The same when it is at hand without waiting; None also when it has to be looked up."""
         return self.sign_in.known_scram(address, mechanism)
+
+    def nobody(self, address: str) -> bool:
+        """Whether there is surely no such account; False when that would have to be looked up."""
+        return self.sign_in.nobody(address)
 
     def scram_hashes(self) -> Collection[ScramHash]:
         """The hashes with which everybody can sign in: after an import one may be missing until passwords are seen."""
