@@ -34,7 +34,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     # b is behind a NAT: others are told of another name, address and port, which alone leads to its edge.
     gate = PortForward()
     advertised = f'advertised_host = "gate.b.test"\nadvertised_port = {gate.port}\n'
-    record = f'[[names.records]]\nname = "gate.b.test"\ntype = "A"\nvalue = "{gate.address}"\n'
+    record = f'[[names.records]]\nname = "gate"\ntype = "A"\nvalue = "{gate.address}"\n'
     a, b = two_sites(tmp_path_factory.mktemp("federated"), trusting=True, a_more=POLICIES, b_more=advertised + record)
     gate.target = (load_frame(b.root).settings.nodes.edge.address, 15269)
     yield a, b
