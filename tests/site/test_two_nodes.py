@@ -227,3 +227,8 @@ async def test_a_node_is_stopped(nodes: TwoNodes, people: Any) -> None:
     assert "did not stop in time" not in nodes.sites["inside2"].logs()
     shown = await asyncio.to_thread(nodes.sites["inside"].moim, "federation", "status", "--json")
     assert json.loads(shown.stdout)["missing"] == ["inside2"]
+    await asyncio.to_thread(nodes.start, "inside2")
+    carol = await people("carol", "inside2")
+    for sender, recipient in ((carol, bob), (bob, carol)):
+        sender.send_message(recipient.boundjid.bare, "back again", mtype="chat")
+        await recipient.until_message(says("back again"))

@@ -21,6 +21,7 @@ MAX_BATCH: Final = 400_000
 _MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 _REPEAT_SECONDS: Final = 1.0
 _REPEATED: Final = 64  # batches that are repeated at once
+_HELLO: Final = ',"hello":true'
 _MAX_EARLY: Final = 1024
 _MAX_BESIDES: Final = 1024  # numbers in one message
 _MAX_OVERTAKING: Final = 100_000  # batches that are dealt with before an earlier one; then that one has to be
@@ -70,6 +71,7 @@ class Link:
         self.peer = peer
         self.mine = mine
         self.theirs = 0
+        self._opening = json.dumps({"v": VERSION, "from": node, "epoch": mine})[:-1]
         self.heard_at = float("-inf")
         self.output: deque[bytes] = deque()
         self._waiting: OrderedDict[int, _Batch] = OrderedDict()
@@ -172,18 +174,16 @@ class Link:
         self._repeat_at = now + _REPEAT_SECONDS if self._sent > self._arrived else None
 
     def _carrying(self, batch: _Batch) -> bytes:
-        head = self._head()
-        return f'{json.dumps(head)[:-1]},"seq":{batch.number},"items":[{batch.text}]}}'.encode()
+        return f'{self._head()},"seq":{batch.number},"items":[{batch.text}]}}'.encode()
 
     def _message(self, *, hello: bool = False) -> bytes:
-        head = self._head()
-        return json.dumps(head | {"hello": True} if hello else head).encode()
+        return f"{self._head()}{_HELLO if hello else ''}}}".encode()
 
-    def _head(self) -> dict[str, Any]:
-        head: dict[str, Any] = {"v": VERSION, "from": self.node, "epoch": self.mine, "to": self.theirs}
-        head |= {"got": self._got, "done": self._done}
+    def _head(self) -> str:
+        """The beginning of a message, which says what has come; its brace is still open."""
         besides, self._besides = [number for number in self._besides if number > self._done], []
-        return head | {"besides": besides[:_MAX_BESIDES]} if besides else head
+        more = f',"besides":{besides[:_MAX_BESIDES]}' if besides else ""
+        return f'{self._opening},"to":{self.theirs},"got":{self._got},"done":{self._done}{more}'
 
     # --- receiving ----------------------------------------------------------------------------------------------
 
