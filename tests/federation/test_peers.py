@@ -174,6 +174,8 @@ async def test_people_of_a_second_domain(two: Two, certificates: str, how: str) 
 
 
 async def test_without_encryption_where_both_say_so(two: Two, pair: tuple[Person, Person]) -> None:
+    await chats(*pair, "encrypted")
+    assert all(one["tls"] for one in two.streams())
     two.policy(OTHER, tls="off", certificates="off")
     await chats(*pair, "plain")
     assert [one["tls"] for one in two.streams()] == [None] * len(two.streams())
