@@ -14,6 +14,7 @@ from moim.chat.avatars import Avatars
 from moim.chat.block_lists import BlockLists
 from moim.chat.blocking import Blocking
 from moim.chat.bookmarks import Bookmarks, bookmarks_config
+from moim.chat.bookmarks_node import BookmarksNode
 from moim.chat.carbons import Carbons
 from moim.chat.cluster import Cluster, RoomsHome, Seats
 from moim.chat.commands import Commands
@@ -234,6 +235,7 @@ class Parts:
             self.blocking.feature,
             self.reports.feature,
             bookmarks.feature,
+            BookmarksNode(pep, private).feature,
             Carbons(self.plane).feature,
             client_state(self.plane),
             *([commands.feature, motd.feature] if any(admins.values()) else []),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from moim.chat.accounts import Session
 from moim.chat.caps import Caps
@@ -34,6 +34,23 @@ _VARS: Final = (
 )  # fmt: skip
 
 Handler = Callable[[Iq, Element], Awaitable[Payload]]
+_ONLY: Final = "current"
+"""The name of a view's item."""
+
+
+class View(Protocol):
+    """A node that shows its owner alone, as one item, what the node ``source`` has in another form."""
+
+    config: Config
+    source: str
+
+    async def read(self, owner: str) -> Element:
+        """What the item has; without children when there is no item."""
+        ...
+
+    async def write(self, owner: str, content: Element) -> None:
+        """Takes what the item is to have. Raises StanzaError."""
+        ...
 
 
 class Pep:
@@ -57,6 +74,7 @@ class Pep:
         self.caps = Caps(plane=plane, on_wants=self._wants, max_cached=max_caps)
         self._fresh: set[Session] = set()
         self._listeners: dict[str, Callable[[str], Awaitable[None]]] = {}
+        self._views: dict[str, View] = {}
         self.on_sent: Callable[[str, str, str, Element | None], None] = lambda owner, node, config, change: None
         """Hears of every change: owner, node, its configuration as stored, and what its readers were sent."""
         asked = PepSubscribing(store, events)
@@ -119,6 +137,20 @@ class Pep:
     def listen(self, node: str, changed: Callable[[str], Awaitable[None]]) -> None:
         """Calls ``changed(owner)`` after every change of that node."""
         self._listeners[node] = changed
+
+    def show(self, node: str, view: View) -> None:
+        """Answers for a node by ``view`` from now on, instead of the store."""
+        self._views[node] = view
+
+    def wanted(self, owner: str, node: str) -> bool:
+        """Whether a session of the account itself, at this node of the site, wants to hear of a node."""
+        return self._events.wanted(owner, node, self.caps)
+
+    async def tell_of_view(self, owner: str, node: str) -> None:
+        """Tells the sessions of an account, at this node of the site, what a view shows now."""
+        view = self._views[node]
+        change = items_element(node, ns.PUBSUB_EVENT, _viewed(owner, node, await view.read(owner)))
+        await self._events.send(owner, node, view.config, change, self.caps, readers=())
 
     async def _tell(
         self, owner: str, node: str, config: Config, change: Element | None, readers: Sequence[str] | None = None
@@ -206,7 +238,13 @@ class Pep:
             raise pubsub_error("bad-request", "invalid-payload", "an item has exactly one payload")
         name = items[0].get("id") or secrets.token_urlsafe(12)
         check_name(name)
-        await self.publish(owner, node, name, payload[0], self._options(iq))
+        if (view := self._views.get(node)) is not None:
+            if self._options(iq).get("access_model", view.config.access_model) != view.config.access_model:
+                raise pubsub_error("conflict", "precondition-not-met", "the node is for the account alone")
+            name = _ONLY
+            await view.write(owner, payload[0])
+        else:
+            await self.publish(owner, node, name, payload[0], self._options(iq))
         item = Element("item", ns.PUBSUB, {"id": name})
         return (_answer(ns.PUBSUB, Element("publish", ns.PUBSUB, {"node": node}, (item,))),)
 
@@ -228,6 +266,8 @@ class Pep:
 
     async def _items(self, iq: Iq, request: Element) -> Payload:
         node = node_name(request)
+        if (view := self._views.get(node)) is not None:
+            return await self._view(iq, request, node, view)
         config = await self._readable(iq, node)
         if (asked := iq.payload.find("set", ns.RSM)) is not None:
             return await self._page(str(iq.to), node, rsm.read(asked), kept=config.persist_items)
@@ -235,6 +275,14 @@ class Pep:
         newest = _newest(request.get("max_items"))
         found = await self._store.items(str(iq.to), node, names=names, newest=newest) if config.persist_items else []
         return (_answer(ns.PUBSUB, items_element(node, ns.PUBSUB, *_fitting(found))),)
+
+    async def _view(self, iq: Iq, request: Element, node: str, view: View) -> Payload:
+        if not iq.own:
+            raise pubsub_error("not-allowed", "closed-node")
+        names = [child.get("id") for child in request.elements() if child.name == "item"]
+        content = await view.read(str(iq.to))
+        items = [_viewed(str(iq.to), node, content)] if content.children and (not names or _ONLY in names) else []
+        return (_answer(ns.PUBSUB, items_element(node, ns.PUBSUB, *items)),)
 
     async def _page(self, owner: str, node: str, request: rsm.Request, *, kept: bool) -> Payload:
         """One page of a node's items, oldest first (XEP-0060 section 6.5.4); shorter where they are large."""
@@ -260,6 +308,8 @@ class Pep:
         return config
 
     async def _existing(self, owner: str, node: str) -> Config:
+        if node in self._views:
+            raise StanzaError("not-allowed", "the server keeps this node as it is; publish to it")
         config = await self._store.config(owner, node)
         if config is None:
             raise StanzaError("item-not-found", "there is no such node")
@@ -267,14 +317,19 @@ class Pep:
 
     async def _nodes(self, iq: Iq) -> list[Element]:
         owner = str(iq.to)
-        return [
-            Element("item", ns.DISCO_ITEMS, {"jid": owner, "node": node})
+        found = [
+            node
             for node, config in (await self._store.nodes(owner)).items()
-            if await self._events.may(owner, config, iq.sender)
+            if node not in self._views and await self._events.may(owner, config, iq.sender)
         ]
+        found += [node for node, view in self._views.items() if iq.own and view.source in found]
+        return [Element("item", ns.DISCO_ITEMS, {"jid": owner, "node": node}) for node in found]
 
     async def _node(self, iq: Iq, node: str) -> NodeView | None:
         owner = str(iq.to)
+        if (view := self._views.get(node)) is not None:
+            shown = (("", _ONLY),) if iq.own and (await view.read(owner)).children else ()
+            return NodeView(("pubsub", "leaf", ""), (ns.PUBSUB,), shown) if iq.own else None
         config = await self._store.config(owner, node)
         if config is None or not await self._events.may(owner, config, iq.sender):
             return None
@@ -292,6 +347,8 @@ class Pep:
         configure = iq.payload.find("configure", ns.PUBSUB)
         form = configure.find("x", ns.DATA_FORMS) if configure is not None else None
         wanted = changes(form, FORM, most_items=self._store.bounds(owner).items) if form is not None else {}
+        if node in self._views:
+            raise StanzaError("conflict", "there is such a node already")
         await self._store.create(owner, node, with_changes(self._new(owner, node), wanted))
         return (_answer(ns.PUBSUB, Element("create", ns.PUBSUB, {"node": node})),)
 
@@ -300,7 +357,9 @@ class Pep:
 
     async def _configuration(self, iq: Iq, request: Element) -> Payload:
         node = node_name(request)
-        form = (await self._existing(iq.owner.bare, node)).element(await self._events.groups(iq.owner.bare))
+        view = self._views.get(node)
+        config = view.config if view is not None else await self._existing(iq.owner.bare, node)
+        form = config.element(await self._events.groups(iq.owner.bare))
         return (_answer(ns.PUBSUB_OWNER, Element("configure", ns.PUBSUB_OWNER, {"node": node}, (form,))),)
 
     async def _configure(self, iq: Iq, request: Element) -> Payload:
@@ -350,6 +409,10 @@ class Pep:
 
 def _answer(namespace: str, child: Element) -> Element:
     return Element("pubsub", namespace, {}, (child,))
+
+
+def _viewed(owner: str, node: str, content: Element) -> Item:
+    return Item(owner, node, _ONLY, content.to_xml(""))
 
 
 def _newest(text: str | None) -> int | None:

@@ -55,6 +55,10 @@ class PepEvents:
         self.elsewhere: Elsewhere | None = None
         """The clients of other domains; there are none without it."""
 
+    def wanted(self, owner: str, node: str, caps: Caps) -> bool:
+        """Whether a session of the account itself wants to hear of a node."""
+        return any(node in caps.wants(session) for session in self._accounts.available(owner))
+
     async def groups(self, owner: str) -> set[str]:
         """The groups of an account's contacts."""
         return {group for item in (await self._rosters.get(owner)).items() for group in item.groups}

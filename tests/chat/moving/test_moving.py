@@ -305,3 +305,19 @@ async def test_nodes_and_archives_move_out_and_in(tmp_path: Path, running: Runni
     assert back["account"] == "same"
     assert back["same"] == {"nodes": 1, "items": 2, "archived": 5}
     assert (await running.api.get("/chat/export", params={"user": "nobody@old.test"})).status_code == 404
+
+
+async def test_bookmarks_in_personal_eventing_become_those_of_everybody(tmp_path: Path, running: Running) -> None:
+    given = tmp_path / "given.xml"
+    given.write_text(
+        f"<server-data xmlns='{PIE}'><host jid='old.test'><user name='erin' password='long enough'>"
+        f"<pubsub xmlns='{ns.PUBSUB}'><items node='{ns.STORAGE_BOOKMARKS}'><item id='current'>"
+        f"<storage xmlns='{ns.STORAGE_BOOKMARKS}'><conference jid='a@rooms.old.test'/></storage></item></items>"
+        "</pubsub></user></host></server-data>"
+    )
+    for new in ({"private": 1}, {}):
+        (answer,) = await running.take(given)
+        assert {kind: number for kind, number in answer["new"].items() if number} == new
+        assert (answer["conflicts"], answer["left"]) == ([], {})
+    exported = await running.api.get("/chat/export", params={"user": "erin@old.test"})
+    assert f"<items node='{ns.BOOKMARKS}'><item id='a@rooms.old.test'>" in exported.text

@@ -25,6 +25,8 @@ async def take_nodes(
     items: dict[str, dict[str, Element]] = {}
     for child in (child for piece in pieces for child in piece.elements()):
         node = child.get("node") or ""
+        if node == ns.STORAGE_BOOKMARKS:
+            continue  # taken as private data
         if not 0 < len(node) <= _MAX_NAME:
             outcome.leave("personal nodes without a usable name")
         elif child.name == "configure":

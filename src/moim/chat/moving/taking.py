@@ -82,6 +82,8 @@ class Taking:
         kinds: dict[str, list[Element]] = {}
         for piece in pieces:
             kinds.setdefault(_kind(piece), []).append(piece)
+        if lists := [content for piece in kinds.get("pep", ()) for content in _bookmark_lists(piece)]:
+            kinds.setdefault("private", []).append(Element("query", ns.PRIVATE, {}, lists[-1:]))
         steps: list[tuple[str, Callable[[str, Sequence[Element], Outcome], Any]]] = [
             ("roster", self._roster),
             ("request", self._requests),
@@ -302,6 +304,13 @@ def _bare_of_space(element: Element) -> Element:
         if isinstance(child, Element) or child.strip() or not element.elements()
     ]
     return element.with_children(children)
+
+
+def _bookmark_lists(nodes: Element) -> list[Element]:
+    """The bookmarks of XEP-0048 in personal eventing, which are those of private storage here."""
+    found = [child for child in nodes.elements() if child.get("node") == ns.STORAGE_BOOKMARKS]
+    items = [item for child in found if child.name == "items" for item in child.elements()]
+    return [payload for item in items for payload in item.elements() if payload.ns == ns.STORAGE_BOOKMARKS]
 
 
 def _bookmarked(storage: Element) -> set[str]:
