@@ -38,11 +38,7 @@ impl Element {
     /// Makes an element from parts that a parser or [`Element::checked`] has checked. `None` when it would be deeper
     /// than [`MAX_TREE_DEPTH`].
     pub(super) fn from_parts(name: Str, ns: Str, attrs: Vec<Attr>, children: Vec<Node>) -> Option<Self> {
-        let below = children.iter().map(|node| match node {
-            Node::Element(child) => child.depth,
-            Node::Text(_) => 0,
-        });
-        let depth = below.max().unwrap_or(0) + 1;
+        let depth = depth_over(&children);
         (usize::from(depth) <= MAX_TREE_DEPTH).then_some(Self {
             name,
             ns,
@@ -69,18 +65,13 @@ impl Element {
                 return Err(format!("the attribute {:?} occurs twice", attr.key));
             }
         }
-        let mut merged: Vec<Node> = Vec::with_capacity(children.len());
-        for node in children {
-            match (node, merged.last_mut()) {
-                (Node::Text(text), _) if text.is_empty() => {}
-                (Node::Text(text), _) if !is_xml_text(&text) => {
-                    return Err("the text has a character that XML forbids".into());
-                }
-                (Node::Text(text), Some(Node::Text(before))) => *before = Str::value(&format!("{before}{text}")),
-                (node, _) => merged.push(node),
-            }
+        if children
+            .iter()
+            .any(|node| matches!(node, Node::Text(text) if !is_xml_text(text)))
+        {
+            return Err("the text has a character that XML forbids".into());
         }
-        Self::from_parts(name, ns, attrs, merged)
+        Self::from_parts(name, ns, attrs, merged(children))
             .ok_or_else(|| format!("the tree is deeper than {MAX_TREE_DEPTH} elements"))
     }
 
@@ -205,20 +196,10 @@ impl Element {
 
     /// Removes the child elements that do not pass; for the owner of an unshared element.
     pub fn retain_elements(&mut self, mut keep: impl FnMut(&Element) -> bool) {
-        let mut left: Vec<Node> = Vec::with_capacity(self.children.len());
-        for node in std::mem::take(&mut self.children) {
-            match (node, left.last_mut()) {
-                (Node::Element(child), _) if !keep(&child) => {}
-                (Node::Text(text), Some(Node::Text(before))) => *before = Str::value(&format!("{before}{text}")),
-                (node, _) => left.push(node),
-            }
-        }
-        let below = left.iter().map(|node| match node {
-            Node::Element(child) => child.depth,
-            Node::Text(_) => 0,
-        });
-        self.depth = below.max().unwrap_or(0) + 1;
-        self.children = left;
+        let mut left = std::mem::take(&mut self.children);
+        left.retain(|node| !matches!(node, Node::Element(child) if !keep(child)));
+        self.children = merged(left);
+        self.depth = depth_over(&self.children);
     }
 
     /// Bytes of names, values and texts, all levels together: about what the element takes on the wire.
@@ -256,6 +237,45 @@ impl Element {
             }
         }
         Ok(Self { attrs, ..self.clone() })
+    }
+}
+
+/// Levels of an element with these children, itself included.
+fn depth_over(children: &[Node]) -> u16 {
+    let below = children.iter().map(|node| match node {
+        Node::Element(child) => child.depth,
+        Node::Text(_) => 0,
+    });
+    below.max().unwrap_or(0) + 1
+}
+
+/// The same without empty texts, and with one text where several stood next to each other, in time that grows as they do.
+fn merged(nodes: Vec<Node>) -> Vec<Node> {
+    let mut left: Vec<Node> = Vec::with_capacity(nodes.len());
+    let mut joined = String::new();
+    for node in nodes {
+        match (node, left.last()) {
+            (Node::Text(text), _) if text.is_empty() => {}
+            (Node::Text(text), Some(Node::Text(before))) => {
+                if joined.is_empty() {
+                    joined.push_str(before);
+                }
+                joined.push_str(&text);
+            }
+            (node, _) => {
+                end_text(&mut left, &mut joined);
+                left.push(node);
+            }
+        }
+    }
+    end_text(&mut left, &mut joined);
+    left
+}
+
+fn end_text(left: &mut [Node], joined: &mut String) {
+    if let Some(last) = left.last_mut().filter(|_| !joined.is_empty()) {
+        *last = Node::Text(Str::value(joined));
+        joined.clear();
     }
 }
 
@@ -357,6 +377,18 @@ mod tests {
         );
         element.retain_elements(|_| false);
         assert_eq!((element.depth(), element.text()), (1, "one two".into()));
+        let nodes = ["", "a", "b", "", "c"].map(text).into_iter();
+        let nodes = nodes.chain([
+            Node::Element(child("a")),
+            text("d"),
+            Node::Element(child("b")),
+            text("e"),
+        ]);
+        let mut many = Element::build("e", "x", &[], nodes.collect());
+        assert_eq!(many.children()[0], text("abc"));
+        assert_eq!(many.children().len(), 5);
+        many.retain_elements(|_| false);
+        assert_eq!(many.children(), [text("abcde")]);
         assert!(element.push(child("c")));
         assert_eq!(element.depth(), 2);
     }
