@@ -80,7 +80,9 @@ def test_services_come_with_credentials() -> None:
         "type": "turn", "host": "192.0.2.1", "port": "3478", "transport": "udp", "username": "1700000000:alice",
         "password": "secret", "restricted": "true", "expires": "2023-11-14T22:13:20Z",
     }  # fmt: skip
-    assert ask(f"<services xmlns='{X}'/>") == [turn, {"type": "stun", "host": "stun.test"}]
+    here = {"type": "stun", "host": "192.0.2.1", "port": "3478", "transport": "udp"}
+    assert ask(f"<services xmlns='{X}'/>") == [here, turn, {"type": "stun", "host": "stun.test"}]
+    assert ask(f"<services xmlns='{X}' type='stun'/>") == [here, {"type": "stun", "host": "stun.test"}]
     assert ask(f"<services xmlns='{X}' type='turn'/>") == [turn]
     assert ask(f"<services xmlns='{X}' type='ftp'/>") == []
     assert ask(f"<services xmlns='{X}' type='turn'/>", listener="edge-xmpp") == [turn | {"host": "2001:db8::1"}]

@@ -52,12 +52,15 @@ class ExternalServices:
         if iq.session is None:
             raise StanzaError("forbidden", "relays are for the domain's own users")
         outside = iq.session.connection.name.startswith(self._edge)
-        found = []
+        found: list[Element] = []
         for server in self._relays.issue(iq.sender.local, outside):
             for url in server["urls"]:
                 attrs = _service(url)
                 if attrs is None:
                     continue
+                if attrs["type"] == "turn" and attrs.get("transport") == "udp":
+                    # The site's relays answer Binding requests of anybody, so that peers learn their addresses.
+                    found.append(Element("service", ns.EXTERNAL_SERVICES, attrs | {"type": "stun"}))
                 if "username" in server:
                     user = str(server["username"])
                     attrs |= {"username": user, "password": str(server["credential"]), "restricted": "true"}
