@@ -71,6 +71,19 @@ async def test_our_own_domain(make: Any, dns: FakeDns) -> None:
     assert not found["ok"]
     assert "at 10.0.0.1:5269 another server answers for a.example" in found["verdict"]
     assert found["next"].startswith("point the records of a.example")
+    dns.srv[f"_xmpps-server._tcp.{A}"] = [(5, 0, 5270, f"x.{A}")]
+    found = await check(a, A, frozenset(shows[A][:1]))
+    assert found["ok"], found
+    assert [text.split(" leads")[0] for text in texts(found, "ok")] == [
+        "our records: others are told to find a.example at x.a.example:5269, x.a.example:5270 (TLS)",
+        "port in: 10.0.0.1:5269",
+        "port in: 10.0.0.1:5270",
+    ]
+    dns.srv[f"_xmpps-server._tcp.{A}"] = [(5, 0, 5270, f"y.{A}")]
+    found = await check(a, A, frozenset(shows[A][:1]))
+    assert "y.a.example has no address" in found["verdict"]
+    assert found["next"] == "publish an A or AAAA record for y.a.example"
+    del dns.srv[f"_xmpps-server._tcp.{A}"]
     del dns.srv[f"_xmpp-server._tcp.{A}"]
     assert "has no SRV record" in (await check(a, A, frozenset(shows[A][:1])))["verdict"]
 

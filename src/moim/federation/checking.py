@@ -28,6 +28,7 @@ from moim.proto.xmpp import s2s
 State = Literal["ok", "warning", "failed", "unknown"]
 
 _MAX_ENDPOINTS = 6
+_MAX_DOORS = 4
 _NO_DIALBACK = ("not-authorized", "policy-violation", "not-acceptable", "forbidden", "encryption-required")
 """What servers say that insist on certificates."""
 _NO_IPV6 = ("unreachable", "Cannot assign requested address", "Address family not supported")
@@ -134,7 +135,7 @@ class Checker:
     # --- this site ----------------------------------------------------------------------------------------------
 
     async def _ours(self, own: Own) -> AsyncIterator[Step]:
-        addresses, host, port = own.addresses, own.host, own.port
+        doors = [Endpoint(address, own.port, False, own.host) for address in own.addresses[:2]]
         try:
             located = await self._locator.locate(own.domain, "optional")
         except MoimError as error:
@@ -145,22 +146,24 @@ class Checker:
         if located is not None and not located.srv:
             yield Step("our records", "warning", f"{own.domain} has no SRV record as seen from here", _publish(own))
         elif located is not None:
-            first = located.targets[0]
-            who = next((found for target in located.targets if (found := hoster(target.host))), "")
+            targets = located.targets[:_MAX_DOORS]
+            who, where = next(((found, one.host) for one in targets if (found := hoster(one.host))), ("", ""))
             if who:
                 yield Step(
-                    "our records", "failed", f"the SRV records of {own.domain} lead to {who} ({first.host})",
+                    "our records", "failed", f"the SRV records of {own.domain} lead to {who} ({where})",
                     f"take {own.domain} out of {who}'s service, then {_publish(own)}",
                 )  # fmt: skip
                 return
-            host, port = first.host, first.port
-            yield Step("our records", "ok", f"others are told to find {own.domain} at {host}:{port}")
-            addresses = await self._locator.addresses(host)
-            if not addresses:
-                yield Step("our records", "failed", f"{host} has no address", f"publish an A or AAAA record for {host}")
-                return
-        for address in addresses[:2]:
-            yield await self._own_door(own, Endpoint(address, port, False, host))
+            yield Step("our records", "ok", f"others are told to find {own.domain} at {_listed(located)}")
+            doors = []
+            for target in targets:
+                addresses = await self._locator.addresses(target.host)
+                doors += [Endpoint(one, target.port, target.direct, target.host) for one in addresses[:2]]
+                if not addresses:
+                    remedy = f"publish an A or AAAA record for {target.host}"
+                    yield Step("our records", "failed", f"{target.host} has no address", remedy)
+        for door in doors[:_MAX_DOORS]:
+            yield await self._own_door(own, door)
 
     async def _own_door(self, own: Own, endpoint: Endpoint) -> Step:
         """Opens a stream to ourselves the way others do. Behind a NAT the way may differ from inside."""
@@ -346,8 +349,12 @@ def _let_in(own: Own) -> str:
     return f"let TCP {own.port} from the internet through to this site's edge, and {_publish(own)}"
 
 
+def _listed(located: Located) -> str:
+    return ", ".join(f"{t.host}:{t.port}{' (TLS)' if t.direct else ''}" for t in located.targets[:6])
+
+
 def _records(name: str, located: Located) -> Step:
-    listed = ", ".join(f"{t.host}:{t.port}{' (TLS)' if t.direct else ''}" for t in located.targets[:6])
+    listed = _listed(located)
     if not located.srv:
         return Step("their records", "warning", f"{name} has no SRV record, so its own address is tried: {listed}")
     who = next((found for target in located.targets if (found := hoster(target.host))), "")
