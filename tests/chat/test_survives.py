@@ -216,22 +216,36 @@ def remote(text: str) -> Element:
     return Element.parse(text.replace(" ", f" xmlns='{ns.CLIENT}' from='mallory@else.example/x' ", 1))
 
 
-async def test_other_domains_do_not_speak_for_this_one(elsewhere: Any) -> None:
-    alice = await elsewhere.online("alice", "phone")
+@pytest.mark.parametrize("kind", ["chat", "headline", "later"])
+async def test_other_domains_do_not_speak_for_this_one(elsewhere: Any, kind: str) -> None:
+    """What comes when somebody is there, what is never kept, and what waits for somebody who is away."""
+    alice = None if kind == "later" else await elsewhere.online("alice", "phone")
     forged = (
         f"<delay xmlns='{ns.DELAY}' from='chat.test' stamp='2001-01-01T00:00:00Z'/>"
         f"<delay xmlns='{ns.DELAY}' from='room@rooms.chat.test' stamp='2001-01-01T00:00:00Z'/>"
         f"<delay xmlns='{ns.DELAY}' from='else.example' stamp='2002-01-01T00:00:00Z'/>"
         f"<stanza-id xmlns='{ns.STANZA_IDS}' by='room@rooms.chat.test' id='forged'/>"
-        f"<sent xmlns='{ns.CARBONS}'/>"
+        f"<stanza-id xmlns='{ns.STANZA_IDS}' by='ALICE@chat.test' id='forged'/>"
+        f"<sent xmlns='{ns.CARBONS}'/><received xmlns='{ns.CARBONS}'/><result xmlns='{ns.ARCHIVE}' id='forged'/>"
     )
+    sent = "headline" if kind == "headline" else "chat"
     elsewhere.service.remote_stanza(
-        remote(f"<message to='alice@chat.test' type='chat'><body>x</body>{forged}</message>")
+        remote(f"<message to='alice@chat.test' type='{sent}'><body>x</body>{forged}</message>")
     )
-    message = await alice.receive()
-    assert [child.get("from") for child in message.elements() if child.name == "delay"] == ["else.example"]
+    if alice is None:
+        bob = await elsewhere.online("bob")
+        await bob.sync()
+        async with asyncio.timeout(20):
+            while not await elsewhere.service._parts.offline.waiting("alice@chat.test"):
+                await bob.sync()
+        alice = await elsewhere.client("alice", "phone").connect()
+        alice.send("<presence/>")
+    while (message := await alice.receive()).name != "message":
+        pass
+    assert "2001-01-01" not in message.to_xml("")
     assert "forged" not in message.to_xml("")
-    assert message.find("sent", ns.CARBONS) is None
+    assert kind == "later" or message.find("delay", ns.DELAY).get("from") == "else.example"
+    assert not [child for child in message.elements() if child.ns == ns.CARBONS]
 
 
 async def test_errors_are_never_answered_so_that_nothing_goes_round(elsewhere: Any) -> None:

@@ -20,10 +20,21 @@ from hostile.neighbour import Neighbour
 from hostile.world import World
 
 
-async def one(seed: str, steps: int, *, say: bool = False) -> int:
+def one(seed: str, steps: int, *, say: bool = False) -> int:
     """Lets a world of each kind live, then gives the readers their turn; the number of steps.
     Raises AssertionError with what was found.
     """
+    asyncio.run(_worlds(seed, steps, say=say))
+    rng = random.Random(seed)
+    for _ in range(2 * steps):
+        try:
+            parsers.once(rng)
+        except AssertionError as error:
+            raise AssertionError(f"--seed {seed}\n{error}") from None
+    return 3 * steps
+
+
+async def _worlds(seed: str, steps: int, *, say: bool) -> None:
     for kind in (World, Neighbour, Faces):
         with tempfile.TemporaryDirectory(prefix="moim-hostile-") as folder:
             async with kind(Path(folder) / "site", seed) as world:
@@ -34,13 +45,6 @@ async def one(seed: str, steps: int, *, say: bool = False) -> int:
                         raise AssertionError(f"--seed {seed} --steps {number + 1} {kind.__name__}\n{error}") from None
                     if say:
                         print(number, world.last[:2000], flush=True)
-    rng = random.Random(seed)
-    for _ in range(2 * steps):
-        try:
-            parsers.once(rng)
-        except AssertionError as error:
-            raise AssertionError(f"--seed {seed}\n{error}") from None
-    return 3 * steps
 
 
 def main() -> int:
@@ -52,7 +56,7 @@ def main() -> int:
     parser.add_argument("--say", action="store_true", help="print every step")
     options = parser.parse_args()
     if options.seed is not None:
-        asyncio.run(one(options.seed, options.steps, say=options.say))
+        one(options.seed, options.steps, say=options.say)
         return 0
     end = time.monotonic() + options.minutes * 60
     begun, steps, worlds, found = time.monotonic(), 0, 0, 0
@@ -60,7 +64,7 @@ def main() -> int:
         seed = f"{random.SystemRandom().getrandbits(48):012x}"
         worlds += 1
         try:
-            steps += asyncio.run(one(seed, options.steps))
+            steps += one(seed, options.steps)
         except AssertionError as error:
             found += 1
             print(f"FOUND {error}\n", flush=True)

@@ -152,6 +152,8 @@ def test_what_clients_cannot_forge(plane: Manager, trio: tuple[Phone, Phone, Pho
         "<stanza-id xmlns='urn:xmpp:sid:0' by='x' id='2'/>"
         f"<received xmlns='{CARBONS}'/><sent xmlns='{CARBONS}'/><result xmlns='urn:xmpp:mam:2'/>"
         f"<delay xmlns='urn:xmpp:delay' from='{DOMAIN}' stamp='2020-01-01T00:00:00Z'/>"
+        f"<delay xmlns='urn:xmpp:delay' from='alice@{DOMAIN}' stamp='2020-01-01T00:00:00Z'/>"
+        f"<delay xmlns='urn:xmpp:delay' from='room@{DOMAIN.upper()}/nick' stamp='2020-01-01T00:00:00Z'/>"
     )
     real = f"<origin-id xmlns='urn:xmpp:sid:0' id='o'/><delay xmlns='urn:xmpp:delay' from='{BOB}' stamp='x'/>"
     for kind in ("chat", "headline", "normal"):

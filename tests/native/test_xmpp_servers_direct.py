@@ -115,6 +115,8 @@ def test_copies_and_records_of_both_directions(link: Link) -> None:
         message(ALICE, Element("received", "urn:xmpp:carbons:2")),
         message(ALICE, Element("stanza-id", "urn:xmpp:sid:0", {"by": BARE, "id": "1"})),
         message(ALICE, Element("result", "urn:xmpp:mam:2")),
+        message(ALICE, Element("delay", "urn:xmpp:delay", {"from": DOMAIN})),
+        message(ALICE, Element("delay", "urn:xmpp:delay", {"from": f"room@{DOMAIN}/nick"})),
         Element("presence", NS_CLIENT, {"from": FAR, "to": ALICE}),
         Element("iq", NS_CLIENT, {"from": FAR, "to": ALICE, "type": "get", "id": "1"}),
     ],

@@ -119,7 +119,7 @@ class RemoteStanzas:
         elif to.domain not in self._domains:
             _log.warning("%s sent a stanza to %s, which is not served here", sender.domain, to.domain)
         else:
-            self._queue(sender, to, self._clean(stanza))
+            self._queue(sender, to, self._clean(stanza, to))
 
     def _out_of_lists(self, lists: SharedLists, sender: Jid, to: Jid, stanza: Element) -> bool:
         if sender.domain in self._components:
@@ -212,14 +212,16 @@ class RemoteStanzas:
         else:
             raise StanzaError("bad-request", "that is not a type of presence")
 
-    def _clean(self, stanza: Element) -> Element:
+    def _clean(self, stanza: Element, to: Jid) -> Element:
         """Takes out what only the recipient's own server may say."""
         if stanza.name != "message":
             return stanza
-        kept = [child for child in stanza.children if isinstance(child, str) or not self._forged(child)]
+        kept = [child for child in stanza.children if isinstance(child, str) or not self._forged(child, to)]
         return stanza if len(kept) == len(stanza.children) else stanza.with_children(kept)
 
-    def _forged(self, child: Element) -> bool:
+    def _forged(self, child: Element, to: Jid) -> bool:
+        if (child.ns, child.name) == (ns.ARCHIVE, "result"):
+            return not to.resource  # archives elsewhere answer the very session that asked
         if child.ns == _CARBONS:
             return child.name != "private"  # which says that no copies are wanted (XEP-0280 section 9)
         if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"):

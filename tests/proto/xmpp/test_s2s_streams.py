@@ -162,6 +162,14 @@ def test_an_answer_nobody_asked_for_is_not_believed() -> None:
     assert w.closed["out"].condition == "policy-violation"
 
 
+@pytest.mark.parametrize("kind", ["result", "verify"])
+def test_an_answer_on_a_stream_that_asks_nothing_opens_nothing(kind: dialback.Kind) -> None:
+    w = wire(hold=True).run()
+    w.say(dialback.answer(kind, "valid", sender=A, target=B, stream_id="stream-1"))
+    assert not w.paired
+    assert w.closed["in"].condition == "policy-violation"
+
+
 def test_one_stream_earns_further_pairs_one_by_one() -> None:
     w = wire(a_cert=right(A)).run()
     w.alone = True

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
+use super::ways::domain_of;
+
 /// Who may open a stream to a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opener {
@@ -36,6 +38,11 @@ impl Domains {
             |name: &str| names.domains.contains(name) || (opener == Opener::Server && names.services.contains(name));
         found(name) || found(&name.to_lowercase())
     }
+
+    /// Whether an address is of a hosted domain, or of a service at one.
+    pub fn are_home_of(&self, address: &str) -> bool {
+        domain_of(address).is_some_and(|domain| self.serves(domain, Opener::Server))
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +61,23 @@ mod tests {
             ("b.example", Opener::Server, false),
         ] {
             assert_eq!(domains.serves(name, opener), expected, "{name} {opener:?}");
+        }
+        for home in [
+            "a.example",
+            "x@a.example",
+            "A@A.example/@b",
+            "room@rooms.a.example/nick",
+        ] {
+            assert!(domains.are_home_of(home), "{home}");
+        }
+        for abroad in [
+            "",
+            "a.example@b.example",
+            "b.example/a.example",
+            "@a.example",
+            "x@sub.a.example",
+        ] {
+            assert!(!domains.are_home_of(abroad), "{abroad}");
         }
         domains.set(["b.example".to_owned()], []);
         assert!(domains.serves("b.example", Opener::Client) && !domains.serves("a.example", Opener::Client));

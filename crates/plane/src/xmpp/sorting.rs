@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use moim_wire::xml::{ns, Element, Node, Str};
 
-use super::domains::Opener;
 use super::parcel::Parcel;
 use super::records::Record;
 use super::shared::Shared;
@@ -189,12 +188,12 @@ pub fn split(jid: &str) -> (&str, Option<&str>) {
         .map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
 }
 
-/// Looks at a client's message, and removes what it may not say.
-pub fn clean(message: &mut Element, shared: &Shared) -> Traits {
-    let serves = |name: &str| shared.domains.serves(name, Opener::Client);
-    let traits = Traits::of(message, serves);
+/// Looks at a client's message, and removes what it may not say. `sender` is its bare JID.
+pub fn clean(message: &mut Element, sender: &str, shared: &Shared) -> Traits {
+    let ours = |address: &str| split(address).0 != sender && shared.domains.are_home_of(address);
+    let traits = Traits::of(message, ours);
     if traits.forged {
-        message.retain_elements(|child| !is_forged(child, serves));
+        message.retain_elements(|child| !is_forged(child, ours));
     }
     traits
 }

@@ -19,7 +19,7 @@ pub struct Traits {
 impl Traits {
     /// Looks at a message. Only chat and normal ones are archived or copied, and errors that come back for what was said
     /// to somebody's bare address: the other devices have a copy of that.
-    pub fn of(message: &Element, serves: impl Fn(&str) -> bool) -> Self {
+    pub fn of(message: &Element, ours: impl Fn(&str) -> bool) -> Self {
         let kind = message.attr("type");
         let bounce = kind == Some("error") && message.attr("from").is_some_and(is_bare);
         let chat = match kind {
@@ -28,7 +28,7 @@ impl Traits {
             Some("error") if bounce => false,
             Some(_) => {
                 return Self {
-                    forged: message.elements().any(|child| is_forged(child, &serves)),
+                    forged: message.elements().any(|child| is_forged(child, &ours)),
                     ..Self::default()
                 }
             }
@@ -58,7 +58,7 @@ impl Traits {
                     spoken |= matches!(namespace, ns::CHAT_STATES | RECEIPTS | MARKERS);
                 }
             }
-            traits.forged |= is_forged(child, &serves);
+            traits.forged |= is_forged(child, &ours);
         }
         let copied = !private;
         let spoken = chat || body || worth || spoken;
@@ -101,13 +101,14 @@ fn is_worth_keeping(namespace: &str, name: &str) -> bool {
 }
 
 /// Whether a client's message must not have this child: archive ids, carbons, results of archives, and notes about
-/// delays in the name of a served domain are for the server to write.
-pub fn is_forged(child: &Element, serves: impl Fn(&str) -> bool) -> bool {
+/// delays in the name of this site are for the server to write. `ours` says whether an address is of this site, and not
+/// the sender's own, who may say how long it waited itself.
+pub fn is_forged(child: &Element, ours: impl Fn(&str) -> bool) -> bool {
     match child.ns().as_str() {
         ns::STANZA_IDS => child.name() == "stanza-id",
         ns::CARBONS => matches!(child.name().as_str(), "sent" | "received"),
         ns::ARCHIVE => true,
-        ns::DELAY => child.attr("from").is_some_and(serves),
+        ns::DELAY => child.attr("from").is_some_and(ours),
         _ => false,
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use moim_wire::xml::{ns, Condition, Element};
 
-use super::super::domains::Opener;
 use super::super::shared::{Context, Pair};
 use super::super::traits::Traits;
 use super::dialling::Dialled;
@@ -96,7 +95,7 @@ impl Session {
     /// before: it must not be overtaken.
     fn goes_in(&mut self, message: Element, context: &mut Context) -> Option<Element> {
         let domains = &context.shared.domains;
-        let traits = Traits::of(&message, |name| domains.serves(name, Opener::Client));
+        let traits = Traits::of(&message, |address| domains.are_home_of(address));
         let sorted = if traits.forged || !traits.archived || !self.flow.is_idle() {
             Err(message)
         } else {

@@ -10,7 +10,7 @@ use super::super::managed::Managed;
 use super::super::shared::Context;
 use super::super::sorting::{clean, split};
 use super::super::traits::Traits;
-use super::{Hold, Opening, Session};
+use super::{Hold, Identity, Opening, Session};
 
 /// Events that may wait of a session that has not signed in.
 const UNAUTHENTICATED_EVENTS: u32 = 4;
@@ -139,7 +139,8 @@ impl Session {
 
     /// Sorts a message; gives it back when no row of the table decides.
     fn message_goes(&mut self, mut message: Element, context: &mut Context) -> Option<Element> {
-        let traits = clean(&mut message, &context.shared);
+        let sender = self.identity.as_deref().map_or("", Identity::bare);
+        let traits = clean(&mut message, sender, &context.shared);
         let sorted = if self.tapped || self.flow.has_unrouted() {
             Err(message)
         } else {
