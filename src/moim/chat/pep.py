@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from moim.chat import pep_views
 from moim.chat.accounts import Session
 from moim.chat.caps import Caps
 from moim.chat.feature import Feature, Iq, Luggage, NodeView, Payload
@@ -17,6 +18,7 @@ from moim.chat.pep_config import FORM, OPTIONS, Config, changes, with_changes, w
 from moim.chat.pep_events import PepEvents, items_element
 from moim.chat.pep_store import Item, PepStore, check_name, node_name, pubsub_error
 from moim.chat.pep_subscribing import PepSubscribing
+from moim.chat.pep_views import View
 from moim.chat.plane import Plane
 from moim.proto.xmpp import Element, StanzaError, ns, rsm
 
@@ -34,23 +36,6 @@ _VARS: Final = (
 )  # fmt: skip
 
 Handler = Callable[[Iq, Element], Awaitable[Payload]]
-_ONLY: Final = "current"
-"""The name of a view's item."""
-
-
-class View(Protocol):
-    """A node that shows its owner alone, as one item, what the node ``source`` has in another form."""
-
-    config: Config
-    source: str
-
-    async def read(self, owner: str) -> Element:
-        """What the item has; without children when there is no item."""
-        ...
-
-    async def write(self, owner: str, content: Element) -> None:
-        """Takes what the item is to have. Raises StanzaError."""
-        ...
 
 
 class Pep:
@@ -149,7 +134,7 @@ class Pep:
     async def tell_of_view(self, owner: str, node: str) -> None:
         """Tells the sessions of an account, at this node of the site, what a view shows now."""
         view = self._views[node]
-        change = items_element(node, ns.PUBSUB_EVENT, _viewed(owner, node, await view.read(owner)))
+        change = items_element(node, ns.PUBSUB_EVENT, await pep_views.current(view, owner, node))
         await self._events.send(owner, node, view.config, change, self.caps, readers=())
 
     async def _tell(
@@ -239,10 +224,8 @@ class Pep:
         name = items[0].get("id") or secrets.token_urlsafe(12)
         check_name(name)
         if (view := self._views.get(node)) is not None:
-            if self._options(iq).get("access_model", view.config.access_model) != view.config.access_model:
-                raise pubsub_error("conflict", "precondition-not-met", "the node is for the account alone")
-            name = _ONLY
-            await view.write(owner, payload[0])
+            name = pep_views.ONLY
+            await pep_views.publish(view, owner, payload[0], self._options(iq))
         else:
             await self.publish(owner, node, name, payload[0], self._options(iq))
         item = Element("item", ns.PUBSUB, {"id": name})
@@ -267,7 +250,7 @@ class Pep:
     async def _items(self, iq: Iq, request: Element) -> Payload:
         node = node_name(request)
         if (view := self._views.get(node)) is not None:
-            return await self._view(iq, request, node, view)
+            return (_answer(ns.PUBSUB, await pep_views.items(view, iq, request, node)),)
         config = await self._readable(iq, node)
         if (asked := iq.payload.find("set", ns.RSM)) is not None:
             return await self._page(str(iq.to), node, rsm.read(asked), kept=config.persist_items)
@@ -275,14 +258,6 @@ class Pep:
         newest = _newest(request.get("max_items"))
         found = await self._store.items(str(iq.to), node, names=names, newest=newest) if config.persist_items else []
         return (_answer(ns.PUBSUB, items_element(node, ns.PUBSUB, *_fitting(found))),)
-
-    async def _view(self, iq: Iq, request: Element, node: str, view: View) -> Payload:
-        if not iq.own:
-            raise pubsub_error("not-allowed", "closed-node")
-        names = [child.get("id") for child in request.elements() if child.name == "item"]
-        content = await view.read(str(iq.to))
-        items = [_viewed(str(iq.to), node, content)] if content.children and (not names or _ONLY in names) else []
-        return (_answer(ns.PUBSUB, items_element(node, ns.PUBSUB, *items)),)
 
     async def _page(self, owner: str, node: str, request: rsm.Request, *, kept: bool) -> Payload:
         """One page of a node's items, oldest first (XEP-0060 section 6.5.4); shorter where they are large."""
@@ -328,8 +303,7 @@ class Pep:
     async def _node(self, iq: Iq, node: str) -> NodeView | None:
         owner = str(iq.to)
         if (view := self._views.get(node)) is not None:
-            shown = (("", _ONLY),) if iq.own and (await view.read(owner)).children else ()
-            return NodeView(("pubsub", "leaf", ""), (ns.PUBSUB,), shown) if iq.own else None
+            return await pep_views.described(view, iq)
         config = await self._store.config(owner, node)
         if config is None or not await self._events.may(owner, config, iq.sender):
             return None
@@ -409,10 +383,6 @@ class Pep:
 
 def _answer(namespace: str, child: Element) -> Element:
     return Element("pubsub", namespace, {}, (child,))
-
-
-def _viewed(owner: str, node: str, content: Element) -> Item:
-    return Item(owner, node, _ONLY, content.to_xml(""))
 
 
 def _newest(text: str | None) -> int | None:
