@@ -187,7 +187,7 @@ async def test_one_address_has_only_so_many_sessions(new_house: Any) -> None:
 async def test_other_pages_may_not_connect(new_house: Any) -> None:
     house = await new_house(websocket_origins=["https://intranet.example"], default_contacts=False)
     async with web(house) as http:
-        for origin in ("https://evil.example", "null"):
+        for origin in ("https://evil.example", "null", "http://[::1"):
             answer = await http.post("/http-bind", content=b"", headers={"Origin": origin})
             assert answer.status_code == 403
             assert "access-control-allow-origin" not in answer.headers

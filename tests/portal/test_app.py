@@ -31,7 +31,11 @@ async def test_answers_to_its_own_names(start: StartPortal, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.test", "example.test.evil.test", "127.0.0.1.evil.test", "localhost.evil.test", "[::1", "a b", ""]
+    "host",
+    [
+        *("evil.test", "example.test.evil.test", "127.0.0.1.evil.test", "localhost.evil.test", "a b", ""),
+        *("[::1", "[127.0.0.1]", "[::::]", "[1::2::3]:80"),
+    ],
 )
 async def test_other_names_reach_nothing(portal: Portal, host: str) -> None:
     for path in ("/", "/api/site", "/assets/index-abc123.js"):

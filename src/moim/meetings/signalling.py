@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -21,6 +20,7 @@ from moim.meetings.admission import Admission
 from moim.meetings.live import Live
 from moim.meetings.messages import MAX_JOIN, Answer, Code, Join, Leave, Refusal, State, parse
 from moim.net.listener import client_key
+from moim.net.origins import same_host
 
 _OUTBOX = 1024  # messages that wait for a slow client; beyond, it is too slow to take part
 _WAITING_PER_CLIENT = 64  # connections of one address that have not joined yet
@@ -101,7 +101,7 @@ class Signalling:
         if self._waiting[client] >= _WAITING_PER_CLIENT:
             return "too many of its connections have not joined"
         origin = websocket.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != websocket.headers.get("host", "").lower():
+        if origin is not None and not same_host(origin, websocket.headers.get("host", "")):
             return f"its page is of another origin: {origin[:100]!r}"
         return ""
 

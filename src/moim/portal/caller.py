@@ -45,11 +45,12 @@ class Hosts:
         match = _HOST.fullmatch(authority)
         if match is None:
             return False
-        name = match[1].strip("[]").lower().rstrip(".")
+        name = match[1].lower().rstrip(".")
         if name in self._names:
             return True
         try:
-            ipaddress.ip_address(name)
+            # Only an IPv6 address stands in brackets, and never without (RFC 3986 section 3.2.2).
+            ipaddress.IPv6Address(name[1:-1]) if name.startswith("[") else ipaddress.IPv4Address(name)
         except ValueError:
             return False
         return True

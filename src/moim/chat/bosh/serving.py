@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from moim.chat.bosh.connections import Bosh
+from moim.net.origins import same_host
 from moim.proto.xmpp import bosh
 
 PATH = "/http-bind"
@@ -87,7 +87,7 @@ def bosh_routes(connections: Callable[[], Bosh | None], origins: Callable[[], Co
 
 
 def _may(origin: str, authority: str, origins: Collection[str]) -> bool:
-    return origin in origins or "*" in origins or urlsplit(origin).netloc.lower() == authority.lower()
+    return origin in origins or "*" in origins or same_host(origin, authority)
 
 
 async def _body(request: Request) -> bytes | None:
