@@ -58,6 +58,7 @@ async def test_a_domain_that_is_not_allowed(make: Any) -> None:
     await a.policies.put(B, Override(access="deny"))
     found = await check(a)
     assert not found["ok"]
+    assert found["verdict"] == "The policy here keeps b.example out: this site exchanges nothing with b.example."
     assert found["next"] == "moim federation policy set b.example --access allow"
 
 
@@ -94,7 +95,7 @@ async def test_a_peer_that_insists_on_certificates_does_not_call_back(make: Any)
     await make(B, shows=shows[B], trusts=anchors, certificates="required", dialback=False)
     found = await check(a, certificates=frozenset(shows[A][:1]))
     assert found["ok"]
-    assert found["verdict"].startswith("Messages to b.example go out. Whether it reaches us could not be tried")
+    assert found["verdict"].startswith("Messages to b.example go out. Whether theirs reach us could not be tried")
     assert any("dialback to us: b.example takes certificates alone" in text for text in texts(found, "unknown"))
 
 
@@ -197,11 +198,15 @@ async def test_a_wrong_certificate(make: Any) -> None:
     anchors, shows = trusted(A, B, "other.example")
     a = await make(A, shows=shows[A], trusts=anchors, certificates="required")
     b = await make(B, shows=shows["other.example"], trusts=anchors)
-    found = await check(a)
+    found = await check(a, certificates=frozenset(shows[A][:1]))
     assert any("not for b.example" in text for text in texts(found, "failed"))
+    assert "port in" not in "".join(texts(found, "warning")), (
+        "what this site requires of others is not required of itself"
+    )
+    assert found["steps"][-1]["what"] == "certificate", "what the policy here stops is not tried"
     assert found["next"].startswith("ask b.example's administrator for a right certificate; to talk by dialback until")
     b.servers.certificates = {"": leaf([B]).chain}
-    found = await check(a)
+    found = await check(a, certificates=frozenset(shows[A][:1]))
     assert any("self-signed" in text for text in texts(found, "failed"))
     assert found["next"].startswith("add its authority to federation.trusted, or: moim federation policy set b.example")
 

@@ -41,7 +41,8 @@ async def test_lists_and_patterns(store: Store) -> None:
     assert "exchanges nothing with x.b.example" in p.of("x.b.example").refusal
     for name in ("b.example", "aa.example", "b.example.org", "evil-b.example"):
         assert "not on this site's list" in p.of(name).refusal, name
-    assert not p.of(PROBER).refusal
+    prober = p.of(PROBER)
+    assert (prober.refusal, prober.dialback, prober.certificates) == ("", False, "off"), "it is let in, to nothing"
     assert p.of("not a domain").refusal
 
 

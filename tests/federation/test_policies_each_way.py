@@ -116,7 +116,7 @@ async def test_the_status_of_both_directions(make: Any, network: Network) -> Non
         assert stream["openedBy"] == opener
         assert stream["tls"] == {"version": "TLSv1.3", "cipher": "TLS13_AES_256_GCM_SHA384"}
         assert (stream["authenticatedBy"], stream["certificate"]) == ("dialback", "not proven")
-        assert stream["certificateProblem"] == "it showed no certificate"
+        assert stream["certificateProblem"] == "no certificate was shown"
         assert stream["pairs"] == [{"local": A, "remote": B}]
         assert (stream["address"], stream["port"], stream["host"]) == where
         assert stream["since"].endswith("+00:00")

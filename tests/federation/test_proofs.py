@@ -81,4 +81,4 @@ async def test_no_certificate_at_all() -> None:
         "b.example", [], "client", Policy("required", "optional", True, True)
     )
     assert found.proof is None
-    assert found.reason == "it showed no certificate"
+    assert found.reason == "no certificate was shown"

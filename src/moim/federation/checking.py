@@ -125,9 +125,10 @@ class Checker:
         reached = False
         only_six = all(":" in endpoint.address for endpoint in where.found)
         for endpoint in where.found[:_MAX_ENDPOINTS]:
-            async for step in self._theirs(name, own, endpoint, only_six=only_six):
-                reached = reached or step.what == "encryption"
+            told = [step async for step in self._theirs(name, own, endpoint, only_six=only_six)]
+            for step in told:
                 yield step
+            reached = reached or (told[-1].what in ("encryption", "certificate") and told[-1].state != "failed")
         if reached:
             async for step in self._both_ways(name, own):
                 yield step
@@ -383,12 +384,14 @@ def _verdict(name: str, own: Own, steps: Sequence[Step]) -> dict[str, Any]:
             words, following = f"{words} Yet {warning.text}.", warning.next
     elif works and (failed or "dialback to us" not in done):
         first = failed[0] if failed else None
-        said = first.text if first is not None else "whether it reaches us could not be tried from here"
+        said = first.text if first is not None else "whether theirs reach us could not be tried from here"
         words = f"Messages to {name} go out. {said[:1].upper()}{said[1:]}."
         following = first.next if first is not None else _let_in(own)
     elif failed:
         first = failed[0]
         words, following = f"Nothing is exchanged with {name}: {first.text}.", first.next
+        if first.what == "policy":
+            words = f"The policy here keeps {name} out: {first.text}."
     else:
         words, following = f"It could not be told whether messages reach {name}.", "look at log/inside.log"
     return _said(name, words, following, steps, ok=works and not failed)

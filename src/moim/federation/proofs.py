@@ -52,7 +52,7 @@ class Proofs:
     async def judge(self, domain: str, chain: Sequence[bytes], role: Role, policy: Policy) -> Verdict:
         """Whether a chain (DER, leaf first) proves ``domain``. ``role`` is what the peer is in the TLS connection."""
         if not chain:
-            return Verdict(None, "it showed no certificate")
+            return Verdict(None, "no certificate was shown")
         found = await asyncio.to_thread(self.pkix, domain, chain, role, server_auth_only=policy.server_auth_only)
         if found.proof is not None:
             return found
