@@ -292,7 +292,9 @@ async def test_a_count_that_cannot_be_ends_the_attempt_alone(person: MakePerson,
     assert house.service.stats()["detached"] == 1
 
 
-async def test_a_session_that_is_over_still_says_what_it_took(new_house: Any, person: MakePerson) -> None:
+@pytest.mark.parametrize(("who", "told"), [("alice", "1"), ("bob", None)])
+async def test_a_session_that_is_over_still_says_what_it_took(new_house: Any, who: str, told: str | None) -> None:
+    """To its own account; to others a token of somebody else's is one that never was."""
     house = await new_house(default_contacts=False, resume_seconds=1)
     client = await house.online("alice", "phone")
     token = (await enable(client, resume="true")).get("id")
@@ -301,13 +303,13 @@ async def test_a_session_that_is_over_still_says_what_it_took(new_house: Any, pe
     await gone(house)
     while house.service.stats()["detached"]:
         await asyncio.sleep(0.01)
-    other = Person(house, "alice", "x")
+    other = Person(house, who, "x")
     failures: asyncio.Queue[Any] = asyncio.Queue()
     other.add_event_handler("sm_failed", failures.put_nowait)
     other.plugin["xep_0198"].sm_id = token
     other.dial()
     failure = await asyncio.wait_for(failures.get(), WAIT)
-    assert failure.xml.get("h") == "1"
+    assert failure.xml.get("h") == told
     other.abort()
 
 
