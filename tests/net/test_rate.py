@@ -13,7 +13,7 @@ def test_burst_then_rate() -> None:
     limit = RateLimit(per_s=2, burst=3)
     assert [limit.take("a", 0.0) for _ in range(4)] == [True, True, True, False]
     assert limit.take("b", 0.0)
-    assert not limit.has("a", 0.4)
+    assert not limit.take("a", 0.25)
     assert limit.take("a", 0.5)
     assert not limit.take("a", 0.5)
     assert [limit.take("a", 100.0) for _ in range(4)] == [True, True, True, False]
@@ -25,6 +25,14 @@ def test_says_how_long_to_wait() -> None:
     assert limit.wait("a", 0.0) == pytest.approx(2.0)
     assert limit.wait("a", 1.5) == pytest.approx(0.5)
     assert limit.wait("a", 2.001) == 0.0
+
+
+def test_what_costs_more_takes_more() -> None:
+    limit = RateLimit(per_s=2, burst=3)
+    assert [limit.take("a", 0.0, cost) for cost in (2, 2, 1)] == [True, False, True]
+    assert limit.wait("a", 0.0, 2) == pytest.approx(1.0)
+    assert limit.take("b", 0.0, 100), "what fits no bucket takes a full one"
+    assert not limit.take("b", 1.0, 100)
 
 
 @given(st.lists(st.floats(0, 5), max_size=200))

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final, Protocol
 
 from moim.chat.accounts import Accounts, Session
-from moim.chat.budget import Budgets
 from moim.chat.feature import Feature
 from moim.chat.plane import Plane
 from moim.chat.refusals import Refusals
 from moim.chat.settings import PersonSettings
 from moim.chat.strangers import Federation, intrudes
 from moim.errors import ProtocolError
+from moim.net.rate import RateLimit
 from moim.proto.xmpp import Element, Jid, StanzaError, message_type, presence
 
 _TAP: Final = "other domains"
@@ -68,7 +68,7 @@ class OtherDomains:
         self._refusals = refusals
         self._exempt = exempt
         self._closed: dict[str, PersonSettings] = {}
-        self._lines = Budgets(_LINES_PER_ACCOUNT / _MINUTE, _LINES_PER_ACCOUNT)
+        self._lines = RateLimit(per_s=_LINES_PER_ACCOUNT / _MINUTE, burst=_LINES_PER_ACCOUNT)
         self.feature = Feature(
             name="other domains, by policy", on_bind=self._bound, on_gone=self._gone, on_policy=self._changed
         )

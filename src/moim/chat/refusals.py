@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from moim.chat.budget import Budgets
+from moim.net.rate import RateLimit
 from moim.proto.xmpp import Element, Jid, StanzaError
 
 _LINES_PER_DOMAIN = 6
@@ -27,9 +27,9 @@ class Refusals:
     ) -> None:
         self._reply = reply
         self._clock = clock
-        self._lines = Budgets(_LINES_PER_DOMAIN / _MINUTE, _LINES_PER_DOMAIN)
-        self._all_lines = Budgets(_LINES / _MINUTE, _LINES)
-        self._answers = Budgets(_ANSWERS_PER_DOMAIN / _MINUTE, _ANSWERS_PER_DOMAIN)
+        self._lines = RateLimit(per_s=_LINES_PER_DOMAIN / _MINUTE, burst=_LINES_PER_DOMAIN)
+        self._all_lines = RateLimit(per_s=_LINES / _MINUTE, burst=_LINES)
+        self._answers = RateLimit(per_s=_ANSWERS_PER_DOMAIN / _MINUTE, burst=_ANSWERS_PER_DOMAIN)
         self._unwritten = 0
         self.counts: Counter[str] = Counter()
         """Refusals by kind since the start."""

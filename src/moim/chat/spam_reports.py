@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from moim.chat.budget import Budgets
 from moim.chat.feature import Feature
 from moim.errors import ProtocolError
+from moim.net.rate import RateLimit
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 
 _REASONS = {"urn:xmpp:reporting:spam": "spam", "urn:xmpp:reporting:abuse": "abuse"}
@@ -98,7 +98,7 @@ class SpamReports:
         self._to = to
         self._deliver = deliver
         self._clock = clock
-        self._budgets = Budgets(_HOURLY / 3600, _HOURLY)
+        self._rate = RateLimit(per_s=_HOURLY / 3600, burst=_HOURLY)
         self.counts: Counter[str] = Counter()
         """Reports by reason since the start."""
         self.feature = Feature(
@@ -111,7 +111,7 @@ class SpamReports:
         """Logs, counts and passes on what an account reported; its block request was carried out."""
         for report in reports:
             self.counts[report.reason] += 1
-            if not self._budgets.take(str(reporter.bare), self._clock()):
+            if not self._rate.take(str(reporter.bare), self._clock()):
                 continue  # whoever reports without end is heard no more, in the log neither
             words = f': "{report.text}"' if report.text else ""
             _log.warning("%s reports %s for %s%s", reporter.bare, report.about, report.reason, words)

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 from moim.chat.accounts import Accounts
 from moim.chat.archive.rows import Record
-from moim.chat.budget import Budgets
 from moim.chat.refusals import Refusals
 from moim.chat.rosters import Rosters
 from moim.errors import MoimError, ProtocolError
+from moim.net.rate import RateLimit
 from moim.proto.xmpp import SUBSCRIPTION_TYPES, Element, Jid, StanzaError
 
 _MINUTE = 60.0
@@ -90,7 +90,7 @@ class Strangers:
         self._direct = direct
         self._clock = clock
         self._shares = shares
-        self._budgets: dict[tuple[str, float], Budgets] = {}
+        self._limits: dict[tuple[str, float], RateLimit] = {}
         self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._judged: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -142,10 +142,10 @@ class Strangers:
         return None
 
     def _takes(self, kind: str, share: float, who: str) -> bool:
-        budgets = self._budgets.get((kind, share))
-        if budgets is None:  # as many as the settings name
-            budgets = self._budgets[kind, share] = Budgets(share / _MINUTE, share)
-        return budgets.take(who, self._clock())
+        limit = self._limits.get((kind, share))
+        if limit is None:  # as many as the settings name
+            limit = self._limits[kind, share] = RateLimit(per_s=share / _MINUTE, burst=share)
+        return limit.take(who, self._clock())
 
     async def related(self, owner: str, sender: Jid) -> bool:
         """Whether an account (bare JID) has to do with somebody, or they are of this site. Raises Unavailable."""

@@ -1,4 +1,4 @@
-"""Token buckets per client in a bounded table: how many requests, or wrong passwords, one client may send."""
+"""Token buckets by key in a bounded table: how many requests, or wrong passwords, one client may send."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ _CLIENTS = 20_000
 
 
 class RateLimit:
-    """``burst`` at once, ``per_s`` in the long run, for each key. The clock is the caller's, in seconds."""
+    """``burst`` at once, ``per_s`` in the long run, for each key. The clock is the caller's, in seconds.
+
+    What costs more than a whole bucket takes all of it.
+    """
 
     def __init__(self, *, per_s: float, burst: float, clients: int = _CLIENTS) -> None:
         self._per_s = per_s
@@ -16,26 +19,20 @@ class RateLimit:
         self._clients = clients
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, key: str, now: float) -> bool:
-        """Takes one token; False when there is none."""
-        return self.wait(key, now) == 0.0
+    def take(self, key: str, now: float, cost: float = 1.0) -> bool:
+        """Takes ``cost`` tokens; False when there are not as many."""
+        return self.wait(key, now, cost) == 0.0
 
-    def wait(self, key: str, now: float) -> float:
-        """Takes one token when there is one: 0.0. Else the seconds until there is, and takes none."""
-        level = self._level(key, now)
-        allowed = level >= 1.0
+    def wait(self, key: str, now: float, cost: float = 1.0) -> float:
+        """Takes ``cost`` tokens when they are there: 0.0. Else the seconds until they are, and takes none."""
+        cost = min(cost, self._burst)
+        level, at = self._buckets.get(key, (self._burst, now))
+        level = min(self._burst, level + max(0.0, now - at) * self._per_s)
+        allowed = level >= cost
         # The bucket that was not touched for the longest goes: under a flood of addresses that is an old client,
         # whose bucket is full again anyway.
-        self._buckets[key] = (level - 1.0 if allowed else level, now)
+        self._buckets[key] = (level - cost if allowed else level, now)
         self._buckets.move_to_end(key)
         while len(self._buckets) > self._clients:
             self._buckets.popitem(last=False)
-        return 0.0 if allowed else (1.0 - level) / self._per_s
-
-    def has(self, key: str, now: float) -> bool:
-        """Whether a token is there, without taking it."""
-        return self._level(key, now) >= 1.0
-
-    def _level(self, key: str, now: float) -> float:
-        level, at = self._buckets.get(key, (self._burst, now))
-        return min(self._burst, level + max(0.0, now - at) * self._per_s)
+        return 0.0 if allowed else (cost - level) / self._per_s

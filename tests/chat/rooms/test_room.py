@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moim.chat.budget import Budgets
 from moim.chat.rooms import entering, hats, lists, messages, owners, registration, retracting
 from moim.chat.rooms.config import RoomConfig
 from moim.chat.rooms.config_form import apply_form
@@ -342,12 +341,3 @@ def test_a_vcard_comes_without_the_address() -> None:
     assert "owner@x.test" not in passed[1].to_xml()
     assert (passed[1].get("id"), passed[1].get("from")) == ("a", f"{room.address}/O")
     assert relay.answer(OWNER.bare, answer) is None
-
-
-def test_budgets_refill() -> None:
-    budgets = Budgets(rate=2.0, burst=3)
-    assert [budgets.take("a", 0.0) for _ in range(4)] == [True, True, True, False]
-    assert budgets.take("b", 0.0)
-    assert [budgets.take("a", 1.0) for _ in range(3)] == [True, True, False]
-    assert [budgets.take("c", 1.0, cost) for cost in (2, 2, 1)] == [True, False, True]
-    assert budgets.take("d", 1.0, 100), "what fits no bucket takes a full one"

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from moim.chat.audience import Audience
-from moim.chat.budget import Budgets
 from moim.chat.rooms import entering, lists, messages, owners, showing
 from moim.chat.rooms.answering import Answers
 from moim.chat.rooms.archiving import RoomArchive
@@ -31,6 +30,7 @@ from moim.chat.rooms.relay import Relay
 from moim.chat.rooms.room import Room
 from moim.chat.rooms.tasks import Tasks
 from moim.errors import ProtocolError
+from moim.net.rate import RateLimit
 from moim.proto.xmpp import Element, Jid, StanzaError, check_iq, error_reply, message_type, ns
 from moim.store import Store
 
@@ -122,8 +122,8 @@ class Rooms:
             archive=archive is not None,
         )
         self._share = share
-        self._budgets: dict[tuple[float, int], Budgets] = {}
-        self._logged = Budgets(_LOGGED_PER_SECOND, _LOGGED_AT_ONCE)
+        self._budgets: dict[tuple[float, int], RateLimit] = {}
+        self._logged = RateLimit(per_s=_LOGGED_PER_SECOND, burst=_LOGGED_AT_ONCE)
         self._relay = Relay(_token)
         self._store = RoomStore(store, settings.host, apart=settings.apart, temporary=seats is not None)
         self._rooms: dict[str, Room] = {}
@@ -273,7 +273,7 @@ class Rooms:
         if stanza.name == "message" and (muc := stanza.find("x", ns.MUC_USER)) is not None:
             cost += _INVITATION_COST * sum(child.name == "invite" for child in muc.elements())
         share = self._share_of(sender)
-        budgets = self._budgets.setdefault((share.rate, share.burst), Budgets(share.rate, share.burst))
+        budgets = self._budgets.setdefault((share.rate, share.burst), RateLimit(per_s=share.rate, burst=share.burst))
         if not budgets.take(str(sender.bare), time.monotonic(), cost):
             raise StanzaError("policy-violation", "you are too fast; slow down", kind="wait")
 
