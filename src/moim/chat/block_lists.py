@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat import tables
 from moim.proto.xmpp import Jid
-from moim.store import Store
+from moim.store import Store, insert
 
 
 class BlockLists:

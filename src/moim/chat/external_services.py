@@ -8,6 +8,9 @@ from typing import Any, Protocol
 from moim.chat.feature import Feature, Iq, Payload
 from moim.proto.xmpp import Element, StanzaError, ns
 
+_EDGE = "edge-"
+"""What the names of listeners begin with whose clients are outside."""
+
 
 class Relays(Protocol):
     """The TURN servers of the site."""
@@ -18,11 +21,10 @@ class Relays(Protocol):
 
 
 class ExternalServices:
-    """Answers the domain's own users. ``edge`` begins the names of listeners whose clients are outside."""
+    """Answers the domain's own users."""
 
-    def __init__(self, relays: Relays, *, edge: str = "edge-") -> None:
+    def __init__(self, relays: Relays) -> None:
         self._relays = relays
-        self._edge = edge
         self.feature = Feature(
             name="XEP-0215 external services",
             server_vars=(ns.EXTERNAL_SERVICES,),
@@ -51,7 +53,7 @@ class ExternalServices:
     def _issue(self, iq: Iq) -> list[Element]:
         if iq.session is None:
             raise StanzaError("forbidden", "relays are for the domain's own users")
-        outside = iq.session.connection.name.startswith(self._edge)
+        outside = iq.session.connection.name.startswith(_EDGE)
         found: list[Element] = []
         for server in self._relays.issue(iq.sender.local, outside):
             for url in server["urls"]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat import tables
 from moim.chat.owners import Owners
 from moim.chat.pep_config import Config, with_changes
 from moim.chat.pep_subscribers import Subscribers
 from moim.proto.xmpp import Element, StanzaError, ns
-from moim.store import Store
+from moim.store import Store, insert
 
 _CHUNK = 400  # variables in one statement
 _MAX_NAME = 1023

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat import tables
 from moim.chat.feature import Feature, Iq, Payload
 from moim.proto.xmpp import Element, StanzaError, ns
-from moim.store import Store
+from moim.store import Store, insert
 
 Key = tuple[str, str]
 

@@ -12,13 +12,12 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat import tables
 from moim.chat.contacts import People
 from moim.chat.owners import Owners
 from moim.chat.subscriptions import BOTH, State, Subscription
-from moim.store import Store
+from moim.store import Store, insert
 
 _KEPT = 512
 

@@ -26,6 +26,7 @@ from moim.chat.presence import Presence
 from moim.chat.subscribing import Subscriptions
 from moim.errors import MoimError, ProtocolError
 from moim.proto.xmpp import (
+    STANZAS,
     SUBSCRIPTION_TYPES,
     Element,
     Jid,
@@ -110,7 +111,7 @@ class Router:
 
     def stanza(self, session: Session, stanza: Element) -> Work:
         """A stanza of a bound local session; the plane stamped its ``from``. Raises StanzaError."""
-        if stanza.ns != ns.CLIENT or stanza.name not in ("message", "presence", "iq"):
+        if stanza.ns != ns.CLIENT or stanza.name not in STANZAS:
             raise StanzaError("bad-request", "only message, presence and iq are stanzas")
         to = _address(stanza, "to")
         if (

@@ -46,10 +46,9 @@ _log = logging.getLogger("moim.chat")
 class Service:
     """Instant messaging and presence for the site's domains.
 
-    ``credential`` gives the certificate files of a purpose, and may touch the disk. ``origins`` are the web app's
-    besides those that follow from the nodes' addresses. ``federation`` takes stanzas for other domains; without it
-    they are refused. ``relays`` are the TURN servers that clients are told of. ``web_base`` gives the origin that links
-    to uploaded files begin with; without it, or the setting, there are no uploads.
+    ``credential`` gives the certificate files of a purpose, and may touch the disk. ``federation`` takes stanzas for
+    other domains; without it they are refused. ``relays`` are the TURN servers that clients are told of. ``web_base``
+    gives the origin that links to uploaded files begin with; without it, or the setting, there are no uploads.
     """
 
     def __init__(
@@ -60,7 +59,6 @@ class Service:
         *,
         users: Users,
         credential: Callable[[str], CertificateFiles],
-        origins: Sequence[str] = (),
         federation: Federation | None = None,
         relays: Relays | None = None,
         web_base: Callable[[], str] | None = None,
@@ -73,7 +71,7 @@ class Service:
         self._registrar = registrar
         self._credential = credential
         self._settings = site.section(Settings)
-        self._origins = (*web_origins(site), *self._settings.websocket_origins, *origins)
+        self._origins = (*web_origins(site), *self._settings.websocket_origins)
         self._federation = federation
         self._relays = relays
         self._web_base = (lambda: self._settings.uploads_url) if self._settings.uploads_url else web_base

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from moim.chat import tables
 from moim.chat.avatars import Avatars
 from moim.chat.feature import Feature, Iq, Payload
 from moim.chat.users import Users
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
-from moim.store import Store
+from moim.store import Store, insert
 
 
 class VCards:

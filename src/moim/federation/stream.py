@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 from moim.errors import PeerError, PeerTimeout, PeerUnreachable
 from moim.federation.plane import Event, ServerPlane
-from moim.proto.xmpp import Element, ns, s2s, stream_error
+from moim.proto.xmpp import STANZAS, Element, ns, s2s, stream_error
 
-_STANZAS = ("message", "presence", "iq")
 _REPORTED = "the peer reported the stream error "
 _PEER_IS_DONE = "the peer ended the stream"
 Pair = tuple[str, str]
@@ -183,7 +182,7 @@ class Stream:
         self.carry_out()
 
     def _element(self, element: Element, number: int) -> None:
-        if element.ns == ns.CLIENT and element.name in _STANZAS and self.takes:
+        if element.ns == ns.CLIENT and element.name in STANZAS and self.takes:
             self._undone += number > 0
             self._owner.stanza(self, element, partial(self._dealt_with, number) if number else None)
         else:

@@ -28,8 +28,8 @@ _NAME = (62, 64)
 class CertificateRefused(PeerUntrusted):
     """TLS could not be set up with the peer; ``reason`` says whether its name, its dates, its issuer or TLS itself."""
 
-    def __init__(self, reason: TlsReason, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, reason: TlsReason, message: str) -> None:
+        super().__init__(message)
         self.reason = reason
 
 

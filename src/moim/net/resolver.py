@@ -179,7 +179,7 @@ def system_servers() -> tuple[Server, ...]:
     return tuple((str(server), configured.port) for server in configured.nameservers if isinstance(server, str))
 
 
-def parse_server(text: str, default_port: int = 53) -> Server:
+def parse_server(text: str) -> Server:
     """``(IP address, port)`` of ``192.0.2.53``, ``192.0.2.53:5353``, ``2001:db8::1`` or ``[2001:db8::1]:5353``.
 
     Raises ValueError.
@@ -195,7 +195,7 @@ def parse_server(text: str, default_port: int = 53) -> Server:
     ipaddress.ip_address(host)
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"'{text}' has no usable port")
-    return host, int(port) if port else default_port
+    return host, int(port) if port else 53
 
 
 async def exchange(query: bytes, server: Server, *, timeout: float, stream: bool = False) -> bytes:  # noqa: ASYNC109

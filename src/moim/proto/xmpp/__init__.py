@@ -7,6 +7,7 @@ from moim.proto.xmpp.errors import STANZA_CONDITIONS, STREAM_CONDITIONS, StanzaE
 from moim.proto.xmpp.jid import Jid, prepare_domain, prepare_local, prepare_resource
 from moim.proto.xmpp.scram import ScramVerifier, made_up_verifier, make_verifier, saslprep
 from moim.proto.xmpp.stanza import (
+    STANZAS,
     SUBSCRIPTION_TYPES,
     check_iq,
     delay,
@@ -20,6 +21,7 @@ from moim.proto.xmpp.stanza import (
 )
 
 __all__ = [
+    "STANZAS",
     "STANZA_CONDITIONS",
     "STREAM_CONDITIONS",
     "SUBSCRIPTION_TYPES",

@@ -20,10 +20,10 @@ from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element, XmlStream
 from moim.proto.xmpp.errors import stream_error
 from moim.proto.xmpp.jid import Jid, prepare_domain
+from moim.proto.xmpp.stanza import STANZAS
 
 MAX_STANZA = 262_144
 _MAX_BEFORE = 1024  # bytes of a handshake
-_NAMES = frozenset({"message", "presence", "iq"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class ComponentStream:
 
     def _stanza(self, element: Element) -> None:
         stanza = _to_client(element)
-        if stanza.ns != ns.CLIENT or stanza.name not in _NAMES:
+        if stanza.ns != ns.CLIENT or stanza.name not in STANZAS:
             self.end("unsupported-stanza-type", "a component sends messages, presence and requests")
             return
         try:

@@ -66,15 +66,13 @@ class StanzaError(Refused):
         return Element("error", ns.CLIENT, {"type": self.kind}, tuple(children))
 
 
-def stream_error(condition: str, text: str = "", application: Element | None = None) -> Element:
-    """A ``<stream:error/>``; ``application`` is an optional condition of the application's own namespace."""
+def stream_error(condition: str, text: str = "") -> Element:
+    """A ``<stream:error/>``; ``text`` is for people."""
     if condition not in STREAM_CONDITIONS:
         raise ValueError(f"'{condition}' is not a stream error condition")
     children: list[Element] = [Element(condition, ns.STREAM_ERRORS)]
     if text:
         children.append(Element("text", ns.STREAM_ERRORS, {"xml:lang": "en"}, (text,)))
-    if application is not None:
-        children.append(application)
     return Element("error", ns.STREAMS, {}, tuple(children))
 
 

@@ -23,8 +23,6 @@ from typing import Literal, Protocol
 from moim.errors import ProtocolError
 
 ScramHash = Literal["SCRAM-SHA-1", "SCRAM-SHA-256"]
-BINDING_TYPES = ("tls-exporter", "tls-server-end-point")
-"""The channel bindings that are known here, the strongest first."""
 
 _DIGESTS: dict[str, str] = {"SCRAM-SHA-1": "sha1", "SCRAM-SHA-256": "sha256"}
 _SIZES: dict[str, int] = {"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -13,9 +12,6 @@ from moim.proto.xmpp.errors import StanzaError
 
 STANZAS: Final = frozenset({"message", "presence", "iq"})
 MESSAGE_TYPES: Final = frozenset({"normal", "chat", "groupchat", "headline", "error"})
-PRESENCE_TYPES: Final = frozenset(
-    {"unavailable", "subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe", "error"}
-)
 SUBSCRIPTION_TYPES: Final = frozenset({"subscribe", "subscribed", "unsubscribe", "unsubscribed"})
 
 _BYTE = re.compile(r"[+-]?0{0,8}\d{1,3}", re.ASCII)
@@ -63,12 +59,9 @@ def iq_set(identifier: str, to: str, payload: Element) -> Element:
     return Element("iq", ns.CLIENT, {"type": "set", "id": identifier, "to": to}, (payload,))
 
 
-def presence(sender: str, to: str, kind: str | None = None, children: Sequence[Element | str] = ()) -> Element:
-    """A presence stanza; ``kind`` None means available."""
-    attrs = {"from": sender, "to": to}
-    if kind is not None:
-        attrs["type"] = kind
-    return Element("presence", ns.CLIENT, attrs, tuple(children))
+def presence(sender: str, to: str, kind: str) -> Element:
+    """A presence stanza of a type, and nothing in it."""
+    return Element("presence", ns.CLIENT, {"from": sender, "to": to, "type": kind})
 
 
 def priority_of(stanza: Element) -> int:
@@ -106,6 +99,6 @@ def read_timestamp(text: str) -> datetime:
         raise ValueError("a time is out of range") from None
 
 
-def delay(moment: datetime, sender: str, reason: str = "") -> Element:
+def delay(moment: datetime, sender: str) -> Element:
     """The note that a stanza was held back since ``moment`` by ``sender`` (XEP-0203)."""
-    return Element("delay", ns.DELAY, {"from": sender, "stamp": timestamp(moment)}, (reason,) if reason else ())
+    return Element("delay", ns.DELAY, {"from": sender, "stamp": timestamp(moment)})

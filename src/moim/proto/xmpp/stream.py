@@ -15,12 +15,12 @@ from moim.proto.xmpp.jid import prepare_domain
 VERSION: Final = "1.0"
 
 
-def stream_header(to: str, *, sender: str = "", namespace: str = ns.CLIENT) -> str:
-    """The opening of an initiator's stream over TCP, with the XML declaration; ``sender`` is its bare JID, if told."""
+def stream_header(to: str, *, sender: str = "") -> str:
+    """The opening of a client's stream over TCP, with the XML declaration; ``sender`` is its bare JID, if told."""
     who = f" from={quoteattr(sender)}" if sender else ""
     return (
         f"<?xml version='1.0'?><stream:stream{who} to={quoteattr(to)} version='{VERSION}' xml:lang='en'"
-        f" xmlns='{namespace}' xmlns:stream='{ns.STREAMS}'>"
+        f" xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAMS}'>"
     )
 
 

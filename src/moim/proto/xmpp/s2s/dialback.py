@@ -14,10 +14,9 @@ from moim.proto.xmpp.element import Element
 from moim.proto.xmpp.errors import STANZA_CONDITIONS
 from moim.proto.xmpp.jid import prepare_domain
 
-MAX_KEY = 512
-"""Characters that a peer's key may have; its form is the peer's own affair."""
 _MAX_ID = 256
 _KEY = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
+"""A peer's key; its form is the peer's own affair."""
 
 Outcome = Literal["valid", "invalid", "error"]
 Kind = Literal["result", "verify"]
