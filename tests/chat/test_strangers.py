@@ -36,8 +36,8 @@ class Door:
         self.answers: list[Element] = []
         self.rosters: dict[str, dict[str, Item]] = {}
         self.sessions: dict[str, Any] = {}
-        self.direct: list[tuple[str, bool]] = []
         self.own: dict[str, Shares] = {}
+        self.judged: list[tuple[str, bool]] = []
         self.refusals = Refusals(lambda element, error: self.answers.append(element), clock=lambda: self.now)
         accounts: Any = SimpleNamespace(get=self.sessions.get, abroad=lambda bare: False)
         self.strangers = Strangers(
@@ -47,7 +47,7 @@ class Door:
             rosters=self,  # type: ignore[arg-type]
             refusals=self.refusals,
             exempt=("rooms.example.com",),
-            direct=lambda remote, on: self.direct.append((remote, on)),
+            look_again=lambda remote: self.judged.append((remote, self.strangers.judges(remote))),
             clock=lambda: self.now,
         )
 
@@ -171,14 +171,13 @@ async def test_what_was_delivered_by_table_counts_afterwards(door: Door) -> None
     record = (1, "m@else.example/x", f"{ALICE}/phone", (ALICE,), message("m@else.example/x"))
     door.strangers.carried([record] * 5)
     await asyncio.gather(*door.strangers._tasks)
-    assert door.direct == []
+    assert door.judged == []
     door.strangers.carried([record] * 3)
     await asyncio.gather(*door.strangers._tasks)
-    assert door.direct == [("else.example", False)]
-    assert door.strangers.judges("else.example")
+    assert door.judged == [("else.example", True)]
     assert not await door.admitted(message("m@else.example/x"))
     door.strangers._trust("else.example")
-    assert door.direct[-1] == ("else.example", True)
+    assert door.judged[-1] == ("else.example", False)
 
 
 async def test_own_messages_that_went_out_by_table_make_relations(door: Door) -> None:

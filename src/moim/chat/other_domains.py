@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from moim.chat.accounts import Accounts, Session
+from moim.chat.blocking import Visibility
 from moim.chat.feature import Feature
 from moim.chat.plane import Plane
 from moim.chat.refusals import Refusals
+from moim.chat.routing import Federation
 from moim.chat.settings import PersonSettings
-from moim.chat.strangers import Federation, intrudes
+from moim.chat.strangers import intrudes
 from moim.errors import ProtocolError
 from moim.net.rate import RateLimit
 from moim.proto.xmpp import Element, Jid, StanzaError, message_type, presence
@@ -27,18 +29,6 @@ _LINES_PER_ACCOUNT: Final = 6
 _MINUTE: Final = 60.0
 
 _log = logging.getLogger("moim.chat.other_domains")
-
-
-class Visibility(Protocol):
-    """Makes an account's presence go away for addresses, and come back."""
-
-    def hide(self, owner: str, addresses: frozenset[str]) -> None:
-        """These addresses see the owner's sessions leave, as far as they saw them."""
-        ...
-
-    def unhide(self, owner: str, addresses: frozenset[str]) -> None:
-        """These addresses, and the owner, see what their subscriptions show."""
-        ...
 
 
 class OtherDomains:

@@ -430,7 +430,7 @@ class Parts:
             rosters=self.rosters,
             refusals=self.refusals,
             exempt=exempt,
-            direct=lambda remote, on: self.plane.servers.look_again(remote),
+            look_again=self.plane.servers.look_again,
         )
 
     def _short_way(self, remote: str) -> bool:

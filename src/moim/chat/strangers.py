@@ -13,12 +13,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from moim.chat.accounts import Accounts
 from moim.chat.archive.rows import Record
 from moim.chat.refusals import Refusals
 from moim.chat.rosters import Rosters
+from moim.chat.routing import Federation
 from moim.errors import MoimError, ProtocolError
 from moim.net.rate import RateLimit
 from moim.proto.xmpp import SUBSCRIPTION_TYPES, Element, Jid, StanzaError
@@ -42,14 +43,6 @@ class Shares:
     recipient: float
 
 
-class Federation(Protocol):
-    """The way to other domains."""
-
-    def send(self, stanza: Element) -> None:
-        """Takes a stanza for another domain; failures come back as error stanzas."""
-        ...
-
-
 class Watched:
     """The way to other domains, with an eye on who writes to whom."""
 
@@ -66,7 +59,8 @@ class Watched:
 class Strangers:
     """``shares`` are those that count for a bare JID of this site. ``exempt`` are domains of this server's own parts.
 
-    ``direct`` gives or takes a domain's short way. ``clock`` is monotonic, in seconds.
+    ``look_again`` hears of a domain of which ``judges`` says something else than before. ``clock`` is monotonic, in
+    seconds.
     """
 
     def __init__(
@@ -78,7 +72,7 @@ class Strangers:
         rosters: Rosters,
         refusals: Refusals,
         exempt: Collection[str] = (),
-        direct: Callable[[str, bool], None] = lambda remote, on: None,
+        look_again: Callable[[str], None] = lambda remote: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hosted = domains
@@ -87,7 +81,7 @@ class Strangers:
         self._rosters = rosters
         self._refusals = refusals
         self._exempt = exempt
-        self._direct = direct
+        self._look_again = look_again
         self._clock = clock
         self._shares = shares
         self._limits: dict[tuple[str, float], RateLimit] = {}
@@ -199,15 +193,16 @@ class Strangers:
 
     def _judge(self, domain: str) -> None:
         """Everything of the domain comes up to be judged, until it was within its limits for a while."""
-        if (timer := self._judged.get(domain)) is not None:
-            timer.cancel()
-        else:
-            self._direct(domain, False)
+        before = self._judged.get(domain)
         self._judged[domain] = asyncio.get_running_loop().call_later(_JUDGED_FOR, self._trust, domain)
+        if before is not None:
+            before.cancel()
+        else:
+            self._look_again(domain)
 
     def _trust(self, domain: str) -> None:
         if self._judged.pop(domain, None) is not None:
-            self._direct(domain, True)
+            self._look_again(domain)
 
     def judges(self, domain: str) -> bool:
         """Whether messages of the domain have lost the short way for now."""
