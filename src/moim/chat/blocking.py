@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Callable
 from typing import Final, Protocol
-from weakref import WeakValueDictionary
 
 from moim.chat.accounts import Accounts, Session
 from moim.chat.block_lists import BlockLists
 from moim.chat.feature import Feature, Iq, Luggage, Payload
+from moim.chat.locks import Locks
 from moim.chat.plane import Plane
 from moim.chat.spam_reports import SpamReports, read
 from moim.errors import ProtocolError
@@ -58,7 +57,7 @@ class Blocking:
         self._reports = reports
         self._max_items = max_items
         self._interested: set[Session] = set()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks = Locks()
         self._numbers = itertools.count(1)
         self.feature = Feature(
             name="XEP-0191 blocking",
@@ -95,7 +94,7 @@ class Blocking:
         if not named:
             raise StanzaError("bad-request", "a block request names at least one address")
         reports = read(iq.payload)
-        async with self._lock(owner):
+        async with self._locks.of(owner):
             added = named - self._lists.of(owner)
             if len(self._lists.of(owner)) + len(added) > most:
                 raise StanzaError("resource-constraint", f"an account may block {most} addresses")
@@ -110,7 +109,7 @@ class Blocking:
     async def _unblock(self, iq: Iq) -> Payload:
         owner = iq.owner.bare
         named = _addresses(iq.payload, _MOST_NAMED)
-        async with self._lock(owner):
+        async with self._locks.of(owner):
             taken = self._lists.of(owner) & named if named else self._lists.of(owner)
             await self._lists.write(owner, take=taken)
             self._lists.apply(owner, take=taken)
@@ -122,7 +121,7 @@ class Blocking:
 
     async def reload(self, owner: str) -> None:
         """Another node wrote the list, and showed or hid what follows: it counts here too. Raises Unavailable."""
-        async with self._lock(owner):
+        async with self._locks.of(owner):
             after, before = await self._lists.read(owner), self._lists.of(owner)
             self._tap(owner, bool(after))
             self._lists.apply(owner, add=after - before, take=before - after)
@@ -130,12 +129,6 @@ class Blocking:
                 self._push(owner, "block", after - before)
             if before - after:
                 self._push(owner, "unblock", before - after)
-
-    def _lock(self, owner: str) -> asyncio.Lock:
-        lock = self._locks.get(owner)
-        if lock is None:
-            lock = self._locks[owner] = asyncio.Lock()
-        return lock
 
     def _tap(self, owner: str, on: bool) -> None:
         account = self._accounts.get(owner)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Protocol
-from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
 
@@ -22,6 +21,7 @@ from moim.chat import tables
 from moim.chat.accounts import Accounts, Session
 from moim.chat.custody import hold_until
 from moim.chat.feature import Feature
+from moim.chat.locks import Locks
 from moim.chat.moving.tables import adopted_messages
 from moim.chat.owners import Owners
 from moim.chat.plane import Plane
@@ -102,7 +102,7 @@ class OfflineMessages:
         self._writing: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._count = 0
         self._owners = Owners(tables.offline.c.owner, alone=alone)
-        self._handing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._handing = Locks()
         self.feature = Feature(
             name="XEP-0160 offline messages",
             domain_vars=lambda domain: ("msgoffline",) if limits(domain).messages else (),
@@ -237,10 +237,7 @@ class OfflineMessages:
         await self._hand_out(session.bare, session)
 
     async def _hand_out(self, owner: str, session: Session) -> None:
-        lock = self._handing.get(owner)
-        if lock is None:
-            lock = self._handing[owner] = asyncio.Lock()
-        async with lock:
+        async with self._handing.of(owner):
             last = 0
             while not session.gone:
                 rows = await self._page(owner, last)

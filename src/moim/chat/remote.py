@@ -22,7 +22,6 @@ from moim.proto.xmpp import SUBSCRIPTION_TYPES, Element, Jid, StanzaError, ns
 
 _MAX_WAITING = 2000
 _MAX_TASKS = 5000
-_CARBONS = "urn:xmpp:carbons:2"
 
 _log = logging.getLogger("moim.chat.remote")
 
@@ -63,7 +62,7 @@ class SharedLists(Protocol):
 
 
 class RemoteStanzas:
-    """``hears`` is told of presence and answers. ``local`` are the domains that are this server's own."""
+    """``domains`` are the hosted ones. ``hears`` is told of presence and answers."""
 
     def __init__(
         self,
@@ -222,15 +221,12 @@ class RemoteStanzas:
     def _forged(self, child: Element, to: Jid) -> bool:
         if (child.ns, child.name) == (ns.ARCHIVE, "result"):
             return not to.resource  # archives elsewhere answer the very session that asked
-        if child.ns == _CARBONS:
+        if child.ns == ns.CARBONS:
             return child.name != "private"  # which says that no copies are wanted (XEP-0280 section 9)
         if (child.ns, child.name) == (ns.STANZA_IDS, "stanza-id"):
             return self._ours(child.get("by"))
-        return (
-            (child.ns, child.name) == (ns.DELAY, "delay")
-            and child.get("from") is not None
-            and (self._ours(child.get("from")))
-        )
+        by = child.get("from")
+        return (child.ns, child.name) == (ns.DELAY, "delay") and by is not None and self._ours(by)
 
     def _ours(self, address: str | None) -> bool:
         """Whether an address is of this server, or of nobody."""

@@ -13,9 +13,7 @@ from moim.chat.cluster.links import Links
 from moim.chat.cluster.shadows import Shadows
 from moim.chat.plane import Batch, Plane
 from moim.chat.undelivered import Undelivered
-from moim.proto.xmpp import Element, Jid, StanzaError
-
-_CARBONS = "urn:xmpp:carbons:2"
+from moim.proto.xmpp import Element, Jid, StanzaError, ns
 
 _log = logging.getLogger("moim.chat.cluster")
 
@@ -190,7 +188,7 @@ class Carrier:
         """A stanza was for a session that is not there any more; ``covered``: others of the account have it."""
         to = stanza.get("to") or ""
         if stanza.name == "message":
-            if any(child.ns == _CARBONS for child in stanza.elements()):
+            if any(child.ns == ns.CARBONS for child in stanza.elements()):
                 return
             if covered and "/" not in to:
                 return

@@ -17,7 +17,6 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import WeakValueDictionary
 
 from moim.chat.accounts import Accounts, Connection, Session
 from moim.chat.cluster import codec
@@ -25,6 +24,7 @@ from moim.chat.cluster.link import Item, Slot
 from moim.chat.cluster.links import Links
 from moim.chat.cluster.shadows import Shadows
 from moim.chat.feature import Feature, Luggage
+from moim.chat.locks import Locks
 from moim.chat.plane import Plane
 from moim.chat.rosters import Rosters
 from moim.chat.sessions import Sessions
@@ -101,7 +101,7 @@ class HandingOver:
         self._begun: set[Session] = set()
         self._leaving: dict[int, _Leaving] = {}
         self._coming: dict[tuple[str, Jid], _Coming] = {}
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks = Locks()
         self._tasks: set[asyncio.Task[None]] = set()
         parts.management.fetch = self.fetch
         parts.sessions.moved = self._taken_out
@@ -115,10 +115,7 @@ class HandingOver:
         Gives how many stanzas it took, when it is over and another node remembers that.
         """
         bare, named = str(jid), self._parts.management.named
-        lock = self._locks.get(bare)
-        if lock is None:
-            lock = self._locks[bare] = asyncio.Lock()
-        async with lock:
+        async with self._locks.of(bare):
             for coming in [coming for coming in self._coming.values() if coming.jid.bare == jid]:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.shield(coming.done), _PATIENCE)

@@ -20,7 +20,6 @@ from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, delay, ns, read_timestamp
 from moim.store import Store
 
-_MAM: Final = "urn:xmpp:mam:2"
 _SHIFT: Final = 22
 _MAX_STANZA: Final = 250_000
 
@@ -170,4 +169,4 @@ def result_element(identifier: int, name: str, message: Element) -> Element:
     stamped = _stamp(own) if own is not None and identifier < 1 << _SHIFT else None
     note = Element("delay", ns.DELAY, {"stamp": delay(stamped or at, "x").get("stamp") or ""})
     forwarded = Element("forwarded", ns.FORWARD, {}, (note, message))
-    return Element("result", _MAM, {"id": name}, (forwarded,))
+    return Element("result", ns.ARCHIVE, {"id": name}, (forwarded,))

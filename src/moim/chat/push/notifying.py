@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Container, Coroutine, Iterable
 from typing import Any, Literal
 
 from moim.chat.accounts import Session
+from moim.chat.archive.rows import Record
 from moim.chat.feature import Feature, Iq, Luggage, Payload
 from moim.chat.plane import Plane
 from moim.chat.push.registrations import Key, Registration, Registrations
@@ -28,9 +29,6 @@ Summary = Literal["none", "count", "sender", "body"]
 """How much a maker's server is told: each word includes the ones before it."""
 
 Deliver = Callable[[Sequence[tuple[Jid, Element]]], None]
-
-Record = tuple[int, str, str, Collection[str], Element]
-"""A message for archives: its id, the sender's full JID, its ``to``, the bare JIDs of the owners, the message."""
 
 _MAX_TEXT = 4096
 _MAX_ASKED = 10_000
@@ -49,8 +47,14 @@ _FINAL = frozenset(
     }
 )
 _PUBLISH_OPTIONS = f"{ns.PUBSUB}#publish-options"
-_ENCRYPTED = frozenset({("eu.siacs.conversations.axolotl", "encrypted"), ("urn:xmpp:omemo:2", "encrypted")})
-_CALL = ("urn:xmpp:jingle-message:0", "propose")
+_WAKING = frozenset(
+    {
+        (ns.OMEMO, "encrypted"),
+        (ns.OMEMO_AXOLOTL, "encrypted"),
+        (ns.DIRECT_INVITATION, "x"),
+        ("urn:xmpp:jingle-message:0", "propose"),
+    }
+)
 
 _log = logging.getLogger("moim.chat.push")
 
@@ -60,11 +64,9 @@ def wakes(message: Element) -> bool:
     if message_type(message) not in ("normal", "chat", "groupchat"):
         return False
     for child in message.elements():
-        if (child.ns, child.name) in _ENCRYPTED or (child.ns, child.name) == _CALL:
+        if (child.ns, child.name) in _WAKING:
             return True
         if (child.ns, child.name) == (ns.CLIENT, "body") and child.text:
-            return True
-        if (child.ns, child.name) == (ns.DIRECT_INVITATION, "x"):
             return True
         if (child.ns, child.name) == (ns.MUC_USER, "x") and child.find("invite", ns.MUC_USER) is not None:
             return True

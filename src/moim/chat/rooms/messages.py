@@ -25,8 +25,8 @@ _UNREACHABLE: Final = frozenset(
 _LASTING: Final = frozenset(
     {
         (ns.CLIENT, "body"), (ns.HINTS, "store"), (ns.RETRACTION, "retract"), (ns.REACTIONS, "reactions"),
-        (ns.CHAT_MARKERS, "displayed"), (ns.ENCRYPTED, "encryption"), ("eu.siacs.conversations.axolotl", "encrypted"),
-        ("urn:xmpp:omemo:2", "encrypted"),
+        (ns.CHAT_MARKERS, "displayed"), (ns.ENCRYPTED, "encryption"), (ns.OMEMO, "encrypted"),
+        (ns.OMEMO_AXOLOTL, "encrypted"),
     }
 )  # fmt: skip
 """What makes a message something that was said or done, rather than about the moment."""

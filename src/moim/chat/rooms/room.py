@@ -33,7 +33,7 @@ DOMAIN_WIDE = frozenset({Affiliation.MEMBER, Affiliation.OUTCAST})
 _RESERVED = frozenset(
     {
         ns.MUC, ns.MUC_USER, ns.MUC_ADMIN, ns.MUC_OWNER, ns.OCCUPANT_ID, ns.STANZA_IDS, ns.DELAY, ns.HATS, ns.ARCHIVE,
-        ns.MODERATION, ns.MODERATION_0, "urn:xmpp:carbons:2",
+        ns.MODERATION, ns.MODERATION_0, ns.CARBONS,
     }
 )  # fmt: skip
 """What only the room says of its occupants and messages; clients' own words in these namespaces are dropped."""
