@@ -88,7 +88,7 @@ class MessageOfTheDay:
         told = [
             account.bare
             for account in self._accounts
-            if account.jid.domain == asked.domain and any(True for _ in account.available())
+            if account.jid.domain == asked.domain and any(account.available())
         ]
         for owner in told:
             await self._show(owner, tuple(self._accounts.available(owner)))
@@ -141,17 +141,19 @@ class MessageOfTheDay:
     # --- everybody ----------------------------------------------------------------------------------------------
 
     def _available(self, session: Session, first: bool) -> Awaitable[None] | None:
-        stale = self._store.shared and self._clock() - self._read_at > _AGAIN
-        if not first or session.node or not (stale or self._due(session)):
+        if not first or session.node or not (self._stale() or self._due(session)):
             return None
         return self._tell(session)
+
+    def _stale(self) -> bool:
+        return self._store.shared and self._clock() - self._read_at > _AGAIN
 
     def _due(self, session: Session) -> bool:
         return session.full.domain in self._messages and session.bare not in self._seen
 
     async def _tell(self, session: Session) -> None:
         try:
-            if self._store.shared and self._clock() - self._read_at > _AGAIN:
+            if self._stale():
                 await self._read()
             if self._due(session) and session.available:
                 await self._show(session.bare, (session,))

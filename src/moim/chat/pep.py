@@ -17,7 +17,7 @@ from moim.chat.feature import Feature, Iq, Luggage, NodeView, Payload
 from moim.chat.pep_config import FORM, OPTIONS, Config, changes, with_changes, with_members
 from moim.chat.pep_events import PepEvents, items_element
 from moim.chat.pep_store import Item, PepStore, check_name, node_name, pubsub_error
-from moim.chat.pep_subscribing import PepSubscribing
+from moim.chat.pep_subscribing import Handler, PepSubscribing, answer
 from moim.chat.pep_views import View
 from moim.chat.plane import Plane
 from moim.proto.xmpp import Element, StanzaError, ns, rsm
@@ -35,7 +35,6 @@ _VARS: Final = (
     "retrieve-default", "retrieve-items", "retrieve-subscriptions", "rsm", "subscribe",
 )  # fmt: skip
 
-Handler = Callable[[Iq, Element], Awaitable[Payload]]
 
 
 class Pep:
@@ -63,25 +62,21 @@ class Pep:
         self.on_sent: Callable[[str, str, str, Element | None], None] = lambda owner, node, config, change: None
         """Hears of every change: owner, node, its configuration as stored, and what its readers were sent."""
         asked = PepSubscribing(store, events)
-        get, get_owner = self._dispatch(
-            {"items": self._items, "default": self._default, **asked.get},
-            {
-                "configure": self._configuration,
-                "default": self._default,
-                "affiliations": self._affiliations,
-                **asked.get_owner,
-            },
-        )
-        change, change_owner = self._dispatch(
-            {"publish": self._publish, "retract": self._retract, "create": self._create, **asked.set},
-            {
-                "configure": self._configure,
-                "delete": self._delete,
-                "purge": self._purge,
-                "affiliations": self._set_affiliations,
-                **asked.set_owner,
-            },
-        )
+        get = {"items": self._items, "default": self._default, **asked.get}
+        get_owner = {
+            "configure": self._configuration,
+            "default": self._default,
+            "affiliations": self._affiliations,
+            **asked.get_owner,
+        }
+        change = {"publish": self._publish, "retract": self._retract, "create": self._create, **asked.set}
+        change_owner = {
+            "configure": self._configure,
+            "delete": self._delete,
+            "purge": self._purge,
+            "affiliations": self._set_affiliations,
+            **asked.set_owner,
+        }
         self.feature = Feature(
             name="XEP-0163 personal eventing",
             account_vars=(ns.PUBSUB, *(f"{ns.PUBSUB}#{name}" for name in _VARS)),
@@ -89,10 +84,10 @@ class Pep:
             account_items=self._nodes,
             account_node=self._node,
             account_iq={
-                ("get", ns.PUBSUB, "pubsub"): get,
-                ("set", ns.PUBSUB, "pubsub"): change,
-                ("get", ns.PUBSUB_OWNER, "pubsub"): get_owner,
-                ("set", ns.PUBSUB_OWNER, "pubsub"): change_owner,
+                ("get", ns.PUBSUB, "pubsub"): _one_of(get),
+                ("set", ns.PUBSUB, "pubsub"): _one_of(change),
+                ("get", ns.PUBSUB_OWNER, "pubsub"): _one_of(get_owner),
+                ("set", ns.PUBSUB_OWNER, "pubsub"): _one_of(change_owner),
             },
             on_start=self._store.start,
             before_available=self._before_available,
@@ -100,24 +95,6 @@ class Pep:
             luggage=Luggage(lambda session: (session in self._fresh, self._events.told(session)), self._unpack),
             on_account_removed=store.drop,
         )
-
-    @staticmethod
-    def _dispatch(
-        plain: Mapping[str, Handler], owner: Mapping[str, Handler]
-    ) -> tuple[Callable[[Iq], Awaitable[Payload]], Callable[[Iq], Awaitable[Payload]]]:
-        def make(table: Mapping[str, Handler]) -> Callable[[Iq], Awaitable[Payload]]:
-            async def handle(iq: Iq) -> Payload:
-                first = next(iter(iq.payload.elements()), None)
-                if first is None:
-                    raise StanzaError("bad-request", "the request asks for nothing")
-                handler = table.get(first.name) if first.ns == iq.payload.ns else None
-                if handler is None:
-                    raise pubsub_error("feature-not-implemented", "unsupported", feature=first.name[:64])
-                return await handler(iq, first)
-
-            return handle
-
-        return make(plain), make(owner)
 
     def listen(self, node: str, changed: Callable[[str], Awaitable[None]]) -> None:
         """Calls ``changed(owner)`` after every change of that node."""
@@ -229,7 +206,7 @@ class Pep:
         else:
             await self.publish(owner, node, name, payload[0], self._options(iq))
         item = Element("item", ns.PUBSUB, {"id": name})
-        return (_answer(ns.PUBSUB, Element("publish", ns.PUBSUB, {"node": node}, (item,))),)
+        return (answer(ns.PUBSUB, Element("publish", ns.PUBSUB, {"node": node}, (item,))),)
 
     def _options(self, iq: Iq) -> Mapping[str, Any]:
         options = iq.payload.find("publish-options", ns.PUBSUB)
@@ -250,14 +227,14 @@ class Pep:
     async def _items(self, iq: Iq, request: Element) -> Payload:
         node = node_name(request)
         if (view := self._views.get(node)) is not None:
-            return (_answer(ns.PUBSUB, await pep_views.items(view, iq, request, node)),)
+            return (answer(ns.PUBSUB, await pep_views.items(view, iq, request, node)),)
         config = await self._readable(iq, node)
         if (asked := iq.payload.find("set", ns.RSM)) is not None:
             return await self._page(str(iq.to), node, rsm.read(asked), kept=config.persist_items)
         names = [child.get("id") or "" for child in request.elements() if child.name == "item"]
         newest = _newest(request.get("max_items"))
         found = await self._store.items(str(iq.to), node, names=names, newest=newest) if config.persist_items else []
-        return (_answer(ns.PUBSUB, items_element(node, ns.PUBSUB, *_fitting(found))),)
+        return (answer(ns.PUBSUB, items_element(node, ns.PUBSUB, *_fitting(found))),)
 
     async def _page(self, owner: str, node: str, request: rsm.Request, *, kept: bool) -> Payload:
         """One page of a node's items, oldest first (XEP-0060 section 6.5.4); shorter where they are large."""
@@ -279,16 +256,13 @@ class Pep:
             # A list that the server knows is there before its first item: Dino 0.4 never adds to one that is not.
             return await self._store.config(owner, node) or self._new(owner, node)
         config = await self._existing(owner, node)
-        await self._events.check(str(iq.to), config, iq.sender)
+        await self._events.check(owner, config, iq.sender)
         return config
 
     async def _existing(self, owner: str, node: str) -> Config:
         if node in self._views:
             raise StanzaError("not-allowed", "the server keeps this node as it is; publish to it")
-        config = await self._store.config(owner, node)
-        if config is None:
-            raise StanzaError("item-not-found", "there is no such node")
-        return config
+        return await self._store.existing(owner, node)
 
     async def _nodes(self, iq: Iq) -> list[Element]:
         owner = str(iq.to)
@@ -324,17 +298,17 @@ class Pep:
         if node in self._views:
             raise StanzaError("conflict", "there is such a node already")
         await self._store.create(owner, node, with_changes(self._new(owner, node), wanted))
-        return (_answer(ns.PUBSUB, Element("create", ns.PUBSUB, {"node": node})),)
+        return (answer(ns.PUBSUB, Element("create", ns.PUBSUB, {"node": node})),)
 
     async def _default(self, iq: Iq, request: Element) -> Payload:
-        return (_answer(iq.payload.ns, Element("default", iq.payload.ns, {}, (_DEFAULT.element(),))),)
+        return (answer(iq.payload.ns, Element("default", iq.payload.ns, {}, (_DEFAULT.element(),))),)
 
     async def _configuration(self, iq: Iq, request: Element) -> Payload:
         node = node_name(request)
         view = self._views.get(node)
         config = view.config if view is not None else await self._existing(iq.owner.bare, node)
         form = config.element(await self._events.groups(iq.owner.bare))
-        return (_answer(ns.PUBSUB_OWNER, Element("configure", ns.PUBSUB_OWNER, {"node": node}, (form,))),)
+        return (answer(ns.PUBSUB_OWNER, Element("configure", ns.PUBSUB_OWNER, {"node": node}, (form,))),)
 
     async def _configure(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, node_name(request)
@@ -372,7 +346,7 @@ class Pep:
         children = tuple(
             Element("affiliation", ns.PUBSUB_OWNER, {"jid": jid, "affiliation": kind}) for jid, kind in who.items()
         )
-        return (_answer(ns.PUBSUB_OWNER, Element("affiliations", ns.PUBSUB_OWNER, {"node": node}, children)),)
+        return (answer(ns.PUBSUB_OWNER, Element("affiliations", ns.PUBSUB_OWNER, {"node": node}, children)),)
 
     async def _set_affiliations(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, node_name(request)
@@ -381,8 +355,19 @@ class Pep:
         return ()
 
 
-def _answer(namespace: str, child: Element) -> Element:
-    return Element("pubsub", namespace, {}, (child,))
+def _one_of(table: Mapping[str, Handler]) -> Callable[[Iq], Awaitable[Payload]]:
+    """A handler of requests that leaves each to the one for its first child."""
+
+    async def handle(iq: Iq) -> Payload:
+        first = next(iter(iq.payload.elements()), None)
+        if first is None:
+            raise StanzaError("bad-request", "the request asks for nothing")
+        handler = table.get(first.name) if first.ns == iq.payload.ns else None
+        if handler is None:
+            raise pubsub_error("feature-not-implemented", "unsupported", feature=first.name[:64])
+        return await handler(iq, first)
+
+    return handle
 
 
 def _newest(text: str | None) -> int | None:

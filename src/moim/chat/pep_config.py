@@ -173,19 +173,15 @@ def _names(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _flag(values: tuple[str, ...]) -> bool:
-    return read_boolean(values)
-
-
 _READERS: Final = cast(
     Mapping[str, Callable[[tuple[str, ...]], Any]],
     {
         "access_model": _one_of(ACCESS),
         "max_items": _count,
-        "persist_items": _flag,
+        "persist_items": read_boolean,
         "send_last_published_item": _one_of(SEND_LAST),
-        "notify_retract": _flag,
-        "notify_delete": _flag,
+        "notify_retract": read_boolean,
+        "notify_delete": read_boolean,
         "title": _text,
         "type": _text,
         "roster_groups_allowed": _names,

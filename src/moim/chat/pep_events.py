@@ -150,7 +150,7 @@ class PepEvents:
         for item, config in await self._store.last([owner], [node]):
             if not config.persist_items:
                 continue
-            event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(node, ns.PUBSUB_EVENT, item),))
+            event = _published(item)
             self._plane.send_many([(s.sid, _message(owner, s.full, event)) for s in self._sessions(subscriber)])
             self._tell_elsewhere(owner, subscriber, event)
 
@@ -165,7 +165,7 @@ class PepEvents:
                 continue
             if not _may(config, roster, contact):
                 continue
-            event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(item.node, ns.PUBSUB_EVENT, item),))
+            event = _published(item)
             batch += [
                 (session.sid, _message(owner, session.full, event))
                 for session in sessions
@@ -184,8 +184,7 @@ class PepEvents:
             if config.send_last_published_item != "on_sub_and_presence" or not config.persist_items:
                 continue
             if _may(config, roster, str(reader.bare)):
-                event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(item.node, ns.PUBSUB_EVENT, item),))
-                self.elsewhere.tell(_message(owner, reader, event))
+                self.elsewhere.tell(_message(owner, reader, _published(item)))
 
     async def introduce(self, session: Session, caps: Caps, *, anew: bool) -> None:
         """A session is there and what it wants is known: it gets the last item of each such node that it may read.
@@ -209,8 +208,7 @@ class PepEvents:
             if self._block_lists.parted(Jid.parse(item.owner), session.full):
                 continue
             if item.owner == session.bare or _may(config, await self._rosters.get(item.owner), session.bare):
-                event = Element("event", ns.PUBSUB_EVENT, {}, (items_element(item.node, ns.PUBSUB_EVENT, item),))
-                batch.append((session.sid, _message(item.owner, session.full, event)))
+                batch.append((session.sid, _message(item.owner, session.full, _published(item))))
         if session.available and not session.gone:
             self._plane.send_many(batch)
 
@@ -234,6 +232,11 @@ def items_element(node: str, namespace: str, *items: Item) -> Element:
         for item in items
     )
     return Element("items", namespace, {"node": node}, children)
+
+
+def _published(item: Item) -> Element:
+    """The event that an item is there."""
+    return Element("event", ns.PUBSUB_EVENT, {}, (items_element(item.node, ns.PUBSUB_EVENT, item),))
 
 
 def _message(owner: str, reader: Jid, event: Element) -> Element:

@@ -83,6 +83,13 @@ class PepStore:
         """The configuration of a node; None when there is none."""
         return await self._store.read(lambda connection: _config(connection, owner, node))
 
+    async def existing(self, owner: str, node: str) -> Config:
+        """The configuration of a node. Raises StanzaError item-not-found when there is none."""
+        config = await self.config(owner, node)
+        if config is None:
+            raise StanzaError("item-not-found", "there is no such node")
+        return config
+
     async def nodes(self, owner: str) -> dict[str, Config]:
         """Every node of an account."""
         table = tables.pep_nodes.c

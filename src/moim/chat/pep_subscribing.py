@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from moim.chat.feature import Iq, Payload
-from moim.chat.pep_config import Config
 from moim.chat.pep_events import PepEvents
 from moim.chat.pep_store import PepStore, node_name, pubsub_error
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, Jid, StanzaError, ns
 
 Handler = Callable[[Iq, Element], Awaitable[Payload]]
+"""Answers a request to an account by its child."""
 
 
 class PepSubscribing:
@@ -30,29 +30,23 @@ class PepSubscribing:
         self.get_owner: Mapping[str, Handler] = {"subscriptions": self._subscribers_of}
         self.set_owner: Mapping[str, Handler] = {"subscriptions": self._end_subscriptions}
 
-    async def _config(self, owner: str, node: str) -> Config:
-        config = await self._store.config(owner, node)
-        if config is None:
-            raise StanzaError("item-not-found", "there is no such node")
-        return config
-
     async def _subscribe(self, iq: Iq, request: Element) -> Payload:
         owner, node, jid = str(iq.to), node_name(request), _own_jid(iq, request)
         if iq.payload.find("options", ns.PUBSUB) is not None:
             raise pubsub_error("feature-not-implemented", "unsupported", feature="subscription-options")
-        config = await self._config(owner, node)
+        config = await self._store.existing(owner, node)
         await self._events.check(owner, config, iq.sender)
         await self._subscribers.add(owner, node, jid)
         if config.send_last_published_item != "never":
             await self._events.introduce_subscriber(owner, jid, node)
         attrs = {"node": node, "jid": str(jid), "subscription": "subscribed"}
-        return (_answer(ns.PUBSUB, Element("subscription", ns.PUBSUB, attrs)),)
+        return (answer(ns.PUBSUB, Element("subscription", ns.PUBSUB, attrs)),)
 
     async def _unsubscribe(self, iq: Iq, request: Element) -> Payload:
         owner, node, jid = str(iq.to), node_name(request), _jid(request)
         if jid.bare != iq.sender.bare:
             raise StanzaError("forbidden", "everybody ends their own subscriptions")
-        await self._config(owner, node)
+        await self._store.existing(owner, node)
         if not await self._subscribers.remove(owner, node, jid):
             raise pubsub_error("unexpected-request", "not-subscribed")
         return ()
@@ -66,7 +60,7 @@ class PepSubscribing:
             if asked in (None, node)
         )
         attrs = {"node": asked} if asked else {}
-        return (_answer(ns.PUBSUB, Element("subscriptions", ns.PUBSUB, attrs, found)),)
+        return (answer(ns.PUBSUB, Element("subscriptions", ns.PUBSUB, attrs, found)),)
 
     async def _affiliations(self, iq: Iq, request: Element) -> Payload:
         """What the sender is to the nodes of this account."""
@@ -77,22 +71,22 @@ class PepSubscribing:
             if asked in (None, node) and (iq.own or bare in config.members)
         )
         attrs = {"node": asked} if asked else {}
-        return (_answer(ns.PUBSUB, Element("affiliations", ns.PUBSUB, attrs, found)),)
+        return (answer(ns.PUBSUB, Element("affiliations", ns.PUBSUB, attrs, found)),)
 
     # --- the owner ----------------------------------------------------------------------------------------------
 
     async def _subscribers_of(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, node_name(request)
-        await self._config(owner, node)
+        await self._store.existing(owner, node)
         found = tuple(
             Element("subscription", ns.PUBSUB_OWNER, {"jid": jid, "subscription": "subscribed"})
             for jid in await self._subscribers.of_node(owner, node)
         )
-        return (_answer(ns.PUBSUB_OWNER, Element("subscriptions", ns.PUBSUB_OWNER, {"node": node}, found)),)
+        return (answer(ns.PUBSUB_OWNER, Element("subscriptions", ns.PUBSUB_OWNER, {"node": node}, found)),)
 
     async def _end_subscriptions(self, iq: Iq, request: Element) -> Payload:
         owner, node = iq.owner.bare, node_name(request)
-        await self._config(owner, node)
+        await self._store.existing(owner, node)
         ended = []
         for child in request.elements():
             if child.get("subscription") != "none":
@@ -103,7 +97,8 @@ class PepSubscribing:
         return ()
 
 
-def _answer(namespace: str, child: Element) -> Element:
+def answer(namespace: str, child: Element) -> Element:
+    """The payload of an answer with one child."""
     return Element("pubsub", namespace, {}, (child,))
 
 

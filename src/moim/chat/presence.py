@@ -12,7 +12,6 @@ from moim.chat.rosters import Rosters
 from moim.chat.subscribing import waiting_requests
 from moim.proto.xmpp import Element, Jid, StanzaError, presence, priority_of
 
-Remote = Callable[[Element], Awaitable[None] | None]
 Batch = list[tuple[int, Element]]
 
 
@@ -28,7 +27,7 @@ class Presence:
         rosters: Rosters,
         block_lists: BlockLists,
         features: Sequence[Feature],
-        remote: Remote,
+        remote: Callable[[Element], None],
         max_directed: int,
     ) -> None:
         self._domains = domains
@@ -79,8 +78,7 @@ class Presence:
         session.priority = priority
         self._plane.presence(session.sid, priority)
         self._accounts.changed(session)
-        self._tell_subscribers(account, stanza)
-        self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
+        self._spread(account, stanza)
         if initial:
             self._introduce(session)
         works = [work for after in self._on_available if (work := after(session, initial)) is not None]
@@ -99,8 +97,7 @@ class Presence:
                 continue  # other nodes dress their own
             stanza = session.presence = self._dressed(session, session.presence)
             self._accounts.changed(session)
-            self._tell_subscribers(account, stanza)
-            self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
+            self._spread(account, stanza)
 
     def _introduce(self, session: Session) -> None:
         """What a session learns when it becomes available: its own others, its contacts, and who asked meanwhile."""
@@ -145,7 +142,7 @@ class Presence:
             if target not in session.directed and len(session.directed) >= self._max_directed:
                 raise StanzaError("policy-violation", "directed presence is shown to too many addresses", kind="wait")
             session.directed[target] = None
-        self._send_to(stanza.with_attrs({"to": target}), to)
+        self.deliver(stanza.with_attrs({"to": target}), to)
 
     def probe(self, session: Session, to: Jid) -> None:
         """A client asks for a contact's presence again; it hears what it may see."""
@@ -171,10 +168,6 @@ class Presence:
         for stanza in shown or [presence(bare, asker, "unavailable")]:
             self._remote(stanza)
 
-    def deliver(self, stanza: Element, to: Jid) -> None:
-        """Presence that arrives for a local account or one of its sessions."""
-        self._send_to(stanza, to)
-
     def hide(self, owner: str, addresses: frozenset[str]) -> None:
         """Those whom the owner is about to block see its sessions leave, as far as they saw them."""
         account = self._accounts.get(owner)
@@ -185,7 +178,7 @@ class Presence:
             for target in subscribers | session.directed.keys():
                 if matches(addresses, Jid.parse(target)):
                     session.directed.pop(target, None)
-                    self._send_to(presence(str(session.full), target, "unavailable"), Jid.parse(target))
+                    self.deliver(presence(str(session.full), target, "unavailable"), Jid.parse(target))
 
     def unhide(self, owner: str, addresses: frozenset[str]) -> None:
         """Those whom the owner blocks no more, and the owner, see what their subscriptions show."""
@@ -198,7 +191,7 @@ class Presence:
             if session.presence is None:
                 continue
             for contact in subscribers:
-                self._send_to(session.presence.with_attrs({"to": contact}), Jid.parse(contact))
+                self.deliver(session.presence.with_attrs({"to": contact}), Jid.parse(contact))
             for contact in watched:
                 if self._is_local(contact):
                     self.probe(session, Jid.parse(contact))
@@ -218,14 +211,18 @@ class Presence:
         self._plane.presence(session.sid, None)
         self._accounts.changed(session)
         if was_available:
-            self._tell_subscribers(account, stanza)
-            self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
+            self._spread(account, stanza)
             for hook in self._on_unavailable:
                 hook(session, stanza)
         for target in directed:
             to = Jid.parse(target)
             if not (was_available and self._sees_anyway(account, to)):
-                self._send_to(stanza.with_attrs({"to": target}), to)
+                self.deliver(stanza.with_attrs({"to": target}), to)
+
+    def _spread(self, account: Account, stanza: Element) -> None:
+        """What a session shows goes to all who see the account's presence, and to its own sessions that are there."""
+        self._tell_subscribers(account, stanza)
+        self._plane.send_many([(own.sid, stanza.with_attrs({"to": str(own.full)})) for own in account.available()])
 
     def _tell_subscribers(self, account: Account, stanza: Element) -> None:
         roster = account.roster
@@ -249,7 +246,8 @@ class Presence:
     def _sees_anyway(self, account: Account, to: Jid) -> bool:
         return to.is_bare and account.roster is not None and account.roster.item(str(to)).state.seen
 
-    def _send_to(self, stanza: Element, to: Jid) -> None:
+    def deliver(self, stanza: Element, to: Jid) -> None:
+        """Presence to an account or a session, here or at another domain, unless one of the two blocks the other."""
         sender = Jid.parse(stanza.get("from") or to.domain)
         if self._block_lists.parted(sender, to):
             return

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from moim.chat.accounts import Session
-from moim.chat.feature import Feature, Iq, Payload
+from moim.chat.feature import Feature, Iq, IqHandler, IqKey, Payload
 from moim.chat.throttle import network_of
 from moim.errors import Conflict, MoimError, ProtocolError, Refused, UsageError
 from moim.net.rate import RateLimit
@@ -63,12 +63,15 @@ class Registration:
         self._changed = RateLimit(per_s=1 / _CHANGE_SECONDS, burst=_CHANGES_BURST)
         self.changing: set[Session] = set()
         """Sessions whose own change is under way: they do not end because of it before they heard the outcome."""
-        handlers = {("get", ns.REGISTER, "query"): self._get, ("set", ns.REGISTER, "query"): self._set}
+        handlers: dict[IqKey, IqHandler] = {
+            ("get", ns.REGISTER, "query"): self._get,
+            ("set", ns.REGISTER, "query"): self._set,
+        }
         self.feature = Feature(
             name="XEP-0077 in-band registration",
             domain_vars=lambda domain: (ns.REGISTER,) if changes(domain) or open_to_strangers(domain) else (),
-            server_iq=handlers,  # type: ignore[arg-type]
-            account_iq=handlers,  # type: ignore[arg-type]
+            server_iq=handlers,
+            account_iq=handlers,
         )
 
     # --- people who are signed in -------------------------------------------------------------------------------

@@ -20,8 +20,6 @@ from moim.proto.xmpp import Element, Jid, ns, presence
 
 _REQUEST_BYTES = 4096
 
-Remote = Callable[[Element], Awaitable[None] | None]
-
 
 class Subscriptions:
     """Carries the four subscription stanzas between local rosters, and to and from other domains by ``remote``."""
@@ -36,7 +34,7 @@ class Subscriptions:
         rosters: Rosters,
         block_lists: BlockLists,
         pushes: RosterPushes,
-        remote: Remote,
+        remote: Callable[[Element], None],
         max_items: Callable[[str], int],
     ) -> None:
         self._domains = domains
@@ -148,10 +146,8 @@ class Subscriptions:
         if self._is_local(contact):
             if await self._people.exists(contact.bare):
                 await self.received(str(contact.bare), stanza)
-            return
-        sent = self._remote(stanza)
-        if sent is not None:
-            await sent
+        else:
+            self._remote(stanza)
 
     def _is_local(self, contact: Jid) -> bool:
         return contact.domain in self._domains and bool(contact.local)

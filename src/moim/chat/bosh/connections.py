@@ -204,7 +204,7 @@ class _Connection:
 
     async def _run(self, path: Path, client: str) -> None:
         try:
-            stream = await PlaneStream.connect(path, client, self._to)
+            stream = await PlaneStream.connect(path, client)
         except MoimError as error:
             _log.error("a session of %s gets no stream: %s", client, error)
             self.shut("remote-connection-failed")

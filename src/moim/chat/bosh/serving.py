@@ -75,8 +75,9 @@ def bosh_routes(connections: Callable[[], Bosh | None], origins: Callable[[], Co
             )
         except ClientDisconnect:
             return Response(status_code=400)
-        answer = bosh.ending("policy-violation") if data is None else None
-        if data is not None:
+        if data is None:
+            answer = bosh.ending("policy-violation")
+        else:
             answer = await manager.request(data, source, outside=outside)
         return Response(answer, media_type=_TYPE, headers={**headers, "Cache-Control": "no-store"})
 

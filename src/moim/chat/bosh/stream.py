@@ -27,12 +27,11 @@ _PATH = "/xmpp-websocket"
 class PlaneStream:
     """One stream. Frames are whole elements, as in RFC 7395."""
 
-    def __init__(self, connection: ClientConnection, domain: str) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
-        self._domain = domain
 
     @classmethod
-    async def connect(cls, path: Path, client: str, domain: str) -> PlaneStream:
+    async def connect(cls, path: Path, client: str) -> PlaneStream:
         """Connects on behalf of ``client``, an IP address. Raises PeerUnreachable."""
         plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         plain.setblocking(False)
@@ -57,7 +56,7 @@ class PlaneStream:
         except BaseException:
             plain.close()
             raise
-        return cls(connection, domain)
+        return cls(connection)
 
     async def open(self, to: str, language: str) -> None:
         """Opens the stream, or opens it anew. Raises ConnectionError when it is gone."""

@@ -203,10 +203,9 @@ class _Parser:
         elif self._stack:
             self._close()
         elif self._shells:
-            shell = self._shells.pop()
+            self._shells.pop()
             if not self._shells:
                 self._splits = 0
-            del shell
         else:
             level = self._levels.pop()
             if level == "user":

@@ -13,6 +13,7 @@ from moim.chat.moving.messages import result_element
 from moim.chat.moving.personal import node_elements, nodes_of
 from moim.chat.moving.reading import MAM, PIE
 from moim.chat.moving.taking import Parts
+from moim.chat.roster import item_element
 from moim.errors import ProtocolError
 from moim.proto.xmpp import Element, ns
 from moim.proto.xmpp.scram import ScramHash, ScramVerifier
@@ -49,17 +50,7 @@ class Giving:
 
     async def _kept(self, owner: str) -> AsyncIterator[str]:
         roster = await self._parts.rosters.get(owner)
-        items = []
-        for item in roster.stored.values():
-            if not item.listed:
-                continue
-            attrs = {"jid": item.contact, "subscription": item.subscription}
-            attrs |= {"name": item.name} if item.name else {}
-            attrs |= {"ask": "subscribe"} if item.ask else {}
-            attrs |= {"approved": "true"} if item.approved else {}
-            groups = [Element("group", ns.ROSTER, {}, (group,)) for group in item.groups]
-            items.append(Element("item", ns.ROSTER, attrs, groups))
-        if items:
+        if items := [item_element(item) for item in roster.stored.values() if item.listed]:
             yield Element("query", ns.ROSTER, {}, items).to_xml(PIE)
         for item in roster.requests():
             attrs = {"from": item.contact, "to": owner, "type": "subscribe"}

@@ -95,7 +95,7 @@ class Registrations:
 
     async def add(self, new: Registration) -> None:
         """Adds a registration or replaces it, forgetting its failures. Raises LimitExceeded."""
-        same = (table.c.owner == new.owner) & (table.c.service == new.service) & (table.c.node == new.node)
+        same = _row(new)
         count = sa.select(sa.func.count()).where(table.c.owner == new.owner, ~same)
 
         def write(connection: sa.Connection) -> None:
@@ -120,11 +120,7 @@ class Registrations:
 
     async def failed(self, registration: Registration, most: int) -> bool:
         """Counts a failure; with ``most`` of them in a row the registration is removed: True."""
-        same = (
-            (table.c.owner == registration.owner)
-            & (table.c.service == registration.service)
-            & (table.c.node == registration.node)
-        )
+        same = _row(registration)
 
         def write(connection: sa.Connection) -> bool:
             connection.execute(sa.update(table).where(same).values(failures=table.c.failures + 1))
@@ -134,10 +130,13 @@ class Registrations:
 
     async def worked(self, registration: Registration) -> None:
         """Forgets the failures of a registration."""
-        which = (
-            (table.c.owner == registration.owner)
-            & (table.c.service == registration.service)
-            & (table.c.node == registration.node)
-            & (table.c.failures > 0)
-        )
+        which = _row(registration) & (table.c.failures > 0)
         await self._store.write(lambda connection: connection.execute(sa.update(table).where(which).values(failures=0)))
+
+
+def _row(registration: Registration) -> sa.ColumnElement[bool]:
+    return (
+        (table.c.owner == registration.owner)
+        & (table.c.service == registration.service)
+        & (table.c.node == registration.node)
+    )
