@@ -15,7 +15,7 @@ from typing import Any
 from moim.chat.accounts import Session
 from moim.chat.feature import Feature, Luggage
 from moim.chat.plane import Plane
-from moim.proto.xmpp import Element, ns
+from moim.proto.xmpp import Element, Jid, ns
 from moim.proto.xmpp.caps import HASHES, verification
 
 _NOTIFY = "+notify"
@@ -40,8 +40,7 @@ class Caps:
     def __init__(self, *, plane: Plane, on_wants: OnWants, max_cached: int) -> None:
         self._plane = plane
         self._on_wants = on_wants
-        self._max_cached = max_cached
-        self._cache: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
+        self._vouched = Vouched(max_cached)
         self._known: dict[Session, _Known] = {}
         self._numbers = itertools.count(1)
         self.feature = Feature(
@@ -70,25 +69,20 @@ class Caps:
         self._known[session] = _Known(tuple(claim) if claim is not None else None, asked, frozenset(wants))
 
     def _available(self, session: Session, initial: bool) -> Awaitable[None] | None:
-        shown = session.presence.find("c", ns.CAPS) if session.presence is not None else None
-        if shown is None:
+        claim = claim_in(session.presence) if session.presence is not None else None
+        if claim is None:
             if initial:
                 self._known.pop(session, None)
             return None
-        claim = (shown.get("hash") or "", shown.get("node") or "", shown.get("ver") or "")
         known = self._known.setdefault(session, _Known())
         if claim == known.claim:
             return self._on_wants(session) if initial else None
         known.claim, known.asked, known.wants = claim, "", _NOTHING
-        cached = self._cache.get((claim[0], claim[2]))
-        if cached is not None:
-            self._cache.move_to_end((claim[0], claim[2]))
-            known.wants = cached
+        if (wants := self._vouched.get(claim)) is not None:
+            known.wants = wants
             return self._on_wants(session)
         known.asked = f"caps-{next(self._numbers)}"
-        query = Element("query", ns.DISCO_INFO, {"node": f"{claim[1]}#{claim[2]}"})
-        attrs = {"type": "get", "id": known.asked, "from": session.full.domain, "to": str(session.full)}
-        self._plane.send(session.sid, [Element("iq", ns.CLIENT, attrs, (query,))])
+        self._plane.send(session.sid, [question(claim, known.asked, session.full.domain, session.full)])
         return None
 
     def _answered(self, session: Session, answer: Element) -> Awaitable[None] | None:
@@ -99,16 +93,50 @@ class Caps:
         info = answer.find("query", ns.DISCO_INFO)
         if answer.get("type") != "result" or info is None:
             return None
-        known.wants = wanted(info)
-        kind, _, claimed = known.claim
-        if kind in HASHES and verification(info, kind) == claimed:
-            self._cache[kind, claimed] = known.wants
-            if len(self._cache) > self._max_cached:
-                self._cache.popitem(last=False)
+        known.wants = self._vouched.learn(known.claim, info)
         return self._on_wants(session) if session.available else None
 
 
-def wanted(info: Element) -> frozenset[str]:
+class Vouched:
+    """What clients want, by the hash that vouches for it: believed of whoever shows the hash. ``most`` are remembered."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._wants: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
+
+    def get(self, claim: Claim) -> frozenset[str] | None:
+        """What a client with this claim wants; None when nobody has vouched for it yet."""
+        kind, _, version = claim
+        wants = self._wants.get((kind, version))
+        if wants is not None:
+            self._wants.move_to_end((kind, version))
+        return wants
+
+    def learn(self, claim: Claim, info: Element) -> frozenset[str]:
+        """What a client wants that made the claim and answered with ``info``."""
+        kind, _, version = claim
+        wants = _wanted(info)
+        if kind in HASHES and verification(info, kind) == version:
+            self._wants[kind, version] = wants
+            if len(self._wants) > self._most:
+                self._wants.popitem(last=False)
+        return wants
+
+
+def claim_in(presence: Element) -> Claim | None:
+    """What a client claims of its capabilities in its presence."""
+    shown = presence.find("c", ns.CAPS)
+    return (shown.get("hash") or "", shown.get("node") or "", shown.get("ver") or "") if shown is not None else None
+
+
+def question(claim: Claim, identifier: str, sender: str, to: Jid) -> Element:
+    """The request what a claim means (XEP-0115 section 6.2)."""
+    query = Element("query", ns.DISCO_INFO, {"node": f"{claim[1]}#{claim[2]}"})
+    attrs = {"type": "get", "id": identifier, "from": sender, "to": str(to)}
+    return Element("iq", ns.CLIENT, attrs, (query,))
+
+
+def _wanted(info: Element) -> frozenset[str]:
     """The nodes that a client asks to be notified of, by its features."""
     found = []
     for child in info.elements():

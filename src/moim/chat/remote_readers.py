@@ -14,11 +14,10 @@ from collections.abc import Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from moim.chat.caps import wanted
+from moim.chat.caps import Claim, Vouched, claim_in, question
 from moim.chat.pep_events import PepEvents
 from moim.chat.rosters import Rosters
 from moim.proto.xmpp import Element, Jid, ns
-from moim.proto.xmpp.caps import HASHES, verification
 
 _MAX_CLIENTS = 20_000
 _MAX_CACHED = 2000
@@ -27,7 +26,7 @@ _MAX_TASKS = 1000
 
 @dataclass(slots=True)
 class _Client:
-    claim: tuple[str, str, str]
+    claim: Claim
     wants: frozenset[str] | None = None
     """None until it is known."""
     asked: str = ""
@@ -43,7 +42,7 @@ class RemoteReaders:
         self._send = send
         self._clients: OrderedDict[Jid, _Client] = OrderedDict()
         self._by_bare: dict[str, set[Jid]] = {}
-        self._cache: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
+        self._vouched = Vouched(_MAX_CACHED)
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -54,9 +53,7 @@ class RemoteReaders:
             if owner not in client.owners:
                 continue
             if client.wants is None:
-                self._ask(
-                    owner, jid, client
-                )  # it became one who may hear after it was seen; the answer brings the item
+                self._ask(owner, jid, client)  # it may hear since it was seen; the answer brings the item
             elif node in client.wants:
                 yield jid
 
@@ -80,13 +77,10 @@ class RemoteReaders:
         if stanza.get("type") == "unavailable":
             for jid in [sender] if sender.resource else tuple(self._by_bare.get(str(sender), ())):
                 self._lost(jid, str(owner))
-        elif sender.resource and len(self._tasks) < _MAX_TASKS:
-            shown = stanza.find("c", ns.CAPS)
-            if shown is not None:
-                claim = (shown.get("hash") or "", shown.get("node") or "", shown.get("ver") or "")
-                self._spawn(self._shown(owner, sender, claim))
+        elif sender.resource and len(self._tasks) < _MAX_TASKS and (claim := claim_in(stanza)) is not None:
+            self._spawn(self._shown(owner, sender, claim))
 
-    async def _shown(self, owner: Jid, sender: Jid, claim: tuple[str, str, str]) -> None:
+    async def _shown(self, owner: Jid, sender: Jid, claim: Claim) -> None:
         state = (await self._rosters.get(str(owner))).item(str(sender.bare)).state
         if not state.seen and not state.sees:
             return
@@ -103,7 +97,7 @@ class RemoteReaders:
         new = str(owner) not in client.owners
         client.owners.add(str(owner))
         if client.wants is None:
-            client.wants = self._cache.get((claim[0], claim[2]))
+            client.wants = self._vouched.get(claim)
         if client.wants is None and state.seen:
             self._ask(str(owner), sender, client)
         elif client.wants and new:
@@ -115,9 +109,7 @@ class RemoteReaders:
         if client.asked:
             return
         client.asked = f"caps-of-{next(self._numbers)}"
-        query = Element("query", ns.DISCO_INFO, {"node": f"{client.claim[1]}#{client.claim[2]}"})
-        attrs = {"type": "get", "id": client.asked, "from": owner, "to": str(jid)}
-        self._send(Element("iq", ns.CLIENT, attrs, (query,)))
+        self._send(question(client.claim, client.asked, owner, jid))
 
     def answer(self, owner: Jid, sender: Jid, answer: Element) -> bool:
         """An answer to an account came; whether it was asked for here."""
@@ -127,12 +119,7 @@ class RemoteReaders:
         client.asked, client.wants = "", frozenset()
         info = answer.find("query", ns.DISCO_INFO)
         if answer.get("type") == "result" and info is not None and str(owner) in client.owners:
-            client.wants = wanted(info)
-            kind, _, claimed = client.claim
-            if kind in HASHES and verification(info, kind) == claimed:
-                self._cache[kind, claimed] = client.wants
-                if len(self._cache) > _MAX_CACHED:
-                    self._cache.popitem(last=False)
+            client.wants = self._vouched.learn(client.claim, info)
             if client.wants:
                 self._spawn(self._introduce(sender, tuple(client.owners), client.wants))
         return True

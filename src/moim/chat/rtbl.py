@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from moim.chat.refusals import Refusals
 from moim.errors import ConfigError, ProtocolError
-from moim.proto.xmpp import Element, Jid, StanzaError, ns
+from moim.proto.xmpp import Element, Jid, StanzaError, ns, read_condition
 
 _ANSWER_SECONDS = 60.0
 _AGAIN_SECONDS = 6 * 3600.0
@@ -189,9 +189,8 @@ class SharedBlockLists:
         finally:
             one.waiting, one.answer = "", None
         if answer.get("type") == "error":
-            error = answer.find("error")
-            named = [child.name for child in error.elements()] if error is not None else []
-            raise StanzaError("undefined-condition", f"it answered {', '.join(named) or 'with an error'}")
+            condition, _ = read_condition(answer.find("error"), ns.STANZA_ERRORS)
+            raise StanzaError("undefined-condition", f"it answered {condition}")
         return answer
 
 

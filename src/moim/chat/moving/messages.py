@@ -17,11 +17,13 @@ from moim.chat.moving.outcome import Outcome
 from moim.chat.moving.reading import PIE
 from moim.chat.offline import OfflineMessages
 from moim.errors import ProtocolError
-from moim.proto.xmpp import Element, Jid, delay, ns, read_timestamp
+from moim.proto.xmpp import Element, Jid, as_client, delay, ns, read_timestamp
 from moim.store import Store
 
 _SHIFT: Final = 22
 _MAX_STANZA: Final = 250_000
+_EXPORTED: Final = ("", PIE)
+"""COMPAT: Prosody 0.12 leaves the namespace of stanzas out (2023), so that they take the export's."""
 
 
 async def take_waiting(
@@ -50,7 +52,7 @@ async def take_waiting(
 
 def _message(message: Element, owner: str, outcome: Outcome) -> Element | None:
     """A message of an export as one of ours, to ``owner``; None when it cannot be one."""
-    sent = _as_client(message)
+    sent = as_client(message, _EXPORTED)
     try:
         sender = Jid.parse(sent.get("from") or "")
         to = Jid.parse(sent.get("to") or owner)
@@ -61,14 +63,6 @@ def _message(message: Element, owner: str, outcome: Outcome) -> Element | None:
         outcome.leave("messages for somebody else, or too large ones")
         return None
     return cleaned(sent.with_attrs({"from": str(sender), "to": str(to)}), [owner])
-
-
-def _as_client(element: Element) -> Element:
-    """COMPAT: Prosody 0.12 leaves the namespace of stanzas out (2023), so that they take the export's."""
-    if element.ns not in ("", PIE):
-        return element
-    children = [_as_client(child) if isinstance(child, Element) else child for child in element.children]
-    return Element(element.name, ns.CLIENT, element.attrs, children)
 
 
 def _stamp(note: Element) -> datetime | None:
@@ -149,7 +143,7 @@ def _archived(result: Element, domain: str, owner: str) -> tuple[int, Element] |
     stanzas = [child for child in forwarded.elements() if child.name == "message"] if forwarded is not None else []
     if at is None or len(stanzas) != 1 or at > datetime.now(UTC):
         return None
-    message = _as_client(stanzas[0])
+    message = as_client(stanzas[0], _EXPORTED)
     try:
         sender, to = Jid.parse(message.get("from") or owner), Jid.parse(message.get("to") or owner)
     except ProtocolError:

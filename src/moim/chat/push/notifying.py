@@ -22,7 +22,7 @@ from moim.chat.plane import Plane
 from moim.chat.push.registrations import Key, Registration, Registrations
 from moim.errors import LimitExceeded, MoimError, ProtocolError
 from moim.net.rate import RateLimit
-from moim.proto.xmpp import Element, Jid, StanzaError, message_type, ns
+from moim.proto.xmpp import Element, Jid, StanzaError, message_type, ns, read_condition
 from moim.proto.xmpp.dataform import Field, form, read_form
 
 Summary = Literal["none", "count", "sender", "body"]
@@ -328,8 +328,7 @@ class Push:
             return False
         del self._asked[answer.get("id") or ""]
         if answer.get("type") == "error":
-            error = answer.find("error", ns.CLIENT)
-            condition = next((x.name for x in error.elements() if x.ns == ns.STANZA_ERRORS), "") if error else ""
+            condition, _ = read_condition(answer.find("error", ns.CLIENT), ns.STANZA_ERRORS)
             self._spawn(self._failed(registration, condition))
         elif registration.failures:
             self._spawn(self._worked(registration))

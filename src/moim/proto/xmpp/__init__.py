@@ -3,12 +3,20 @@
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.client import ClientLogin, Failed, Received, SignedIn, StartTlsNow
 from moim.proto.xmpp.element import Element, XmlStream, archivable
-from moim.proto.xmpp.errors import STANZA_CONDITIONS, STREAM_CONDITIONS, StanzaError, error_reply, stream_error
+from moim.proto.xmpp.errors import (
+    STANZA_CONDITIONS,
+    STREAM_CONDITIONS,
+    StanzaError,
+    error_reply,
+    read_condition,
+    stream_error,
+)
 from moim.proto.xmpp.jid import Jid, prepare_domain, prepare_local, prepare_resource
 from moim.proto.xmpp.scram import ScramVerifier, made_up_verifier, make_verifier, saslprep
 from moim.proto.xmpp.stanza import (
     STANZAS,
     SUBSCRIPTION_TYPES,
+    as_client,
     check_iq,
     delay,
     iq_set,
@@ -36,6 +44,7 @@ __all__ = [
     "StartTlsNow",
     "XmlStream",
     "archivable",
+    "as_client",
     "check_iq",
     "delay",
     "error_reply",
@@ -49,6 +58,7 @@ __all__ = [
     "prepare_resource",
     "presence",
     "priority_of",
+    "read_condition",
     "read_timestamp",
     "result",
     "saslprep",

@@ -18,6 +18,7 @@ from xml.sax.saxutils import quoteattr
 from moim.errors import ProtocolError
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element
+from moim.proto.xmpp.stanza import as_client
 
 MAX_BODY: Final = 262_144
 VERSION: Final = "1.11"
@@ -77,16 +78,9 @@ def read_body(data: bytes) -> Body:
     rid = attrs.get("rid", "")
     if not (rid.isascii() and rid.isdigit() and len(rid) <= 16) or int(rid) > _MAX_RID:
         raise ProtocolError("the body has no request number")
-    payload = tuple(_in_client_namespace(child) for child in root.elements())
+    # Some clients let their stanzas stand in the body's namespace.
+    payload = tuple(as_client(child, (ns.HTTP_BIND,)) for child in root.elements())
     return Body(attrs, payload, int(rid), attrs.get("sid", ""))
-
-
-def _in_client_namespace(element: Element) -> Element:
-    """Stanzas of clients that let them stand in the body's namespace."""
-    if element.ns != ns.HTTP_BIND:
-        return element
-    children = [child if isinstance(child, str) else _in_client_namespace(child) for child in element.children]
-    return Element(element.name, ns.CLIENT, element.attrs, children)
 
 
 def write_body(attrs: Mapping[str, str], payload: Sequence[str] = ()) -> bytes:

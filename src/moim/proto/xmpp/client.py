@@ -33,6 +33,7 @@ from typing import Literal
 from moim.errors import MoimError, ProtocolError
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element, XmlStream
+from moim.proto.xmpp.errors import read_condition
 from moim.proto.xmpp.jid import Jid
 from moim.proto.xmpp.sasl import decode, encode
 from moim.proto.xmpp.scram import ScramClient, ScramHash, downgrade_hash
@@ -223,7 +224,7 @@ class ClientLogin:
             self._fail("protocol", f"the server sent <{element.name}/> where the sign-in does not allow it")
 
     def _stream_error(self, element: Element) -> None:
-        condition, text = _condition(element, ns.STREAM_ERRORS)
+        condition, text = read_condition(element, ns.STREAM_ERRORS)
         said = f": {text}" if text else ""
         kind: Fault = "closed" if self._stage == "bound" else "refused"
         self._fail(kind, f"the server ended the stream with {condition}{said}", condition)
@@ -304,8 +305,8 @@ class ClientLogin:
         elif element.name == "success":
             self._succeeded(element)
         elif element.name == "failure":
-            condition, text = _condition(element, ns.SASL)
-            text = text or _condition(element, ns.SASL2)[1]
+            condition, text = read_condition(element, ns.SASL)
+            text = text or read_condition(element, ns.SASL2)[1]
             if condition in _WRONG_CREDENTIALS:
                 self._fail("credentials", "the server did not accept the address and password", condition)
             else:
@@ -342,7 +343,7 @@ class ClientLogin:
         jid = bind.find("jid", ns.BIND) if bind is not None else None
         if iq.get("type") != "result" or jid is None:
             error = iq.find("error", ns.CLIENT)
-            condition, text = _condition(error, ns.STANZA_ERRORS) if error is not None else ("", "")
+            condition, text = read_condition(error, ns.STANZA_ERRORS) if error is not None else ("", "")
             said = f" ({condition}{f': {text}' if text else ''})" if condition else ""
             self._fail("refused", f"the server did not bind a resource{said}", condition)
             return
@@ -355,10 +356,3 @@ class ClientLogin:
         self._stage = "bound"
         self._deadline = None
         self._events.append(SignedIn(full, self._mechanism))
-
-
-def _condition(element: Element, namespace: str) -> tuple[str, str]:
-    """The defined condition and the text of an error or failure element, bounded for messages."""
-    condition = next((c.name for c in element.elements() if c.ns == namespace and c.name != "text"), "")
-    text = element.find("text", namespace)
-    return condition or "undefined-condition", text.text.strip()[:200] if text is not None else ""

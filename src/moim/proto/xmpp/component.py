@@ -20,7 +20,7 @@ from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element, XmlStream
 from moim.proto.xmpp.errors import stream_error
 from moim.proto.xmpp.jid import Jid, prepare_domain
-from moim.proto.xmpp.stanza import STANZAS
+from moim.proto.xmpp.stanza import STANZAS, as_client
 
 MAX_STANZA = 262_144
 _MAX_BEFORE = 1024  # bytes of a handshake
@@ -146,7 +146,7 @@ class ComponentStream:
         self._events.append(Proven(self.name))
 
     def _stanza(self, element: Element) -> None:
-        stanza = _to_client(element)
+        stanza = as_client(element, (ns.COMPONENT,))
         if stanza.ns != ns.CLIENT or stanza.name not in STANZAS:
             self.end("unsupported-stanza-type", "a component sends messages, presence and requests")
             return
@@ -194,10 +194,3 @@ class ComponentStream:
         data = bytes(self._output)
         self._output.clear()
         return data
-
-
-def _to_client(element: Element) -> Element:
-    if element.ns != ns.COMPONENT:
-        return element
-    children = [child if isinstance(child, str) else _to_client(child) for child in element.children]
-    return Element(element.name, ns.CLIENT, element.attrs, children)

@@ -8,6 +8,8 @@ from moim.errors import Refused
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element
 
+_MAX_TEXT: Final = 300
+
 STREAM_CONDITIONS: Final = frozenset(
     {
         "bad-format", "bad-namespace-prefix", "conflict", "connection-timeout", "host-gone", "host-unknown",
@@ -74,6 +76,20 @@ def stream_error(condition: str, text: str = "") -> Element:
     if text:
         children.append(Element("text", ns.STREAM_ERRORS, {"xml:lang": "en"}, (text,)))
     return Element("error", ns.STREAMS, {}, tuple(children))
+
+
+def read_condition(error: Element | None, namespace: str) -> tuple[str, str]:
+    """The condition and the text of a peer's ``<error/>`` or ``<failure/>``, whose conditions are of ``namespace``.
+
+    The condition is ``undefined-condition`` where there is none; the text is cut to what fits into a message.
+    """
+    condition = text = ""
+    for child in error.elements() if error is not None else ():
+        if child.ns == namespace and child.name == "text":
+            text = text or child.text.strip()[:_MAX_TEXT]
+        elif child.ns == namespace:
+            condition = condition or child.name
+    return condition or "undefined-condition", text
 
 
 def error_reply(stanza: Element, error: StanzaError) -> Element | None:

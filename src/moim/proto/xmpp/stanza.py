@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -18,6 +19,14 @@ _BYTE = re.compile(r"[+-]?0{0,8}\d{1,3}", re.ASCII)
 _DATE_TIME = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?(?:Z|([+-])(\d{2}):(\d{2}))", re.ASCII
 )
+
+
+def as_client(element: Element, spaces: Collection[str]) -> Element:
+    """An element of one of these namespaces as one of ``jabber:client``, down to where another namespace begins."""
+    if element.ns not in spaces:
+        return element
+    children = [child if isinstance(child, str) else as_client(child, spaces) for child in element.children]
+    return Element(element.name, ns.CLIENT, element.attrs, children)
 
 
 def message_type(message: Element) -> str:

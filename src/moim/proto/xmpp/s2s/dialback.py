@@ -11,7 +11,7 @@ from typing import Literal
 from moim.errors import ProtocolError
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element
-from moim.proto.xmpp.errors import STANZA_CONDITIONS
+from moim.proto.xmpp.errors import STANZA_CONDITIONS, read_condition
 from moim.proto.xmpp.jid import prepare_domain
 
 _MAX_ID = 256
@@ -78,7 +78,8 @@ def read(element: Element) -> Dialback:
     if outcome == "valid":
         return Dialback(kind, sender, target, "", stream_id, "valid")
     if outcome == "error":
-        condition, text = _error(element)
+        error = next((child for child in element.elements() if child.name == "error"), None)
+        condition, text = read_condition(error, ns.STANZA_ERRORS)
         return Dialback(kind, sender, target, "", stream_id, "error", condition, text)
     # Anything else cannot mean that the key is right.
     return Dialback(kind, sender, target, "", stream_id, "invalid")
@@ -116,14 +117,3 @@ def _domain(element: Element, attribute: str) -> str:
     if value is None:
         raise ProtocolError(f"a dialback element has no '{attribute}'")
     return prepare_domain(value)
-
-
-def _error(element: Element) -> tuple[str, str]:
-    error = next((child for child in element.elements() if child.name == "error"), None)
-    condition = text = ""
-    for child in error.elements() if error is not None else ():
-        if child.ns == ns.STANZA_ERRORS and child.name == "text":
-            text = child.text.strip()[:300]
-        elif child.ns == ns.STANZA_ERRORS:
-            condition = child.name
-    return condition or "undefined-condition", text

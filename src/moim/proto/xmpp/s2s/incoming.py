@@ -13,7 +13,7 @@ from typing import Literal
 from moim.errors import ProtocolError
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element
-from moim.proto.xmpp.errors import STANZA_CONDITIONS, stream_error
+from moim.proto.xmpp.errors import STANZA_CONDITIONS, read_condition, stream_error
 from moim.proto.xmpp.jid import prepare_domain
 from moim.proto.xmpp.s2s import dialback
 from moim.proto.xmpp.s2s.dialback import Dialback, Keys
@@ -235,7 +235,7 @@ class Incoming:
             else:
                 self._bidi = True
         elif element.ns == ns.STREAMS and element.name == "error":
-            condition = next((c.name for c in element.elements() if c.name != "text"), "undefined-condition")
+            condition, _ = read_condition(element, ns.STREAM_ERRORS)
             self._over(Close(None, f"the peer ended the stream with {condition}", condition))
         else:
             self._fail("not-authorized", f"<{element.name[:40]}/> before any domain is authenticated")

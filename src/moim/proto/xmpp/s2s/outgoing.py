@@ -14,7 +14,7 @@ from typing import Literal
 from moim.errors import ProtocolError
 from moim.proto.xmpp import ns
 from moim.proto.xmpp.element import Element
-from moim.proto.xmpp.errors import stream_error
+from moim.proto.xmpp.errors import read_condition, stream_error
 from moim.proto.xmpp.s2s import dialback
 from moim.proto.xmpp.s2s.dialback import Keys
 from moim.proto.xmpp.s2s.steps import (
@@ -322,12 +322,7 @@ class Outgoing:
         self._send(dialback.request("verify", sender=local, target=remote, key=key, stream_id=stream_id))
 
     def _stream_error(self, element: Element) -> None:
-        condition, text = "undefined-condition", ""
-        for child in element.elements():
-            if child.ns == ns.STREAM_ERRORS and child.name == "text":
-                text = child.text.strip()[:300]
-            elif child.ns == ns.STREAM_ERRORS:
-                condition = child.name
+        condition, text = read_condition(element, ns.STREAM_ERRORS)
         said = f": {text}" if text else ""
         self._over(Close(None, f"the peer ended the stream with {condition}{said}", condition, is_final(condition)))
 
