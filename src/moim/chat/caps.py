@@ -98,7 +98,7 @@ class Caps:
 
 
 class Vouched:
-    """What clients want, by the hash that vouches for it: believed of whoever shows the hash. ``most`` are remembered."""
+    """What clients want, by the hash that vouches for it, for whoever shows the hash. ``most`` are remembered."""
 
     def __init__(self, most: int) -> None:
         self._most = most
