@@ -326,7 +326,7 @@ class Negotiation:
         self._sasl = None
         shape = sasl2.failure if self._request is not None else None
         self._request = None
-        self._output.append(Rejected(failure.local, self._mechanism[:40], failure.reason, failure.guess))
+        self._output.append(Rejected(failure.local, self._mechanism[:40], failure.reason))
         self._send(_failure(shape, failure.condition, failure.text))
         why = f": {failure.text}" if failure.text else ""
         self._tried(f"too many failed attempts to authenticate{why}")

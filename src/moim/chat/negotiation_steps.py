@@ -46,17 +46,16 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An attempt to authenticate failed. ``guess``: it may be password guessing."""
+    """An attempt to authenticate failed."""
 
     local: str
     mechanism: str
     reason: str
-    guess: bool
 
 
 @dataclass(frozen=True, slots=True)
 class BindRequest:
-    """Bind a resource (empty: choose one); answer by ``bound`` or ``bind_refused``."""
+    """Bind this resource; answer by ``bind_result`` or ``bind_refused``."""
 
     jid: Jid
     resource: str

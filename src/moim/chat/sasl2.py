@@ -40,7 +40,6 @@ class Request:
     mechanism: str
     initial: bytes | None
     client: str = ""
-    software: str = ""
     bind: BindWish | None = None
     resume: Element | None = None
     wants_token: str = ""
@@ -49,15 +48,13 @@ class Request:
 
 def read_request(element: Element) -> Request:
     """Reads an ``<authenticate/>``. Raises ProtocolError for one that breaks the rules or the bounds."""
-    initial, client, software, bind, resume, wants, fast = None, "", "", None, None, "", None
+    initial, client, bind, resume, wants, fast = None, "", None, None, "", None
     for child in element.elements():
         key = (child.ns, child.name)
         if key == (ns.SASL2, "initial-response"):
             initial = read_data(child)
         elif key == (ns.SASL2, "user-agent"):
             client = _short(child.get("id") or "")
-            program = child.find("software", ns.SASL2)
-            software = _short(program.text) if program is not None else ""
         elif key == (ns.BIND2, "bind"):
             bind = _bind(child)
         elif key == (ns.SM, "resume"):
@@ -66,7 +63,7 @@ def read_request(element: Element) -> Request:
             wants = _short(child.get("mechanism") or "")
         elif key == (ns.FAST, "fast"):
             fast = Fast(_count(child), child.get("invalidate") in _TRUE)
-    return Request(element.get("mechanism") or "", initial, client, software, bind, resume, wants, fast)
+    return Request(element.get("mechanism") or "", initial, client, bind, resume, wants, fast)
 
 
 def _bind(element: Element) -> BindWish:

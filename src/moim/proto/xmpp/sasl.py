@@ -65,14 +65,11 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The exchange failed. ``reason`` is for the log only, ``text`` for the client; ``guess`` marks a failure that may
-    be password guessing.
-    """
+    """The exchange failed. ``reason`` is for the log only, ``text`` for the client."""
 
     condition: Condition
     reason: str
     local: str = ""
-    guess: bool = False
     text: str = ""
 
 
@@ -216,7 +213,7 @@ class SaslServer:
             return self._fail("malformed-request", "the PLAIN message is not UTF-8")
         self._local = self._local_of(saslprep(name))
         if not password:
-            return self._fail("not-authorized", "empty password", guess=True)
+            return self._fail("not-authorized", "empty password")
         return NeedPassword(self._local, password)
 
     def _token(self, data: bytes) -> Step:
@@ -246,20 +243,20 @@ class SaslServer:
         if self._stage != "lookup":
             return self._fail("malformed-request", "a password check out of order")
         if not right:
-            return self._fail("not-authorized", "wrong password or no such account", guess=True)
+            return self._fail("not-authorized", "wrong password or no such account")
         return self._authorised(None)
 
     def token_checked(self, reply: bytes | None, *, expired: bool = False) -> Step:
         """The answer to ``NeedToken``: what proves the server in turn, or None for a token that does not fit.
 
-        ``expired``: it fits, but its time is over, so nobody guessed.
+        ``expired``: it fits, but its time is over.
         """
         if self._stage != "lookup":
             return self._fail("malformed-request", "a token check out of order")
         if reply is None:
             if expired:
                 return self._fail("credentials-expired", "the token is not valid any more")
-            return self._fail("not-authorized", "wrong token or no such account", guess=True)
+            return self._fail("not-authorized", "wrong token or no such account")
         return self._authorised(reply)
 
     def _final(self, data: bytes) -> Step:
@@ -268,9 +265,9 @@ class SaslServer:
         outcome, reply = self._scram.final(data)
         if outcome is Outcome.ACCEPTED:
             return self._authorised(reply)
-        guess = outcome is Outcome.WRONG_PROOF
-        reason = "wrong password or no such account" if guess else outcome.value
-        return self._fail("not-authorized", reason, guess=guess, text=_SAID.get(outcome, ""))
+        wrong = outcome is Outcome.WRONG_PROOF
+        reason = "wrong password or no such account" if wrong else outcome.value
+        return self._fail("not-authorized", reason, text=_SAID.get(outcome, ""))
 
     def _authorised(self, data: bytes | None) -> Step:
         """Acting for somebody else is not possible here: an authorisation identity must be the account's own."""
@@ -284,6 +281,6 @@ class SaslServer:
         self._stage = "done"
         return Success(self._local, data)
 
-    def _fail(self, condition: Condition, reason: str, *, guess: bool = False, text: str = "") -> Failure:
+    def _fail(self, condition: Condition, reason: str, *, text: str = "") -> Failure:
         self._stage = "done"
-        return Failure(condition, reason, self._local, guess, text)
+        return Failure(condition, reason, self._local, text)
