@@ -9,8 +9,8 @@ from typing import Protocol
 
 from moim.chat.accounts import Session
 from moim.chat.feature import Feature, Iq, IqHandler, IqKey, Payload
-from moim.chat.throttle import network_of
 from moim.errors import Conflict, MoimError, ProtocolError, Refused, UsageError
+from moim.net.listener import client_key
 from moim.net.rate import RateLimit
 from moim.proto.xmpp import Element, StanzaError, error_reply, ns, prepare_local, result
 
@@ -149,7 +149,7 @@ class Registration:
             return (_query(hint, Element("username", ns.REGISTER), Element("password", ns.REGISTER)),)
         name, password = _credentials(query, "not-acceptable")
         local = _prepared(name, domain)
-        if not self._made.take(network_of(peer), self._clock()):
+        if not self._made.take(client_key(peer), self._clock()):
             raise StanzaError("resource-constraint", "too many accounts from your address; wait a while", kind="wait")
         try:
             await self._registrar.add(f"{local}@{domain}", password)

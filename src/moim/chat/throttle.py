@@ -6,28 +6,14 @@ counted like one that does.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
+
+from moim.net.listener import client_key
 
 _ENTRIES = 20_000
 _HALF_LIFE = 600.0
-
-
-@lru_cache(maxsize=4096)
-def network_of(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 @dataclass(slots=True)
@@ -81,7 +67,7 @@ class AuthThrottle:
 
     def wait(self, address: str, account: str, now: float) -> float:
         """Seconds that ``address`` has to wait before it may try ``account`` (empty when not known yet); 0 for none."""
-        network = network_of(address)
+        network = client_key(address)
         wait = self._addresses.wait(network, now, self._per_address, self._longest)
         if account and (account, network) not in self._known:
             wait = max(wait, self._accounts.wait(account, now, self._per_account, self._longest))
@@ -89,12 +75,12 @@ class AuthThrottle:
 
     def attempt(self, address: str, account: str, now: float) -> None:
         """Counts an attempt as wrong before it is judged, so that many at once do not slip through."""
-        self._addresses.add(network_of(address), 1.0, now)
+        self._addresses.add(client_key(address), 1.0, now)
         self._accounts.add(account, 1.0, now)
 
     def succeeded(self, address: str, account: str, now: float) -> None:
         """Takes the attempt back, and remembers that the account's owner is at ``address``."""
-        network = network_of(address)
+        network = client_key(address)
         self._addresses.add(network, -1.0, now)
         self._accounts.add(account, -1.0, now)
         self._known.pop((account, network), None)

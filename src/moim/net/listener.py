@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
+from functools import lru_cache
 
 from moim.errors import Unavailable
 from moim.net.streams import CHUNK, SocketStream
@@ -29,6 +30,7 @@ class Limits:
     handshake_s: float = 10.0
 
 
+@lru_cache(maxsize=4096)
 def client_key(address: str) -> str:
     """What counts as one client: an IPv4 address, or the /64 of an IPv6 address (one subscriber's usual share)."""
     try:
