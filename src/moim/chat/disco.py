@@ -35,9 +35,9 @@ class Discovery:
     def describe(
         self,
         features: Sequence[Feature],
-        components: Callable[[str], Sequence[tuple[str, str]]] = lambda domain: (),
+        components: Callable[[str], Sequence[tuple[str, str]]],
     ) -> None:
-        """The features to speak of, and domain and name of each domain's components; called once by the service."""
+        """The features to speak of, and domain and name of each domain's components."""
         self._features = features
         self._components = components
 
