@@ -11,8 +11,8 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 from functools import lru_cache
+from typing import Any, Protocol
 
 from moim.errors import Unavailable
 from moim.net.streams import CHUNK, SocketStream
