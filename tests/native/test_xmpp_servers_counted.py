@@ -6,12 +6,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from moim._native import Element
 
-from .test_xmpp_servers import A, B, Side, header, raw, side
 from .xmpp_peers import NS_CLIENT, WAIT
+from .xmpp_servers import A, B, Side, header, raw, side
 
 NS_SM = "urn:xmpp:sm:3"
 ENABLE = Element("enable", NS_SM)
@@ -20,12 +18,6 @@ COUNTED = f"<enabled xmlns='{NS_SM}'/>"
 
 def said(number: int, kind: str = "message") -> Element:
     return Element(kind, NS_CLIENT, {"from": f"u@{A}", "to": f"v@{B}", "id": f"m{number}"})
-
-
-@pytest.fixture
-def a() -> Iterator[Side]:
-    with side(A) as made:
-        yield made
 
 
 class Called:

@@ -13,8 +13,8 @@ from stanza_parts import body, child
 
 from .test_xmpp_copies import LAPTOP, next_message, unwrapped
 from .test_xmpp_management import ALICE, Manager, Phone, say
-from .test_xmpp_servers import B, Side, side
 from .xmpp_peers import DOMAIN, NS_CLIENT
+from .xmpp_servers import B, Side, side
 
 FAR = f"v@{B}/far"
 BARE = f"alice@{DOMAIN}"
