@@ -218,8 +218,8 @@ class XmppServer:
     def unlisten(self, listener: int) -> None:
         """Stops accepting; established sessions stay."""
     def gather(self, on: bool) -> None:
-        """Gathers what is asked of sessions from now on; ``False`` hands all of it over at once, and says that the batch
-        that was drained last is worked on."""
+        """Gathers what is asked of sessions from now on; ``False`` hands all of it over at once, and says that the
+        batch that was drained last is worked on."""
     def postpone(self, sid: int) -> None:
         """What the session sent is not routed when the batch that was drained last is worked on, but when ``caught_up``
         says so: until then its messages come up."""
