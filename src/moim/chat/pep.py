@@ -36,7 +36,6 @@ _VARS: Final = (
 )  # fmt: skip
 
 
-
 class Pep:
     """Answers publish-subscribe requests to accounts, and publishes for other features.
 
