@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hostile.__main__ import one
 from hostile.faces import Faces
 from hostile.grammar import examples
 from hostile.neighbour import Neighbour
@@ -105,3 +106,7 @@ def test_the_source_is_understood() -> None:
     assert ("set", ns.ROSTER, "query") in words.requests
     assert "affiliation" in words.attributes
     assert (ns.MUC, "x") in words.elements
+
+
+def test_the_long_form_gets_to_its_end() -> None:
+    assert one("short", 2) == 6
