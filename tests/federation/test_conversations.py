@@ -112,8 +112,13 @@ async def test_no_such_server(make: Any, dns: FakeDns) -> None:
     a = await make(A)
     a.say("v@nowhere.example")
     condition, text = error_of((await a.hears())[0])
-    assert condition == "remote-server-timeout"
+    assert condition == "remote-server-not-found"
     assert "nowhere.example has no address" in text
+    dns.failing.add("unknown.example")
+    a.say("v@unknown.example")
+    condition, text = error_of((await a.hears())[0])
+    assert condition == "remote-server-timeout"
+    assert "the addresses of unknown.example are not known: SERVFAIL" in text
     dns.srv["_xmpp-server._tcp.no.example"] = [(0, 0, 0, "")]
     a.say("v@no.example")
     assert error_of((await a.hears())[0])[0] == "remote-server-not-found"

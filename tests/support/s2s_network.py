@@ -245,7 +245,7 @@ class FakePlane:
 
 
 class FakeDns:
-    """Records by name. SRV as ``(priority, weight, port, target)``; ``failing`` names raise."""
+    """Records by name. SRV as ``(priority, weight, port, target)``; of ``failing`` hosts nobody tells the addresses."""
 
     def __init__(self, *, authentic: bool = False) -> None:
         self.srv: dict[str, list[tuple[int, int, int, str]]] = {}
@@ -253,6 +253,7 @@ class FakeDns:
         self.tlsa: dict[str, list[TlsaRecord]] = {}
         self.authentic = authentic
         self.asked: list[str] = []
+        self.failing: set[str] = set()
 
     async def services(self, name: str) -> Answer:
         self.asked.append(name)
@@ -261,6 +262,8 @@ class FakeDns:
 
     async def addresses(self, host: str) -> Answer:
         self.asked.append(host)
+        if host in self.failing:
+            return Answer("failed", "fake", detail="SERVFAIL")
         found = tuple(self.hosts.get(host, ()))
         return Answer("ok" if found else "no-name", "fake", 60, addresses=found, authentic=self.authentic)
 

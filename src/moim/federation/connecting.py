@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from moim.errors import PeerError, PeerTimeout, PeerUnreachable
+from moim.errors import NotFound, PeerError, PeerTimeout, PeerUnreachable
 from moim.federation.locating import Endpoint, Locator
 from moim.federation.policies import Policy
 from moim.federation.stream import Stream, StreamFailed
@@ -57,6 +57,8 @@ class Connector:
         """
         located = await self._locator.locate(remote, self._policy(remote).tls)
         where = await self._locator.endpoints(located, remote)
+        if where.absent:
+            raise NotFound("; ".join(where.problems))
         rest, problems = where.found, where.problems
         final, condition = False, ""
         for _ in range(_MAX_NEGOTIATIONS):

@@ -77,6 +77,8 @@ class Endpoints:
 
     found: list[Endpoint] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    absent: bool = False
+    """Whether the DNS says of every target that it has no address."""
 
 
 class Locator:
@@ -137,11 +139,11 @@ class Locator:
         result = Endpoints()
         answers = await asyncio.gather(*(self._addresses(target.host) for target in located.targets))
         seen: set[tuple[str, int, bool]] = set()
-        for target, answer in zip(located.targets, answers, strict=True):
-            if isinstance(answer, str):
-                result.problems.append(answer)
-                continue
-            for address in _in_turns(answer)[:_MAX_ADDRESSES]:
+        result.absent = not any(addresses or problem for addresses, problem in answers)
+        for target, (addresses, problem) in zip(located.targets, answers, strict=True):
+            if not addresses:
+                result.problems.append(problem or f"{target.host} has no address")
+            for address in _in_turns(addresses)[:_MAX_ADDRESSES]:
                 place = (address, target.port, target.direct)
                 if place in seen or len(result.found) >= _MAX_ENDPOINTS:
                     continue
@@ -154,17 +156,17 @@ class Locator:
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """The addresses of a host, whatever they are; none when it has none or nobody tells."""
-        found = await self._addresses(host)
-        return () if isinstance(found, str) else found
+        addresses, _ = await self._addresses(host)
+        return addresses
 
-    async def _addresses(self, host: str) -> tuple[str, ...] | str:
+    async def _addresses(self, host: str) -> tuple[tuple[str, ...], str]:
+        """The addresses of a host, and why nobody knows whether it has any."""
         try:
             answer = await self._dns.addresses(host)
         except MoimError as error:
-            return f"the addresses of {host} are not known: {error.message}"
-        if not answer.addresses:
-            return f"{host} has no address"
-        return answer.addresses
+            return (), f"the addresses of {host} are not known: {error.message}"
+        unknown = answer.status in ("failed", "refused")
+        return answer.addresses, f"the addresses of {host} are not known: {answer.detail}" if unknown else ""
 
 
 def _target(record: SrvRecord, *, direct: bool) -> Target:
