@@ -193,16 +193,6 @@ def test_a_node_that_begins_anew_speaks_to_the_other_at_once() -> None:
     assert len(wire.began["one"]) == 1, "the other one lives as before"
 
 
-def test_a_node_that_knows_of_arrival_alone_is_understood() -> None:
-    wire = Wire()
-    wire.settle()
-    wire.one.send(["x", "confirmed"])
-    wire.one.flush(wire.now)
-    older = {"v": 1, "from": "two", "epoch": 2, "to": 1, "got": 1}
-    wire.one.receive(older, wire.now)
-    assert wire.one.idle
-
-
 def test_a_buried_life_is_not_heard_any_more() -> None:
     wire = Wire()
     wire.settle()

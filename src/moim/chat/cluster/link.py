@@ -189,8 +189,7 @@ class Link:
 
     def receive(self, document: dict[str, Any], now: float) -> list[Received | Began]:
         """One message of the other node. Raises ValueError for what no node says."""
-        epoch, to, got = (_number(document, key) for key in ("epoch", "to", "got"))
-        done = _number(document, "done") if "done" in document else got  # COMPAT 2026-11: nodes that tell no difference
+        epoch, to, got, done = (_number(document, key) for key in ("epoch", "to", "got", "done"))
         events: list[Received | Began] = []
         if epoch < self.theirs or epoch <= self._buried:
             return events  # a voice from an earlier life
